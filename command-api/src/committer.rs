@@ -1,0 +1,390 @@
+//! The commit loop: one task a process that decides commands in the order they came and appends
+//! what they come to, a batch at a time.
+//!
+//! While one batch is being written the next one queues up, so a busy service writes large batches
+//! and an idle one answers at once; no timer is needed.
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use events::document::Document;
+use events::envelope::{Context, Previous, Recorded, StoredEvent};
+use events::store::{self, AppendError, Batch, Claim, EventStore, Head, Outcome, OutcomeKey, claims_of};
+use events::{EventId, Time, UserId, Version};
+use futures::FutureExt as _;
+use http_kit::clock::Clock;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::Randomness;
+use crate::user::{Action, Rejection, User, apply, decide};
+
+/// Commands that may wait for the commit loop; more are refused at once.
+const QUEUE: usize = 4096;
+/// Commands decided and written together at the most.
+const BATCH: usize = 512;
+/// Users kept in memory between commands.
+const CACHED_USERS: u64 = 16_384;
+/// Days for which an outcome is remembered.
+pub const OUTCOME_DAYS: i64 = 7;
+
+/// A command of a client, ready to be decided.
+#[derive(Debug, Clone)]
+pub struct Command {
+    /// Whom it is about.
+    pub user_id: UserId,
+    /// What should happen.
+    pub action: Action,
+    /// The version that the client decided on.
+    pub expected_version: Option<Version>,
+    /// The client's key for it, and what it is.
+    pub idempotency: Option<Idempotency>,
+    /// Who sent it, from where.
+    pub context: Context,
+}
+
+/// A key under which a command happens at most once.
+#[derive(Debug, Clone)]
+pub struct Idempotency {
+    /// Whose command, and which.
+    pub key: OutcomeKey,
+    /// SHA-256 of the request.
+    pub fingerprint: [u8; 32],
+}
+
+/// What came of a command that was decided.
+#[derive(Debug, Clone)]
+pub struct Decided {
+    /// The user afterwards, or why not.
+    pub result: Result<Document, Rejection>,
+    /// When it was decided.
+    pub at: Time,
+    /// Whether it had been decided before, under the same idempotency key.
+    pub replayed: bool,
+}
+
+/// Why a command was not decided. Nothing is known to have happened, and the same command may be
+/// sent again.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Undecided {
+    /// Too many commands wait.
+    #[error("the queue of commands is full")]
+    QueueFull,
+    /// The commit loop has stopped.
+    #[error("the service is shutting down")]
+    ShuttingDown,
+    /// The idempotency key was used with another request.
+    #[error("the idempotency key was used with another request")]
+    KeyReused,
+    /// The ledger cannot be read or written.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// A defect of this program; the loop lives on.
+    #[error("deciding the command panicked")]
+    Panicked,
+}
+
+/// Where routes hand in commands. The loop stops when the last clone is dropped and what was handed
+/// in is done.
+#[derive(Clone)]
+pub struct Committer(mpsc::Sender<Waiting>);
+
+struct Waiting {
+    command: Command,
+    answer: oneshot::Sender<Result<Decided, Undecided>>,
+}
+
+impl Committer {
+    /// A committer and its loop, which the caller runs as one task.
+    pub fn new(store: Arc<dyn EventStore>, clock: Clock, randomness: Randomness) -> (Self, impl Future<Output = ()>) {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let users = moka::sync::Cache::new(CACHED_USERS);
+        let commit_loop = CommitLoop { store, clock, randomness, head: None, users };
+        (Self(sender), commit_loop.run(receiver))
+    }
+
+    /// Hands in a command and waits for what comes of it. `Ok` means that its events are on disk.
+    /// A dropped call does not take the command back.
+    pub async fn submit(&self, command: Command) -> Result<Decided, Undecided> {
+        let (answer, decided) = oneshot::channel();
+        self.0.try_send(Waiting { command, answer }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Undecided::QueueFull,
+            mpsc::error::TrySendError::Closed(_) => Undecided::ShuttingDown,
+        })?;
+        decided.await.unwrap_or(Err(Undecided::ShuttingDown))
+    }
+}
+
+/// What is kept under an idempotency key.
+#[derive(Serialize, Deserialize)]
+struct Answer {
+    result: Result<Document, Rejection>,
+    at: Time,
+}
+
+struct CommitLoop {
+    store: Arc<dyn EventStore>,
+    clock: Clock,
+    randomness: Randomness,
+    /// The head that the cached users belong to. `None` after an error: nothing in memory is
+    /// trusted until the store has answered again.
+    head: Option<Head>,
+    users: moka::sync::Cache<UserId, Arc<User>>,
+}
+
+/// What a batch of commands knows and has decided so far.
+struct Draft {
+    head: Head,
+    now: Time,
+    users: HashMap<UserId, Arc<User>>,
+    /// Users whose history cannot be read: their commands fail, those of others do not.
+    damaged: HashMap<UserId, store::Error>,
+    claims: HashMap<String, Claim>,
+    outcomes: HashMap<OutcomeKey, Outcome>,
+    events: Vec<StoredEvent>,
+    new_claims: Vec<Claim>,
+    new_outcomes: Vec<Outcome>,
+}
+
+impl CommitLoop {
+    async fn run(mut self, mut queue: mpsc::Receiver<Waiting>) {
+        let mut waiting = Vec::with_capacity(BATCH);
+        while queue.recv_many(&mut waiting, BATCH).await > 0 {
+            let (commands, answers): (Vec<_>, Vec<_>) =
+                waiting.drain(..).map(|waiting| (waiting.command, waiting.answer)).unzip();
+            // A panic is a defect, but it must not end the service: the batch is refused, and nothing
+            // in memory is trusted afterwards.
+            let results = match AssertUnwindSafe(self.commit(&commands)).catch_unwind().await {
+                Ok(Ok(results)) => results,
+                Ok(Err(error)) => {
+                    tracing::error!(error = http_kit::error::chain(&error), commands = commands.len(), "Commands were not committed");
+                    self.refuse(&commands, &Undecided::Store(error))
+                }
+                Err(_) => self.refuse(&commands, &Undecided::Panicked),
+            };
+            for (answer, result) in answers.into_iter().zip(results) {
+                // The client may be gone; what was decided stays decided.
+                let _ = answer.send(result);
+            }
+        }
+    }
+
+    fn refuse(&mut self, commands: &[Command], why: &Undecided) -> Vec<Result<Decided, Undecided>> {
+        self.head = None;
+        commands.iter().map(|_| Err(why.clone())).collect()
+    }
+
+    /// Decides and appends a batch; again from the start as often as another process was faster.
+    async fn commit(&mut self, commands: &[Command]) -> Result<Vec<Result<Decided, Undecided>>, store::Error> {
+        loop {
+            let mut draft = self.load(commands).await?;
+            let results = commands.iter().map(|command| self.decide(&mut draft, command)).collect();
+            if self.append(draft).await? {
+                return Ok(results);
+            }
+        }
+    }
+
+    /// Everything that the decisions depend on, as of one head.
+    async fn load(&mut self, commands: &[Command]) -> Result<Draft, store::Error> {
+        let head = match self.head.clone() {
+            Some(head) => head,
+            None => {
+                self.users = moka::sync::Cache::new(CACHED_USERS);
+                self.store.head().await?
+            }
+        };
+        self.head = Some(head.clone());
+        let mut users = HashMap::new();
+        let mut damaged = HashMap::new();
+        let mut missing = Vec::new();
+        for user_id in commands.iter().map(|command| command.user_id) {
+            match self.users.get(&user_id) {
+                Some(user) => drop(users.insert(user_id, user)),
+                None if !missing.contains(&user_id) => missing.push(user_id),
+                None => {}
+            }
+        }
+        if !missing.is_empty() {
+            for stored in self.store.read_users(&missing).await? {
+                // An event past the head is of another process: the append will find out.
+                if stored.position > head.position || damaged.contains_key(&stored.user_id) {
+                    continue;
+                }
+                let before = users.remove(&stored.user_id).map(Arc::unwrap_or_clone);
+                match replay(before, &stored) {
+                    Ok(user) => drop(users.insert(stored.user_id, Arc::new(user))),
+                    Err(error) => drop(damaged.insert(stored.user_id, error)),
+                }
+            }
+        }
+        let names: Vec<_> = commands.iter().filter_map(|command| command.action.wanted_username()).collect();
+        let names: Vec<_> = names.into_iter().map(ToString::to_string).collect();
+        let claims = if names.is_empty() { Vec::new() } else { self.store.claims(&names).await? };
+        let keys: Vec<_> =
+            commands.iter().filter_map(|command| Some(command.idempotency.as_ref()?.key.clone())).collect();
+        let outcomes = if keys.is_empty() { Vec::new() } else { self.store.outcomes(&keys).await? };
+        // A clock that was set back does not take time back.
+        let now = Time::from(self.clock.now()).max(head.recorded_at);
+        let remembered = now.plus_days(-OUTCOME_DAYS);
+        Ok(Draft {
+            head,
+            now,
+            users,
+            damaged,
+            claims: claims.into_iter().map(|claim| (claim.username.clone(), claim)).collect(),
+            outcomes: outcomes
+                .into_iter()
+                .filter(|outcome| outcome.recorded_at > remembered)
+                .map(|outcome| (outcome.key.clone(), outcome))
+                .collect(),
+            events: Vec::new(),
+            new_claims: Vec::new(),
+            new_outcomes: Vec::new(),
+        })
+    }
+
+    /// Decides one command on what the ones before it have left.
+    fn decide(&self, draft: &mut Draft, command: &Command) -> Result<Decided, Undecided> {
+        if let Some(idempotency) = &command.idempotency
+            && let Some(outcome) = draft.outcomes.get(&idempotency.key)
+        {
+            if outcome.fingerprint != idempotency.fingerprint {
+                return Err(Undecided::KeyReused);
+            }
+            let Answer { result, at } = serde_json::from_slice(&outcome.answer)
+                .map_err(|error| store::Error::Damaged(format!("an outcome cannot be read: {error}")))?;
+            return Ok(Decided { result, at, replayed: true });
+        }
+        if let Some(error) = draft.damaged.get(&command.user_id) {
+            return Err(error.clone().into());
+        }
+        let user = draft.users.get(&command.user_id);
+        let claim = command.action.wanted_username().and_then(|name| draft.claims.get(name.as_str()));
+        let decision = decide(
+            command.user_id,
+            user.map(Arc::as_ref),
+            claim,
+            &command.action,
+            command.expected_version,
+            draft.now,
+        );
+        let result = match decision {
+            Ok(new_events) => {
+                let mut user = draft.users.get(&command.user_id).cloned();
+                for event in new_events {
+                    let recorded = Recorded {
+                        position: draft.head.position + 1 + draft.events.len() as u64,
+                        event_id: EventId::new(draft.now, self.randomness.bytes()),
+                        user_id: command.user_id,
+                        version: user.as_ref().map_or(0, |user| user.document.version) + 1,
+                        time: draft.now,
+                        recorded_at: draft.now,
+                        previous: user.as_ref().map(|user| user.last),
+                        context: command.context.clone(),
+                        event,
+                    };
+                    let stored = recorded.to_stored();
+                    let last = Previous { position: stored.position, hash: stored.leaf_hash };
+                    let next = apply(user.map(Arc::unwrap_or_clone), &recorded, last)
+                        .expect("`decide` gives only events that follow");
+                    for claim in claims_of(&command.user_id, &recorded.event) {
+                        draft.claims.insert(claim.username.clone(), claim.clone());
+                        draft.new_claims.push(claim);
+                    }
+                    user = Some(Arc::new(next));
+                    draft.events.push(stored);
+                }
+                let user = user.expect("a decision without events is about a user that exists");
+                draft.users.insert(command.user_id, Arc::clone(&user));
+                Ok(user.document.clone())
+            }
+            Err(rejection) => Err(rejection),
+        };
+        if let Some(idempotency) = &command.idempotency
+            && result.as_ref().err().is_none_or(Rejection::is_remembered)
+        {
+            let answer = serde_json::to_vec(&Answer { result: result.clone(), at: draft.now })
+                .expect("documents and rejections are plain strings and numbers");
+            let outcome = Outcome {
+                key: idempotency.key.clone(),
+                fingerprint: idempotency.fingerprint,
+                answer,
+                recorded_at: draft.now,
+            };
+            draft.outcomes.insert(outcome.key.clone(), outcome.clone());
+            draft.new_outcomes.push(outcome);
+        }
+        Ok(Decided { result, at: draft.now, replayed: false })
+    }
+
+    /// Appends what was decided. `false`: the head had moved, and nothing was written.
+    async fn append(&mut self, draft: Draft) -> Result<bool, store::Error> {
+        let mut head = draft.head.clone();
+        if draft.events.is_empty() && draft.new_outcomes.is_empty() {
+            // Nothing to write, but the answers are true only if what they were decided on still is.
+            let current = self.store.head().await?;
+            let is_current = (current.epoch, current.position) == (head.epoch, head.position);
+            if !is_current {
+                self.head = None;
+            }
+            return Ok(is_current);
+        }
+        head.position += draft.events.len() as u64;
+        head.recorded_at = draft.now;
+        let batch = Batch {
+            expected: draft.head,
+            recorded_at: draft.now,
+            events: draft.events,
+            claims: draft.new_claims,
+            outcomes: draft.new_outcomes,
+        };
+        match self.store.append(&batch).await {
+            Ok(()) => {}
+            Err(AppendError::HeadMoved) => {
+                self.head = None;
+                return Ok(false);
+            }
+            Err(AppendError::NameTaken) => {
+                return Err(store::Error::Damaged("the claims on usernames contradict the events".to_owned()));
+            }
+            Err(AppendError::Store(error)) => {
+                // The commit may have taken place although its answer was lost.
+                let first = batch.events.first().ok_or_else(|| error.clone())?;
+                if self.store.position_of(&first.event_id).await? != Some(first.position) {
+                    return Err(error);
+                }
+            }
+        }
+        for stored in &batch.events {
+            if let Some(user) = draft.users.get(&stored.user_id) {
+                self.users.insert(stored.user_id, Arc::clone(user));
+            }
+        }
+        self.head = Some(head);
+        Ok(true)
+    }
+}
+
+impl Rejection {
+    /// Whether the refusal is kept under the command's idempotency key: those that a later try of
+    /// the same command must not turn into a success (409). A wrong version is the client's to mend.
+    fn is_remembered(&self) -> bool {
+        match self {
+            Self::UserExists { .. }
+            | Self::UsernameTaken { .. }
+            | Self::UsernameHeld { .. }
+            | Self::UsernameChangeTooSoon { .. } => true,
+            Self::NoSuchUser | Self::VersionMismatch { .. } => false,
+        }
+    }
+}
+
+/// The user after one more event of the ledger.
+fn replay(before: Option<User>, stored: &StoredEvent) -> Result<User, store::Error> {
+    let damaged = |error: &dyn std::fmt::Display| store::Error::Damaged(format!("position {}: {error}", stored.position));
+    let recorded = stored.decode().map_err(|error| damaged(&error))?;
+    let last = Previous { position: stored.position, hash: stored.leaf_hash };
+    apply(before, &recorded, last).map_err(|error| damaged(&error))
+}

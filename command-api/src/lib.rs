@@ -1,0 +1,70 @@
+#![doc = include_str!("../README.md")]
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::FromRef;
+use events::photos::PhotoStore;
+use http_kit::caller::Verifier;
+use http_kit::clock::Clock;
+
+pub mod committer;
+pub mod photo;
+pub mod photo_sweep;
+mod routes;
+pub mod user;
+pub mod values;
+
+pub use committer::Committer;
+
+/// What the routes need.
+#[derive(Clone)]
+pub struct CommandApi {
+    /// Decides and appends.
+    pub committer: Committer,
+    /// Knows who calls.
+    pub verifier: Arc<Verifier>,
+    /// Knows the time.
+    pub clock: Clock,
+    /// Gives new identifiers their random part.
+    pub randomness: Randomness,
+    /// Makes renditions of uploads.
+    pub photos: Arc<photo::Photos>,
+    /// Keeps renditions.
+    pub photo_store: PhotoStore,
+    /// Which uploads are under way.
+    pub uploads: Uploads,
+    /// Where clients reach the service, without a slash at the end.
+    pub public_url: Arc<str>,
+}
+
+pub use routes::photo::Uploads;
+
+impl FromRef<CommandApi> for Arc<Verifier> {
+    fn from_ref(api: &CommandApi) -> Self {
+        Self::clone(&api.verifier)
+    }
+}
+
+/// The routes that change something.
+pub fn router(api: CommandApi) -> Router {
+    routes::router().with_state(api)
+}
+
+/// A source of random bytes, handed in from the edge so that tests can know what comes.
+#[derive(Clone)]
+pub struct Randomness(Arc<dyn Fn(&mut [u8]) + Send + Sync>);
+
+impl Randomness {
+    /// A source that fills what it is given.
+    pub fn new(fill: impl Fn(&mut [u8]) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(fill))
+    }
+
+    /// The next bytes.
+    pub fn bytes<const N: usize>(&self) -> [u8; N] {
+        let mut bytes = [0; N];
+        (self.0)(&mut bytes);
+        bytes
+    }
+}

@@ -1,0 +1,41 @@
+//! From bytes to the middle square of the picture.
+
+use image::metadata::Orientation;
+
+use super::recognise::Source;
+use super::reduce::Square;
+use super::{Error, Format, gif, jpeg, png, webp};
+
+/// What is taken from an upload; nothing else of it goes on.
+#[derive(Debug)]
+pub(super) struct Photo {
+    /// As stored: in the colours of `icc` and not turned yet.
+    pub(super) square: Square,
+    pub(super) icc: Option<Vec<u8>>,
+    pub(super) orientation: Orientation,
+}
+
+impl Photo {
+    /// Whether width and height change places when the photo is turned upright.
+    pub(super) fn swaps_sides(&self) -> bool {
+        matches!(
+            self.orientation,
+            Orientation::Rotate90 | Orientation::Rotate270 | Orientation::Rotate90FlipH | Orientation::Rotate270FlipH
+        )
+    }
+}
+
+pub(super) fn decode(bytes: &[u8], source: &Source) -> Result<Photo, Error> {
+    match source.format {
+        Format::Jpeg => jpeg::decode(bytes, source),
+        Format::Png => png::decode(bytes, source),
+        Format::WebP => webp::decode(bytes, source),
+        Format::Gif => gif::decode(bytes, source),
+    }
+}
+
+/// The orientation that EXIF gives; upright where it is broken or silent.
+pub(super) fn orientation(exif: &[u8]) -> Orientation {
+    let tiff = exif.strip_prefix(b"Exif\0\0").unwrap_or(exif);
+    Orientation::from_exif_chunk(tiff).unwrap_or(Orientation::NoTransforms)
+}

@@ -1,0 +1,227 @@
+//! What a file is and how large its picture is, read from its first bytes: nothing is allocated
+//! for the picture before its claimed size is known to be bearable.
+
+use super::{Error, MAX_BYTES, MAX_MEGAPIXELS, MAX_SIDE, MIN_SIDE, gif, jpeg, png, webp};
+
+/// A format that is accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// JPEG.
+    Jpeg,
+    /// PNG.
+    Png,
+    /// WebP.
+    WebP,
+    /// GIF.
+    Gif,
+}
+
+impl Format {
+    /// Its media type, such as `image/jpeg`.
+    pub const fn media_type(self) -> &'static str {
+        match self {
+            Self::Jpeg => "image/jpeg",
+            Self::Png => "image/png",
+            Self::WebP => "image/webp",
+            Self::Gif => "image/gif",
+        }
+    }
+}
+
+/// What the header of an upload says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Source {
+    pub(super) format: Format,
+    /// As stored: the orientation turns it later.
+    pub(super) width: u32,
+    pub(super) height: u32,
+    /// The most that decoding allocates at once.
+    pub(super) peak_bytes: u64,
+}
+
+impl Source {
+    /// [`Self::peak_bytes`] in whole MiB.
+    pub(super) fn peak_mib(&self) -> u32 {
+        u32::try_from(self.peak_bytes.div_ceil(1024 * 1024)).unwrap_or(u32::MAX)
+    }
+}
+
+/// Tells the format by the bytes alone and checks the size of the picture.
+pub(super) fn recognise(bytes: &[u8]) -> Result<Source, Error> {
+    if bytes.is_empty() {
+        return Err(Error::Empty);
+    }
+    if bytes.len() > MAX_BYTES {
+        return Err(Error::TooManyBytes);
+    }
+    match bytes {
+        [0xff, 0xd8, 0xff, ..] => jpeg::header(bytes),
+        [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => png::header(bytes),
+        [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => gif::header(bytes),
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => webp::header(bytes),
+        _ => Err(unsupported(bytes).map_or(Error::UnknownFormat, Error::UnsupportedFormat)),
+    }
+}
+
+/// The name of a format that people do upload, to tell them which it is.
+fn unsupported(bytes: &[u8]) -> Option<&'static str> {
+    match bytes {
+        [_, _, _, _, b'f', b't', b'y', b'p', ..] => iso_media(bytes),
+        [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => Some("TIFF"),
+        // The four bytes after the file's size are reserved as zero.
+        [b'B', b'M', _, _, _, _, 0, 0, 0, 0, ..] => Some("BMP"),
+        _ => is_svg(bytes).then_some("SVG"),
+    }
+}
+
+/// HEIC and AVIF are told apart by the brands in their first box.
+fn iso_media(bytes: &[u8]) -> Option<&'static str> {
+    let length = u32::from_be_bytes(*bytes.first_chunk()?);
+    let length = usize::try_from(length).ok()?.clamp(16, 256).min(bytes.len());
+    // Between the major and the compatible brands is a version number, which is no brand.
+    let brands = || bytes.get(8..length).unwrap_or_default().as_chunks::<4>().0.iter();
+    if brands().any(|brand| matches!(brand, b"avif" | b"avis")) {
+        return Some("AVIF");
+    }
+    let is_heic = |brand: &[u8; 4]| {
+        matches!(brand, b"heic" | b"heix" | b"heim" | b"heis" | b"hevc" | b"hevx" | b"hevm" | b"hevs" | b"mif1" | b"msf1")
+    };
+    brands().any(is_heic).then_some("HEIC")
+}
+
+fn is_svg(bytes: &[u8]) -> bool {
+    let start = bytes.get(..bytes.len().min(4096)).unwrap_or_default();
+    let text = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start).trim_ascii_start();
+    text.starts_with(b"<") && text.windows(4).any(|window| window.eq_ignore_ascii_case(b"<svg"))
+}
+
+/// Refuses what is beyond the limits, whatever the orientation will be.
+pub(super) fn check_size(width: u32, height: u32) -> Result<(), Error> {
+    check_most(width, height)?;
+    if width.min(height) < MIN_SIDE {
+        return Err(Error::TooSmall);
+    }
+    Ok(())
+}
+
+/// The upper limits alone, for a frame inside a picture.
+pub(super) fn check_most(width: u32, height: u32) -> Result<(), Error> {
+    if width == 0 || height == 0 {
+        return Err(Error::Damaged);
+    }
+    if width.max(height) > MAX_SIDE {
+        return Err(Error::TooLarge);
+    }
+    if u64::from(width) * u64::from(height) > u64::from(MAX_MEGAPIXELS) * 1_000_000 {
+        return Err(Error::TooManyPixels);
+    }
+    Ok(())
+}
+
+/// The first `N` bytes at `at`, or damage where the file ends before.
+pub(super) fn array<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], Error> {
+    bytes.get(at..).and_then(|rest| rest.first_chunk()).copied().ok_or(Error::Damaged)
+}
+
+/// The `length` bytes at `at`, or damage where the file ends before.
+pub(super) fn slice(bytes: &[u8], at: usize, length: usize) -> Result<&[u8], Error> {
+    at.checked_add(length).and_then(|end| bytes.get(at..end)).ok_or(Error::Damaged)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples;
+    use super::*;
+
+    #[test]
+    fn each_format_is_recognised_by_its_bytes_alone() {
+        let cases = [
+            (samples::jpeg(120, 100), Format::Jpeg, "image/jpeg"),
+            (samples::png(120, 100), Format::Png, "image/png"),
+            (samples::webp(120, 100), Format::WebP, "image/webp"),
+            (samples::gif(120, 100), Format::Gif, "image/gif"),
+        ];
+        for (bytes, format, media_type) in cases {
+            let source = recognise(&bytes).expect(media_type);
+            assert_eq!((source.format, source.width, source.height), (format, 120, 100));
+            assert_eq!(source.format.media_type(), media_type);
+        }
+    }
+
+    #[test]
+    fn unsupported_formats_are_named() {
+        let cases: [(&[u8], &str); 12] = [
+            (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
+            (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "HEIC"),
+            (b"\0\0\0\x1cftypavif\0\0\0\0mif1avifmiaf", "AVIF"),
+            (b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifmiaf", "AVIF"),
+            (b"BM\x3a\0\0\0\0\0\0\0\x36\0\0\0", "BMP"),
+            (b"II*\0\x08\0\0\0", "TIFF"),
+            (b"MM\0*\0\0\0\x08", "TIFF"),
+            (b"II+\0\x08\0\0\0", "TIFF"),
+            (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
+            (b"\xef\xbb\xbf\n <?xml version='1.0'?><svg/>", "SVG"),
+            (b"<!-- made by hand --><SVG/>", "SVG"),
+            (b"<!DOCTYPE svg PUBLIC ''><svg/>", "SVG"),
+        ];
+        for (bytes, name) in cases {
+            assert_eq!(recognise(bytes), Err(Error::UnsupportedFormat(name)));
+        }
+    }
+
+    #[test]
+    fn anything_else_is_unknown() {
+        let cases: [&[u8]; 6] = [
+            b"hello",
+            b"\0\0\0\x18ftypisom\0\0\0\0mp41isom",
+            b"<html><body>svg</body></html>",
+            b"%PDF-1.7",
+            b"\xff\xd8",
+            b"RIFF\x10\0\0\0WAVEfmt ",
+        ];
+        for bytes in cases {
+            assert_eq!(recognise(bytes), Err(Error::UnknownFormat));
+        }
+        assert_eq!(recognise(b""), Err(Error::Empty));
+    }
+
+    #[test]
+    fn more_bytes_than_the_limit_are_refused_whatever_they_are() {
+        assert_eq!(recognise(&vec![0; MAX_BYTES + 1]), Err(Error::TooManyBytes));
+        assert_eq!(recognise(&vec![0; MAX_BYTES]), Err(Error::UnknownFormat));
+    }
+
+    #[test]
+    fn sizes_are_checked_at_their_edges() {
+        assert_eq!(check_size(MIN_SIDE, MIN_SIDE), Ok(()));
+        assert_eq!(check_size(MIN_SIDE - 1, 500), Err(Error::TooSmall));
+        assert_eq!(check_size(500, MIN_SIDE - 1), Err(Error::TooSmall));
+        assert_eq!(check_size(MAX_SIDE, 4000), Ok(()));
+        assert_eq!(check_size(MAX_SIDE + 1, 4000), Err(Error::TooLarge));
+        assert_eq!(check_size(4000, MAX_SIDE + 1), Err(Error::TooLarge));
+        assert_eq!(check_size(10_000, 5000), Ok(()));
+        assert_eq!(check_size(10_000, 5001), Err(Error::TooManyPixels));
+        assert_eq!(check_size(0, 100), Err(Error::Damaged));
+    }
+
+    #[test]
+    fn headers_beyond_the_limits_are_refused_before_anything_is_decoded() {
+        // No pixels follow these headers: only their claims can be the reason.
+        let cases: [fn(u16, u16) -> Vec<u8>; 6] = [
+            samples::jpeg_header,
+            samples::png_header,
+            samples::gif_header,
+            samples::webp_lossy_header,
+            samples::webp_lossless_header,
+            samples::webp_canvas_header,
+        ];
+        for header in cases {
+            assert_eq!(recognise(&header(12_001, 4000)), Err(Error::TooLarge));
+            assert_eq!(recognise(&header(10_000, 5001)), Err(Error::TooManyPixels));
+            assert_eq!(recognise(&header(95, 500)), Err(Error::TooSmall));
+        }
+        assert_eq!(recognise(&samples::png_header(60_000, 60_000)), Err(Error::TooLarge));
+        assert_eq!(recognise(&samples::jpeg_header(60_000, 60_000)), Err(Error::TooLarge));
+        assert_eq!(recognise(&samples::gif_header(60_000, 60_000)), Err(Error::TooLarge));
+    }
+}

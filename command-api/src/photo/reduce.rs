@@ -1,0 +1,253 @@
+//! Pixels come in as they are decoded, in any order, and leave as a small square: no step after
+//! the decoder holds the whole picture.
+//!
+//! Blocks of whole pixels are averaged while the rows arrive, down to at most twice
+//! [`ENOUGH`]; a Lanczos filter does the rest. Both work on colours multiplied by their alpha,
+//! so that what is transparent lends its colour to nothing.
+
+use fast_image_resize::images::TypedImage;
+use fast_image_resize::pixels::{U8x4, U16x4};
+use fast_image_resize::{ResizeOptions, Resizer};
+
+use super::Error;
+
+/// The side below which averaging does not go: well above the largest rendition, so that the
+/// better filter has something to choose from.
+const ENOUGH: u32 = 768;
+/// The side of the largest rendition.
+pub(super) const LARGEST: u32 = 512;
+
+/// What the four channels of a pixel mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Model {
+    /// Red, green, blue and alpha.
+    Rgba,
+    /// How much of each ink there is.
+    Cmyk,
+}
+
+/// How the bytes of a decoded row make up pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Channels {
+    Gray,
+    GrayAlpha,
+    Rgb,
+    Rgba,
+}
+
+/// A square of pixels with straight alpha.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Square {
+    pub(super) side: u32,
+    pub(super) model: Model,
+    pub(super) pixels: Vec<[u8; 4]>,
+}
+
+/// Gathers the middle square of a picture.
+pub(super) struct Reducer {
+    model: Model,
+    /// The first column and row inside the square.
+    left: u32,
+    top: u32,
+    /// Source pixels along the side of a block.
+    factor: u32,
+    /// Blocks along a side of the square.
+    side: u32,
+    /// The sums of the blocks, colours weighted by alpha. At most 16² pixels of 255² fit easily.
+    sums: Vec<[u32; 4]>,
+}
+
+/// The most bytes that a reducer and the filter after it allocate for a picture of this size.
+pub(super) fn peak_bytes(width: u32, height: u32) -> u64 {
+    let side = u64::from(width.min(height).min(2 * ENOUGH));
+    // The sums, the averages, and what the filter keeps between its two passes.
+    side * side * (16 + 8) + side * u64::from(LARGEST) * 8 + 8 * 1024 * 1024
+}
+
+impl Reducer {
+    pub(super) fn new(width: u32, height: u32, model: Model) -> Self {
+        let shorter = width.min(height);
+        let factor = (shorter / ENOUGH).max(1);
+        let side = shorter / factor;
+        // What does not fill a block is left out, evenly on both ends.
+        let covered = side * factor;
+        let blocks = side as usize * side as usize;
+        Self {
+            model,
+            left: (width - covered) / 2,
+            top: (height - covered) / 2,
+            factor,
+            side,
+            sums: vec![[0; 4]; blocks],
+        }
+    }
+
+    /// Takes bytes of row `y` whose pixels are `step` columns apart from column `x` on.
+    pub(super) fn row(&mut self, y: u32, x: u32, step: u32, channels: Channels, bytes: &[u8]) {
+        match channels {
+            Channels::Gray => self.pixels(y, x, step, bytes.iter().map(|&gray| [gray, gray, gray, 255])),
+            Channels::GrayAlpha => {
+                self.pixels(y, x, step, bytes.as_chunks().0.iter().map(|&[gray, alpha]| [gray, gray, gray, alpha]));
+            }
+            Channels::Rgb => self.pixels(y, x, step, bytes.as_chunks().0.iter().map(|&[r, g, b]| [r, g, b, 255])),
+            Channels::Rgba => self.pixels(y, x, step, bytes.as_chunks().0.iter().copied()),
+        }
+    }
+
+    /// Takes pixels of row `y` that are `step` columns apart from column `x` on.
+    pub(super) fn pixels(&mut self, y: u32, x: u32, step: u32, mut pixels: impl Iterator<Item = [u8; 4]>) {
+        let Some(row) = y.checked_sub(self.top).map(|y| y / self.factor).filter(|&row| row < self.side) else {
+            return;
+        };
+        let start = row as usize * self.side as usize;
+        let Some(sums) = self.sums.get_mut(start..start + self.side as usize) else { return };
+        let before = self.left.saturating_sub(x).div_ceil(step);
+        if before > 0 && pixels.nth(before as usize - 1).is_none() {
+            return;
+        }
+        let mut column = x + before * step - self.left;
+        for pixel in pixels {
+            let Some(sum) = sums.get_mut((column / self.factor) as usize) else { break };
+            let [first, second, third, last] = pixel.map(u32::from);
+            let weight = if self.model == Model::Rgba { last } else { 1 };
+            sum[0] += first * weight;
+            sum[1] += second * weight;
+            sum[2] += third * weight;
+            sum[3] += last;
+            column += step;
+        }
+    }
+
+    /// The square, of at most [`LARGEST`] pixels a side.
+    pub(super) fn finish(self) -> Result<Square, Error> {
+        let Self { model, factor, side, sums, .. } = self;
+        let most = u64::from(factor) * u64::from(factor) * 255;
+        let weight = if model == Model::Rgba { 255 } else { 1 };
+        let wide = |sum: u32, most: u64| narrow_u16((u64::from(sum) * 65_535 + most / 2) / most);
+        let averages = sums
+            .iter()
+            .map(|&[a, b, c, d]| {
+                U16x4::new([wide(a, most * weight), wide(b, most * weight), wide(c, most * weight), wide(d, most)])
+            })
+            .collect();
+        drop(sums);
+        let target = side.min(LARGEST);
+        let averages = filtered(averages, side, target)?;
+        let pixels = averages.iter().map(|pixel| straight(pixel.0, model)).collect();
+        Ok(Square { side: target, model, pixels })
+    }
+}
+
+fn filtered(pixels: Vec<U16x4>, side: u32, target: u32) -> Result<Vec<U16x4>, Error> {
+    if side == target {
+        return Ok(pixels);
+    }
+    let source = TypedImage::from_pixels(side, side, pixels).map_err(|_| Error::Damaged)?;
+    let mut small = TypedImage::new(target, target);
+    // The colours are multiplied already.
+    let options = ResizeOptions::new().use_alpha(false);
+    Resizer::new().resize_typed(&source, &mut small, &options).map_err(|_| Error::Damaged)?;
+    Ok(small.pixels().to_vec())
+}
+
+/// Divides the colours by alpha and rounds to bytes.
+fn straight([a, b, c, d]: [u16; 4], model: Model) -> [u8; 4] {
+    let byte = |value: u16| narrow_u8((u32::from(value) + 128) / 257);
+    if model == Model::Cmyk || d == u16::MAX {
+        return [a, b, c, d].map(byte);
+    }
+    if byte(d) == 0 {
+        return [0; 4];
+    }
+    // The filter overshoots at edges, so a colour can come out above its alpha.
+    let divided = |value: u16| byte(narrow_u16((u64::from(value) * 65_535 + u64::from(d) / 2) / u64::from(d)));
+    [divided(a), divided(b), divided(c), byte(d)]
+}
+
+fn narrow_u16(value: u64) -> u16 {
+    u16::try_from(value).unwrap_or(u16::MAX)
+}
+
+fn narrow_u8(value: u32) -> u8 {
+    u8::try_from(value).unwrap_or(u8::MAX)
+}
+
+/// Makes a smaller square of RGBA pixels from one.
+pub(super) fn smaller(square: &Square, target: u32) -> Result<Square, Error> {
+    if square.side == target {
+        return Ok(square.clone());
+    }
+    let pixels = square.pixels.iter().map(|&pixel| U8x4::new(pixel)).collect();
+    let source = TypedImage::from_pixels(square.side, square.side, pixels).map_err(|_| Error::Damaged)?;
+    let mut small = TypedImage::new(target, target);
+    Resizer::new().resize_typed(&source, &mut small, &ResizeOptions::new()).map_err(|_| Error::Damaged)?;
+    let pixels = small.pixels().iter().map(|pixel| pixel.0).collect();
+    Ok(Square { side: target, model: square.model, pixels })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn square(width: u32, height: u32, pixel: impl Fn(u32, u32) -> [u8; 4]) -> Square {
+        let mut reducer = Reducer::new(width, height, Model::Rgba);
+        for y in 0..height {
+            reducer.pixels(y, 0, 1, (0..width).map(|x| pixel(x, y)));
+        }
+        reducer.finish().expect("the sizes fit")
+    }
+
+    #[test]
+    fn the_middle_square_is_cut_out() {
+        let middle = |at: u32| if (30..130).contains(&at) { [10, 200, 30, 255] } else { [255, 0, 0, 255] };
+        for cut in [square(160, 100, |x, _| middle(x)), square(100, 160, |_, y| middle(y))] {
+            assert_eq!(cut.side, 100);
+            assert!(cut.pixels.iter().all(|&pixel| pixel == [10, 200, 30, 255]));
+        }
+    }
+
+    #[test]
+    fn a_large_picture_is_averaged_and_keeps_its_colours() {
+        // Stripes of one pixel become their mean, whatever the blocks are.
+        let striped = square(1601, 1700, |x, _| if x % 2 == 0 { [0, 0, 0, 255] } else { [200, 100, 50, 255] });
+        assert_eq!(striped.side, LARGEST);
+        for pixel in &striped.pixels {
+            for (is, should) in pixel.iter().zip([100, 50, 25, 255u8]) {
+                assert!(is.abs_diff(should) <= 3, "{pixel:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn order_does_not_matter() {
+        let pixel = |x: u32, y: u32| [(x % 256) as u8, (y % 256) as u8, (x * y % 256) as u8, (x + y) as u8 | 1];
+        let straight = square(200, 150, pixel);
+        let mut interlaced = Reducer::new(200, 150, Model::Rgba);
+        for y in (0..150).rev() {
+            for first in [1, 2, 0] {
+                interlaced.pixels(y, first, 3, (first..200).step_by(3).map(|x| pixel(x, y)));
+            }
+        }
+        assert!(interlaced.finish().expect("the sizes fit") == straight);
+    }
+
+    #[test]
+    fn transparent_pixels_lend_no_colour() {
+        let edge = square(1600, 1600, |x, _| if x < 799 { [255, 0, 0, 0] } else { [0, 0, 255, 255] });
+        for pixel in &edge.pixels {
+            assert_eq!(pixel[0], 0, "red is nowhere to be seen");
+            assert!(pixel[3] == 0 || pixel[2] >= 250, "{pixel:?}");
+        }
+        let smaller = smaller(&edge, 40).expect("the sizes fit");
+        assert!(smaller.pixels.iter().all(|pixel| pixel[0] == 0 && (pixel[3] < 8 || pixel[2] >= 240)));
+    }
+
+    #[test]
+    fn pixels_outside_the_picture_are_left_out() {
+        let mut reducer = Reducer::new(100, 100, Model::Rgba);
+        reducer.pixels(99, 90, 1, std::iter::repeat_n([1, 2, 3, 255], 500));
+        reducer.pixels(500, 0, 1, std::iter::repeat_n([1, 2, 3, 255], 500));
+        let square = reducer.finish().expect("the sizes fit");
+        assert_eq!(square.pixels.iter().filter(|pixel| pixel[3] == 255).count(), 10);
+    }
+}

@@ -1,0 +1,72 @@
+//! Removes the bytes of photos that no event names: what an upload left behind when the process
+//! died between writing its bytes and committing its event.
+
+use events::photos::{self, PhotoStore, StoredPhoto};
+use events::store::{self, History};
+use events::{Time, UserEvent};
+
+/// Hours for which unnamed bytes stay: far longer than any upload can take to commit.
+const HOURS: i64 = 24;
+
+/// The sweep stopped before the end; the next one goes on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The photo store failed.
+    #[error(transparent)]
+    Photos(#[from] photos::Error),
+    /// The ledger could not be read, so nothing is known to be unnamed.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+/// Removes what no event names and is older than a day. Returns how many photos went.
+///
+/// Photos that an event ever named stay: the history shows them, and the ledger never forgets.
+pub async fn sweep(photo_store: &PhotoStore, history: &dyn History, now: Time) -> Result<usize, Error> {
+    let youngest = Time::from_millis(now.millis() - HOURS * 3_600_000);
+    let mut removed = 0;
+    let mut failed = None;
+    photo_store
+        .each(async |photo| {
+            if failed.is_none() && photo.written_at < youngest {
+                match remove_unless_named(photo_store, history, &photo).await {
+                    Ok(gone) => removed += usize::from(gone),
+                    Err(error) => failed = Some(error),
+                }
+            }
+        })
+        .await?;
+    failed.map_or(Ok(removed), Err)
+}
+
+async fn remove_unless_named(
+    photo_store: &PhotoStore,
+    history: &dyn History,
+    photo: &StoredPhoto,
+) -> Result<bool, Error> {
+    if is_named(history, photo).await? {
+        return Ok(false);
+    }
+    photo_store.remove(&photo.user_id, &photo.content_hash, &photo.photo_id).await?;
+    Ok(true)
+}
+
+/// Whether an event of the user ever set this photo. An event that cannot be read might have.
+async fn is_named(history: &dyn History, photo: &StoredPhoto) -> Result<bool, store::Error> {
+    const PAGE: usize = 256;
+    let mut after = 0;
+    loop {
+        let page = history.read_user(&photo.user_id, after, PAGE).await?;
+        for stored in &page {
+            match stored.decode().map(|recorded| recorded.event) {
+                Ok(UserEvent::PhotoChanged(changed)) if changed.photo_id == photo.photo_id => return Ok(true),
+                Ok(_) => {}
+                Err(_) => return Ok(true),
+            }
+            after = stored.version;
+        }
+        if page.len() < PAGE {
+            return Ok(false);
+        }
+    }
+}

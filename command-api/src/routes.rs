@@ -1,0 +1,165 @@
+//! One file a route; here is what they share.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{FromRequestParts, State};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::routing::{patch, post, put};
+use events::envelope::Context;
+use events::profile::OwnProfile;
+use events::store::OutcomeKey;
+use events::{UserId, Version};
+use http_kit::answer::Answer;
+use http_kit::caller::{Caller, Role};
+use http_kit::client::{Client, IdempotencyKey, Precondition};
+use http_kit::code::Code;
+use http_kit::error::ApiError;
+use http_kit::serve::limits;
+use http_kit::text::Text;
+use sha2::{Digest as _, Sha256};
+
+use crate::CommandApi;
+use crate::committer::{Command, Decided, Idempotency, Undecided};
+use crate::user::{Action, Rejection};
+
+pub(crate) mod photo;
+mod profile;
+mod username;
+mod users;
+
+const JSON_BYTES: usize = 64 * 1024;
+const JSON_TIME: Duration = Duration::from_secs(10);
+
+pub(crate) fn router() -> Router<CommandApi> {
+    Router::new()
+        .route("/api/v1/users", limits(post(users::register), JSON_BYTES, JSON_TIME))
+        .route("/api/v1/users/profile", limits(put(profile::replace), JSON_BYTES, JSON_TIME))
+        .route("/api/v1/users/username", limits(patch(username::change), JSON_BYTES, JSON_TIME))
+        .route("/api/v1/users/profile/photo", limits(patch(photo::change), photo::BODY_BYTES, photo::TIME))
+}
+
+/// Who sends a command, from where, and under which conditions.
+pub(crate) struct Sender {
+    caller: Caller,
+    client: Client,
+    expected_version: Option<Version>,
+    idempotency_key: Option<String>,
+}
+
+impl FromRequestParts<CommandApi> for Sender {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &CommandApi) -> Result<Self, ApiError> {
+        let caller = Caller::from_request_parts(parts, api).await?;
+        let client = Client::from_request_parts(parts, api).await?;
+        let Precondition(expected_version) = Precondition::from_request_parts(parts, api).await?;
+        let IdempotencyKey(idempotency_key) = IdempotencyKey::from_request_parts(parts, api).await?;
+        Ok(Self { caller, client, expected_version, idempotency_key })
+    }
+}
+
+impl Sender {
+    /// The user that the caller is. A token without such a user is answered as an unknown user.
+    fn user(&self) -> Result<UserId, ApiError> {
+        self.caller.require(&[Role::User])?;
+        self.caller.subject.parse().map_err(|_| ApiError::new(Code::NotFound))
+    }
+
+    fn context(&self) -> Context {
+        let actor_type = if self.caller.has(Role::Admin) {
+            "admin"
+        } else if self.caller.has(Role::Service) {
+            "service"
+        } else {
+            "user"
+        };
+        let client = &self.client;
+        Context {
+            actor_type: actor_type.to_owned(),
+            actor: self.caller.subject.clone(),
+            correlation_id: Some(client.request_id.clone()),
+            causation_id: None,
+            traceparent: client.traceparent.clone(),
+            language: Some(client.language.as_str().to_owned()),
+            timezone: Some(client.timezone.clone()),
+            platform: Some(client.platform.as_str().to_owned()),
+            app_version: client.app_version.clone(),
+            device_id: client.device_id.clone(),
+            request_id: Some(client.request_id.clone()),
+        }
+    }
+
+    /// Hands an action in. `operation` and `body` tell one request from another under the same
+    /// idempotency key.
+    async fn submit(
+        self,
+        api: &CommandApi,
+        user_id: UserId,
+        action: Action,
+        operation: &str,
+        body: &[u8],
+    ) -> Result<Decided, Undecided> {
+        let context = self.context();
+        let expected = self.expected_version;
+        let idempotency = self.idempotency_key.map(|key| Idempotency {
+            key: OutcomeKey { actor: self.caller.subject, key },
+            fingerprint: Sha256::new()
+                .chain_update(operation)
+                .chain_update([0])
+                .chain_update(format!("{expected:?}"))
+                .chain_update([0])
+                .chain_update(body)
+                .finalize()
+                .into(),
+        });
+        api.committer.submit(Command { user_id, action, expected_version: expected, idempotency, context }).await
+    }
+}
+
+/// The answer to a command that was decided: the whole own profile, or why not.
+fn answer(api: &CommandApi, status: StatusCode, decided: Decided) -> Result<Answer, ApiError> {
+    let document = decided.result.map_err(rejected)?;
+    let profile = OwnProfile { document: &document, public_url: &api.public_url };
+    let answer = Answer::with_status(status, decided.at.into(), &profile)
+        .version(document.version)
+        .position(document.position);
+    Ok(if decided.replayed { answer.header("idempotent-replayed", "true") } else { answer })
+}
+
+fn rejected(rejection: Rejection) -> ApiError {
+    match rejection {
+        Rejection::NoSuchUser => ApiError::new(Code::NotFound),
+        Rejection::UserExists { user_id } => {
+            ApiError::new(Code::UserExists).because(Text::new("USER_EXISTS").with("id", user_id))
+        }
+        Rejection::UsernameTaken { username } => {
+            ApiError::new(Code::UsernameTaken).because(Text::new("USERNAME_TAKEN").with("username", username))
+        }
+        Rejection::UsernameHeld { username, until } => ApiError::new(Code::UsernameHeld)
+            .because(Text::new("USERNAME_HELD").with("username", username).with("until", until)),
+        Rejection::UsernameChangeTooSoon { next } => {
+            ApiError::new(Code::UsernameChangeTooSoon).because(Text::new("USERNAME_CHANGE_TOO_SOON").with("next", next))
+        }
+        Rejection::VersionMismatch { expected, actual } => ApiError::new(Code::VersionMismatch)
+            .because(Text::new("VERSION_MISMATCH").with("expected", expected).with("actual", actual)),
+    }
+}
+
+fn undecided(undecided: Undecided) -> ApiError {
+    match undecided {
+        Undecided::QueueFull => ApiError::new(Code::QueueFull).because(Text::new("QUEUE_FULL")).retry_after(1),
+        Undecided::ShuttingDown => ApiError::new(Code::ShuttingDown).because(Text::new("SHUTTING_DOWN")).retry_after(1),
+        Undecided::KeyReused => {
+            ApiError::new(Code::IdempotencyKeyReused).because(Text::new("IDEMPOTENCY_KEY_REUSED"))
+        }
+        Undecided::Store(error) => ApiError::unavailable(error),
+        Undecided::Panicked => ApiError::internal(undecided),
+    }
+}
+
+/// The day on which ages are counted.
+fn today(State(api): &State<CommandApi>) -> jiff::civil::Date {
+    events::Time::from(api.clock.now()).date()
+}

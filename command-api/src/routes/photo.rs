@@ -1,0 +1,178 @@
+//! `PATCH /api/v1/users/profile/photo`: gives the caller another photo.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::extract::multipart::{Field, MultipartError, MultipartRejection};
+use axum::extract::{Multipart, State};
+use axum::http::StatusCode;
+use bytes::{Bytes, BytesMut};
+use events::user::Variant;
+use events::{PhotoId, Time, UserId, photos};
+use futures::future::try_join_all;
+use http_kit::answer::Answer;
+use http_kit::code::Code;
+use http_kit::error::ApiError;
+use http_kit::text::Text;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::{Sender, answer, undecided};
+use crate::CommandApi;
+use crate::photo::{Error, MAX_BYTES, Processed};
+use crate::user::{Action, NewPhoto};
+
+/// The upload and what a multipart body has around it.
+pub(super) const BODY_BYTES: usize = MAX_BYTES + 64 * 1024;
+/// Long enough for 10 MiB over a slow mobile network.
+pub(super) const TIME: Duration = Duration::from_secs(60);
+/// Uploads held in memory at once.
+const UPLOADS: usize = 16;
+
+/// Which uploads are under way: at most 16 in a process, and one a user, so that the memory of
+/// uploads is bounded and no user can keep others out.
+#[derive(Clone)]
+pub struct Uploads {
+    places: Arc<Semaphore>,
+    users: Arc<Mutex<HashSet<UserId>>>,
+}
+
+impl Default for Uploads {
+    fn default() -> Self {
+        Self { places: Arc::new(Semaphore::new(UPLOADS)), users: Arc::default() }
+    }
+}
+
+struct Upload {
+    _place: OwnedSemaphorePermit,
+    users: Arc<Mutex<HashSet<UserId>>>,
+    user_id: UserId,
+}
+
+impl Uploads {
+    fn begin(&self, user_id: UserId) -> Result<Upload, ApiError> {
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        if users.contains(&user_id) {
+            return Err(ApiError::new(Code::TooManyRequests).because(Text::new("ONE_UPLOAD_AT_A_TIME")).retry_after(1));
+        }
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| busy())?;
+        users.insert(user_id);
+        Ok(Upload { _place: place, users: Arc::clone(&self.users), user_id })
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        self.users.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.user_id);
+    }
+}
+
+pub(super) async fn change(
+    State(api): State<CommandApi>,
+    sender: Sender,
+    multipart: Result<Multipart, MultipartRejection>,
+) -> Result<Answer, ApiError> {
+    let user_id = sender.user()?;
+    let _upload = api.uploads.begin(user_id)?;
+    let multipart = multipart.map_err(|_| ApiError::new(Code::UnsupportedMediaType))?;
+    let bytes = read_file(multipart).await?;
+    let processed = api.photos.process(bytes).await.map_err(bad_photo)?;
+
+    // Bytes first, event second: an event never names bytes that are not there.
+    let photo_id = PhotoId::new(Time::from(api.clock.now()), api.randomness.bytes());
+    let content_hash = processed.content_hash_hex();
+    try_join_all(processed.renditions.iter().map(|rendition| {
+        let key = photos::key(&user_id, &content_hash, &photo_id, rendition.name);
+        async move { api.photo_store.create(&key, rendition.bytes.clone()).await }
+    }))
+    .await
+    .map_err(ApiError::unavailable)?;
+
+    let action = Action::ChangePhoto(Box::new(new_photo(photo_id, &content_hash, &processed)));
+    let decided = sender
+        .submit(&api, user_id, action, "change photo", content_hash.as_bytes())
+        .await
+        .map_err(undecided)?;
+    let is_used = decided.result.as_ref().is_ok_and(|document| {
+        document.photo.as_ref().is_some_and(|photo| photo.id == photo_id)
+    });
+    if !is_used && let Err(error) = api.photo_store.remove(&user_id, &content_hash, &photo_id).await {
+        tracing::warn!(error = http_kit::error::chain(&error), "Bytes of an unused photo stay until they are swept");
+    }
+    answer(&api, StatusCode::OK, decided)
+}
+
+fn new_photo(photo_id: PhotoId, content_hash: &str, processed: &Processed) -> NewPhoto {
+    let main = processed.renditions.iter().find(|rendition| rendition.media_type == "image/jpeg");
+    let variants = processed.renditions.iter().filter(|rendition| rendition.media_type != "image/jpeg");
+    NewPhoto {
+        photo_id,
+        content_hash: content_hash.to_owned(),
+        size: processed.source_bytes,
+        media_type: processed.source_format.media_type().to_owned(),
+        width: processed.width,
+        height: processed.height,
+        main: main.expect("the pipeline makes one JPEG").name.to_owned(),
+        variants: variants
+            .map(|rendition| Variant { size: rendition.label, file: rendition.name.to_owned(), side: rendition.side })
+            .collect(),
+    }
+}
+
+/// The bytes of the one part `file`.
+async fn read_file(mut multipart: Multipart) -> Result<Bytes, ApiError> {
+    let mut file = None;
+    while let Some(field) = multipart.next_field().await.map_err(bad_multipart)? {
+        match field.name() {
+            Some("file") if file.is_none() => file = Some(read_part(field).await?),
+            Some("file") => return Err(bad_file(Text::new("PHOTO_MORE_THAN_ONE"))),
+            name => {
+                let name: String = name.unwrap_or_default().chars().filter(|c| !c.is_control()).take(64).collect();
+                return Err(ApiError::new(Code::ValidationFailed).field(name, Text::new("UNKNOWN_FIELD")));
+            }
+        }
+    }
+    file.ok_or_else(|| bad_file(Text::new("PHOTO_MISSING")))
+}
+
+async fn read_part(mut field: Field<'_>) -> Result<Bytes, ApiError> {
+    let mut bytes = BytesMut::new();
+    while let Some(chunk) = field.chunk().await.map_err(bad_multipart)? {
+        if bytes.len() + chunk.len() > MAX_BYTES {
+            return Err(bad_photo(Error::TooManyBytes));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes.freeze())
+}
+
+fn bad_multipart(error: MultipartError) -> ApiError {
+    if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        return bad_photo(Error::TooManyBytes);
+    }
+    ApiError::new(Code::ValidationFailed).field("body", Text::new("BAD_MULTIPART").with("detail", error.body_text()))
+}
+
+fn bad_file(problem: Text) -> ApiError {
+    ApiError::new(Code::ValidationFailed).field("file", problem)
+}
+
+fn busy() -> ApiError {
+    ApiError::new(Code::QueueFull).because(Text::new("PHOTO_BUSY")).retry_after(2)
+}
+
+fn bad_photo(error: Error) -> ApiError {
+    use crate::photo::{MAX_MEGAPIXELS, MAX_SIDE, MIN_SIDE};
+    match error {
+        Error::Empty => bad_file(Text::new("PHOTO_EMPTY")),
+        Error::TooManyBytes => ApiError::new(Code::BodyTooLarge)
+            .because(Text::new("PHOTO_TOO_MANY_BYTES").with("max", MAX_BYTES / (1024 * 1024))),
+        Error::UnsupportedFormat(format) => bad_file(Text::new("PHOTO_FORMAT_UNSUPPORTED").with("format", format)),
+        Error::UnknownFormat => bad_file(Text::new("PHOTO_FORMAT_UNKNOWN")),
+        Error::TooManyPixels => bad_file(Text::new("PHOTO_TOO_MANY_PIXELS").with("max", MAX_MEGAPIXELS)),
+        Error::TooLarge => bad_file(Text::new("PHOTO_TOO_LARGE").with("max", MAX_SIDE)),
+        Error::TooSmall => bad_file(Text::new("PHOTO_TOO_SMALL").with("min", MIN_SIDE)),
+        Error::Damaged => bad_file(Text::new("PHOTO_DAMAGED")),
+        Error::Busy => busy(),
+    }
+}

@@ -1,0 +1,226 @@
+//! The envelope: an event, what it happened to, who made it happen and from where, as one
+//! CloudEvents 1.0 JSON object. Its bytes are what the ledger keeps, hashes and never changes.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
+
+use crate::user::{DecodeError, UserEvent};
+use crate::{EventId, Position, Time, UserId, Version};
+
+/// Who made an event happen, and from where. Kept with the event for audits; never used to
+/// authorise anything.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Context {
+    /// What kind of caller it was: `user`, `service`, `admin` or `system`.
+    #[serde(rename = "authtype")]
+    pub actor_type: String,
+    /// The caller: the subject of its token.
+    #[serde(rename = "authid")]
+    pub actor: String,
+    /// Ties together everything that one request of a client caused.
+    #[serde(rename = "correlationid", skip_serializing_if = "Option::is_none")]
+    pub correlation_id: Option<String>,
+    /// The event or command that caused this one.
+    #[serde(rename = "causationid", skip_serializing_if = "Option::is_none")]
+    pub causation_id: Option<String>,
+    /// W3C trace context.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+    /// `X-Language`.
+    #[serde(rename = "clientlang", skip_serializing_if = "Option::is_none")]
+    pub language: Option<String>,
+    /// `X-Timezone`.
+    #[serde(rename = "clienttz", skip_serializing_if = "Option::is_none")]
+    pub timezone: Option<String>,
+    /// `X-Platform`.
+    #[serde(rename = "clientplatform", skip_serializing_if = "Option::is_none")]
+    pub platform: Option<String>,
+    /// `X-App-Version`.
+    #[serde(rename = "clientappver", skip_serializing_if = "Option::is_none")]
+    pub app_version: Option<String>,
+    /// `X-Device-ID`.
+    #[serde(rename = "clientdevice", skip_serializing_if = "Option::is_none")]
+    pub device_id: Option<String>,
+    /// `X-Request-ID`.
+    #[serde(rename = "requestid", skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+}
+
+/// SHA-256 of a Merkle leaf (RFC 6962, 2.1): of a zero byte and then the envelope's bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LeafHash(pub [u8; 32]);
+
+impl LeafHash {
+    /// The hash of an envelope's exact bytes.
+    pub fn of(envelope: &[u8]) -> Self {
+        Self(Sha256::new().chain_update([0]).chain_update(envelope).finalize().into())
+    }
+}
+
+impl std::fmt::Debug for LeafHash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+/// The user's event before this one: each event names it by position and hash, so that one proof
+/// of the newest shows that none was left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Previous {
+    /// Where it is.
+    pub position: Position,
+    /// The hash of its envelope.
+    pub hash: LeafHash,
+}
+
+/// An event with its place in the ledger, its user and its context.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorded {
+    /// Its place among all events, from 1, without a gap.
+    pub position: Position,
+    /// Its name.
+    pub event_id: EventId,
+    /// The user that it happened to.
+    pub user_id: UserId,
+    /// Its place among the events of the user, from 1, without a gap.
+    pub version: Version,
+    /// When it was decided.
+    pub time: Time,
+    /// When it was appended; never goes back as the position rises.
+    pub recorded_at: Time,
+    /// The user's event before it; `None` for the first.
+    pub previous: Option<Previous>,
+    /// Who and from where.
+    pub context: Context,
+    /// What happened.
+    pub event: UserEvent,
+}
+
+/// An event as the ledger keeps it: the exact envelope, and what it is found by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredEvent {
+    /// Its place among all events.
+    pub position: Position,
+    /// Its name.
+    pub event_id: EventId,
+    /// The user that it happened to.
+    pub user_id: UserId,
+    /// Its place among the events of the user.
+    pub version: Version,
+    /// The stored name of its type.
+    pub event_type: String,
+    /// The version of its payload's shape.
+    pub schema_version: u32,
+    /// When it was appended.
+    pub recorded_at: Time,
+    /// The exact bytes.
+    pub envelope: Bytes,
+    /// The hash of the exact bytes.
+    pub leaf_hash: LeafHash,
+}
+
+/// The envelope as JSON. The order of the members is the order of the bytes: never change it.
+#[derive(Serialize, Deserialize)]
+struct Json<'a> {
+    specversion: String,
+    id: EventId,
+    source: String,
+    r#type: String,
+    subject: UserId,
+    time: Time,
+    datacontenttype: String,
+    dataschema: String,
+    /// The position, zero-padded to 20 digits so that texts sort as numbers do.
+    sequence: String,
+    recordedtime: Time,
+    partitionkey: UserId,
+    streamversion: Version,
+    schemaversion: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prevposition: Option<Position>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prevhash: Option<String>,
+    #[serde(flatten)]
+    context: Context,
+    #[serde(borrow)]
+    data: &'a RawValue,
+}
+
+impl Recorded {
+    /// The event as the ledger keeps it.
+    pub fn to_stored(&self) -> StoredEvent {
+        let data = RawValue::from_string(self.event.to_json()).expect("serde_json writes JSON");
+        let event_type = self.event.event_type().to_owned();
+        let schema_version = self.event.schema_version();
+        let envelope = serde_json::to_vec(&Json {
+            specversion: "1.0".to_owned(),
+            id: self.event_id,
+            source: "/profile-ledger".to_owned(),
+            r#type: event_type.clone(),
+            subject: self.user_id,
+            time: self.time,
+            datacontenttype: "application/json".to_owned(),
+            dataschema: format!("/schemas/{event_type}/{schema_version}.json"),
+            sequence: format!("{:020}", self.position),
+            recordedtime: self.recorded_at,
+            partitionkey: self.user_id,
+            streamversion: self.version,
+            schemaversion: schema_version,
+            prevposition: self.previous.map(|previous| previous.position),
+            prevhash: self.previous.map(|previous| hex::encode(previous.hash.0)),
+            context: self.context.clone(),
+            data: &data,
+        })
+        .expect("envelopes are plain strings and numbers");
+        StoredEvent {
+            position: self.position,
+            event_id: self.event_id,
+            user_id: self.user_id,
+            version: self.version,
+            event_type,
+            schema_version,
+            recorded_at: self.recorded_at,
+            leaf_hash: LeafHash::of(&envelope),
+            envelope: envelope.into(),
+        }
+    }
+
+    /// Reads an envelope.
+    pub fn from_envelope(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let json: Json<'_> = serde_json::from_slice(bytes)?;
+        let position = json.sequence.parse().map_err(|_| malformed("sequence is not a number"))?;
+        let previous = match (json.prevposition, json.prevhash) {
+            (Some(position), Some(text)) => {
+                let mut hash = [0; 32];
+                hex::decode_to_slice(&text, &mut hash).map_err(|_| malformed("prevhash is not a SHA-256"))?;
+                Some(Previous { position, hash: LeafHash(hash) })
+            }
+            (None, None) => None,
+            _ => return Err(malformed("prevposition and prevhash go together")),
+        };
+        Ok(Self {
+            position,
+            event_id: json.id,
+            user_id: json.subject,
+            version: json.streamversion,
+            time: json.time,
+            recorded_at: json.recordedtime,
+            previous,
+            context: json.context,
+            event: UserEvent::from_json(&json.r#type, json.schemaversion, json.data.get())?,
+        })
+    }
+}
+
+fn malformed(reason: &str) -> DecodeError {
+    DecodeError::Malformed(serde::de::Error::custom(reason))
+}
+
+impl StoredEvent {
+    /// Reads the envelope.
+    pub fn decode(&self) -> Result<Recorded, DecodeError> {
+        Recorded::from_envelope(&self.envelope)
+    }
+}

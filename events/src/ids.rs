@@ -1,0 +1,167 @@
+//! The identifiers of users, photos and events.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A text that is not an identifier of the wanted kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not 24 lower-case hexadecimal digits")]
+pub struct InvalidId;
+
+/// Twelve bytes, written as 24 lower-case hexadecimal digits: four bytes of Unix seconds, then
+/// eight random bytes, so identifiers of one service sort by the time they were made.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct ObjectId([u8; 12]);
+
+impl ObjectId {
+    fn new(made: crate::Time, random: [u8; 8]) -> Self {
+        let seconds = u32::try_from(made.millis().div_euclid(1000)).unwrap_or(u32::MAX);
+        let mut bytes = [0; 12];
+        bytes[..4].copy_from_slice(&seconds.to_be_bytes());
+        bytes[4..].copy_from_slice(&random);
+        Self(bytes)
+    }
+
+    fn parse(text: &str) -> Result<Self, InvalidId> {
+        // `hex` would take upper case too; one spelling a user keeps keys and URLs unique.
+        if text.bytes().any(|b| b.is_ascii_uppercase()) {
+            return Err(InvalidId);
+        }
+        let mut bytes = [0; 12];
+        hex::decode_to_slice(text, &mut bytes).map_err(|_| InvalidId)?;
+        Ok(Self(bytes))
+    }
+}
+
+macro_rules! object_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(ObjectId);
+
+        impl $name {
+            /// An identifier from the time it is made and eight random bytes.
+            pub fn new(made: crate::Time, random: [u8; 8]) -> Self {
+                Self(ObjectId::new(made, random))
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidId;
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                ObjectId::parse(text).map(Self)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&hex::encode(self.0.0))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+object_id! {
+    /// Names a user for ever: 24 lower-case hexadecimal digits.
+    UserId
+}
+
+object_id! {
+    /// Names one change of a photo: 24 lower-case hexadecimal digits, new for each change.
+    PhotoId
+}
+
+impl UserId {
+    /// The shard of the user's subject, `0..64`: the first six bits of SHA-256 of the
+    /// identifier's text. All events of a user share a shard, so a consumer of one shard sees
+    /// each of its users in order.
+    pub fn shard(&self) -> u8 {
+        use sha2::Digest as _;
+        sha2::Sha256::digest(self.to_string().as_bytes())[0] >> 2
+    }
+}
+
+/// Names one event for ever: a UUIDv7 (RFC 9562).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct EventId(uuid::Uuid);
+
+impl EventId {
+    /// An identifier from the time the event happened and ten random bytes.
+    pub fn new(time: crate::Time, random: [u8; 10]) -> Self {
+        let millis = u64::try_from(time.millis()).unwrap_or(0);
+        Self(uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
+    }
+}
+
+impl FromStr for EventId {
+    type Err = uuid::Error;
+    fn from_str(text: &str) -> Result<Self, uuid::Error> {
+        text.parse().map(Self)
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Time;
+    use proptest::prelude::*;
+
+    #[test]
+    fn an_id_reads_back_as_it_was_written() {
+        let id: UserId = "507f1f77bcf86cd799439011".parse().unwrap();
+        assert_eq!(id.to_string(), "507f1f77bcf86cd799439011");
+        assert_eq!(serde_json::to_string(&id).unwrap(), "\"507f1f77bcf86cd799439011\"");
+    }
+
+    #[test]
+    fn upper_case_short_and_long_texts_are_no_ids() {
+        for bad in ["", "507F1f77bcf86cd799439011", "507f1f77bcf86cd79943901", "507f1f77bcf86cd7994390111", "zz7f1f77bcf86cd799439011"] {
+            assert_eq!(bad.parse::<UserId>(), Err(InvalidId), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ids_made_later_sort_later() {
+        let early = UserId::new(Time::from_millis(1_000), [255; 8]);
+        let late = UserId::new(Time::from_millis(2_000), [0; 8]);
+        assert!(early.to_string() < late.to_string());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_an_id_or_an_error(text in ".{0,40}") {
+            if let Ok(id) = text.parse::<UserId>() {
+                prop_assert_eq!(id.to_string(), text);
+                prop_assert!(id.shard() < 64);
+            }
+        }
+    }
+}

@@ -1,0 +1,26 @@
+#![doc = include_str!("../README.md")]
+
+pub mod document;
+pub mod envelope;
+pub mod feed;
+mod ids;
+pub mod photos;
+pub mod profile;
+pub mod store;
+mod time;
+pub mod user;
+pub mod username;
+
+pub use document::Document;
+pub use envelope::{Context, LeafHash, Recorded, StoredEvent};
+pub use ids::{EventId, InvalidId, PhotoId, UserId};
+pub use time::{InvalidTime, Time};
+pub use user::UserEvent;
+pub use username::Username;
+
+/// The place of an event among all events: 1, 2, 3, … without a gap, in commit order.
+/// 0 is the place before the first.
+pub type Position = u64;
+
+/// The place of an event among the events of its user: 1, 2, 3, … without a gap.
+pub type Version = u64;

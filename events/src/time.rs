@@ -1,0 +1,114 @@
+//! Points in time, to the millisecond.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A point in time in UTC, to the millisecond, between the years 0000 and 9999. Written as
+/// `2026-05-22T16:11:26.808Z` (RFC 3339 with exactly three decimals), so that texts sort as times do.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Time(jiff::Timestamp);
+
+/// A text or number that is no point in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a time in RFC 3339 form, such as 2026-05-22T16:11:26.808Z")]
+pub struct InvalidTime;
+
+impl Time {
+    /// Milliseconds since 1970-01-01T00:00:00Z; values out of range are moved to the nearest in it.
+    pub fn from_millis(millis: i64) -> Self {
+        const FIRST: i64 = -62_167_219_200_000; // 0000-01-01T00:00:00.000Z
+        const LAST: i64 = 253_402_207_200_999; // jiff's last whole second, 9999-12-30T22:00:00.999Z
+        Self(jiff::Timestamp::from_millisecond(millis.clamp(FIRST, LAST)).expect("clamped to the range of jiff"))
+    }
+
+    /// Milliseconds since 1970-01-01T00:00:00Z.
+    pub fn millis(self) -> i64 {
+        self.0.as_millisecond()
+    }
+
+    /// This time moved by a number of days of 24 hours.
+    #[must_use]
+    pub fn plus_days(self, days: i64) -> Self {
+        Self::from_millis(self.millis().saturating_add(days.saturating_mul(86_400_000)))
+    }
+
+    /// The calendar day in UTC.
+    pub fn date(self) -> jiff::civil::Date {
+        self.0.to_zoned_datetime(jiff::tz::TimeZone::UTC).date()
+    }
+}
+
+impl From<jiff::Timestamp> for Time {
+    fn from(timestamp: jiff::Timestamp) -> Self {
+        Self::from_millis(timestamp.as_millisecond())
+    }
+}
+
+impl From<Time> for jiff::Timestamp {
+    fn from(time: Time) -> Self {
+        time.0
+    }
+}
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.3}", self.0)
+    }
+}
+
+impl fmt::Debug for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Time {
+    type Err = InvalidTime;
+    fn from_str(text: &str) -> Result<Self, InvalidTime> {
+        text.parse::<jiff::Timestamp>().map(Self::from).map_err(|_| InvalidTime)
+    }
+}
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn three_decimals_are_always_written() {
+        assert_eq!(Time::from_millis(0).to_string(), "1970-01-01T00:00:00.000Z");
+        assert_eq!("2026-05-22T16:11:26.808Z".parse::<Time>().unwrap().to_string(), "2026-05-22T16:11:26.808Z");
+        assert_eq!("2026-05-22T19:11:26.8+03:00".parse::<Time>().unwrap().to_string(), "2026-05-22T16:11:26.800Z");
+    }
+
+    #[test]
+    fn numbers_out_of_range_become_the_nearest_time() {
+        assert_eq!(Time::from_millis(i64::MIN).to_string(), "0000-01-01T00:00:00.000Z");
+        assert!(Time::from_millis(i64::MAX).to_string().starts_with("9999-12-30"));
+        assert_eq!(Time::from_millis(i64::MAX).plus_days(i64::MAX), Time::from_millis(i64::MAX));
+    }
+
+    proptest! {
+        #[test]
+        fn a_time_reads_back_as_it_was_written(millis in -62_167_219_200_000_i64..253_402_207_200_999) {
+            let time = Time::from_millis(millis);
+            prop_assert_eq!(time.millis(), millis);
+            prop_assert_eq!(time.to_string().parse::<Time>().unwrap(), time);
+        }
+    }
+}

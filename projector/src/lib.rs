@@ -1,0 +1,7 @@
+#![doc = include_str!("../README.md")]
+
+pub mod projection;
+pub mod read_model;
+pub mod search;
+
+pub use read_model::{Documents, ReadModel};

@@ -1,0 +1,122 @@
+//! Development mode: what makes `cargo run` enough. On when no key for tokens is configured.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use command_api::Randomness;
+use command_api::committer::{Command, Committer};
+use command_api::user::Action;
+use command_api::values;
+use events::{Context, Time, UserId};
+use http_kit::caller::{Role, mint_hs256};
+use http_kit::clock::Clock;
+use http_kit::fields::Fields;
+
+/// The user of the published page that the API follows.
+pub const DEMO_USER: &str = "507f1f77bcf86cd799439011";
+const DEMO_REGISTRATION: &str = include_str!("dev/demo-user.json");
+const DEMO_PHOTO: &[u8] = include_bytes!("dev/demo-photo.jpg");
+
+/// Refuses to serve strangers with a secret that nobody chose.
+pub fn refuse_other_than_loopback(listen: SocketAddr) -> anyhow::Result<()> {
+    if listen.ip().is_loopback() {
+        return Ok(());
+    }
+    bail!(
+        "no key for tokens is configured, so only loopback addresses may be listened on, not {}. Set JWT_SECRET, \
+         JWT_PUBLIC_KEY or JWT_JWKS, or listen on 127.0.0.1",
+        listen.ip()
+    )
+}
+
+/// The secret in the data directory; made at the first call, readable by its owner only.
+pub fn secret(data_dir: &Path, randomness: &Randomness) -> anyhow::Result<String> {
+    let path = data_dir.join("dev-jwt-secret");
+    let describe = || format!("cannot use the development secret {}", path.display());
+    std::fs::create_dir_all(data_dir).with_context(describe)?;
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(&path) {
+        Ok(mut file) => {
+            let secret: String = randomness.bytes::<32>().iter().map(|byte| format!("{byte:02x}")).collect();
+            file.write_all(secret.as_bytes()).with_context(describe)?;
+            file.sync_all().with_context(describe)?;
+            Ok(secret)
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            let secret = std::fs::read_to_string(&path).with_context(describe)?;
+            if secret.trim().len() < 32 {
+                bail!("{} holds no secret of at least 32 characters; remove it to have one made", path.display());
+            }
+            Ok(secret.trim().to_owned())
+        }
+        Err(error) => Err(error).with_context(describe),
+    }
+}
+
+/// Registers the demo user if the ledger is empty.
+pub async fn register_demo_user(committer: &Committer, clock: &Clock) -> anyhow::Result<()> {
+    let mut fields = Fields::parse(DEMO_REGISTRATION.as_bytes()).map_err(|_| anyhow::anyhow!("no JSON object"))?;
+    let registration = values::registration(&mut fields, Time::from(clock.now()).date());
+    let (Some(user_id), registration) = registration.context("the demo user breaks a rule")? else {
+        bail!("the demo user has no id")
+    };
+    let action = Action::Register(Box::new(registration));
+    let context = Context { actor_type: "system".to_owned(), actor: "development-mode".to_owned(), ..Context::default() };
+    let command = Command { user_id, action, expected_version: None, idempotency: None, context };
+    committer.submit(command).await?.result?;
+    Ok(())
+}
+
+/// A photo to upload, beside the ledger.
+pub fn write_demo_photo(data_dir: &Path) -> anyhow::Result<PathBuf> {
+    let path = data_dir.join("demo-photo.jpg");
+    std::fs::write(&path, DEMO_PHOTO).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path)
+}
+
+/// What a newcomer needs: URLs, a token, and lines to paste.
+pub fn banner(url: &str, secret: &str, photo: &Path, clock: &Clock) -> String {
+    let now = clock.now();
+    let token = mint_hs256(
+        secret.as_bytes(),
+        DEMO_USER,
+        &[Role::User],
+        None,
+        None,
+        now,
+        Time::from(now).plus_days(30).into(),
+    );
+    let photo = photo.display();
+    format!(
+        r#"
+Profile Ledger is running on {url}  (development mode: loopback only, no key configured)
+Nothing is published: no message broker is part of this run.
+
+The demo user is johndoe123, id {DEMO_USER}. Paste:
+
+TOKEN={token}
+# change the photo
+curl -sS -X PATCH {url}/api/v1/users/profile/photo -H "Authorization: Bearer $TOKEN" -F file=@{photo}
+# replace the profile
+curl -sS -X PUT {url}/api/v1/users/profile -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '{{"name":"John","surname":"Doe","bio":"Hello from curl","interests":["music","travel"]}}'
+# change the username (once in 30 days)
+curl -sS -X PATCH {url}/api/v1/users/username -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '{{"newUsername":"john.doe"}}'
+# read it back
+curl -sS {url}/api/v1/users/profile -H "Authorization: Bearer $TOKEN"
+curl -sS {url}/api/v1/users/profile/username/john.doe
+
+Other tokens: profile-ledger token --user ID --role user|service|auditor|admin
+Stop with Ctrl-C.
+"#
+    )
+}
+
+/// The demo user's id.
+pub fn demo_user() -> UserId {
+    DEMO_USER.parse().expect("a constant of 24 hexadecimal digits")
+}

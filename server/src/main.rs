@@ -1,0 +1,34 @@
+//! The one binary. Without a command it runs the whole service in this process.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+mod config;
+mod dev;
+mod health;
+mod import;
+mod lifecycle;
+mod logs;
+mod parts;
+mod service;
+mod token;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = config::Cli::parse();
+    logs::init();
+    let done = match cli.command {
+        None => service::run(cli.config).await,
+        Some(config::Command::Token(args)) => token::run(&cli.config, &args),
+        Some(config::Command::Import(args)) => import::run(&cli.config, &args).await,
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            // One line that a person can act on; the causes follow, nearest first.
+            eprintln!("profile-ledger: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
