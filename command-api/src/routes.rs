@@ -84,7 +84,7 @@ impl Sender {
             traceparent: client.traceparent.clone(),
             language: Some(client.language.as_str().to_owned()),
             timezone: Some(client.timezone.clone()),
-            platform: Some(client.platform.as_str().to_owned()),
+            platform: Some(client.platform.clone()),
             app_version: client.app_version.clone(),
             device_id: client.device_id.clone(),
             request_id: Some(client.request_id.clone()),

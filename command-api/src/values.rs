@@ -2,6 +2,7 @@
 //! value that needs no second check, or the reason why not.
 
 use email_address::{EmailAddress, Options};
+use events::profile::EXPERTISE;
 use events::user::{Consents, Profile};
 use events::username::InvalidUsername;
 use events::{Time, UserId, Username};
@@ -31,11 +32,6 @@ impl NewProfile {
 
 const AVAILABILITY: [&str; 4] = ["available", "busy", "away", "offline"];
 const GENDERS: [&str; 4] = ["male", "female", "other", "prefer_not_to_say"];
-/// What a user can be expert in, as the published page lists it.
-pub const EXPERTISE: [&str; 12] = [
-    "musician", "trainer", "chef", "photographer", "designer", "stylist", "gamer", "educator", "coach", "entertainer",
-    "developer", "creator",
-];
 const MIN_AGE: i16 = 13;
 const MAX_INTERESTS: usize = 20;
 

@@ -8,6 +8,12 @@ use crate::document::{Document, Photo};
 use crate::photos;
 use crate::{Time, UserId};
 
+/// What a user can be expert in, as the published page lists it.
+pub const EXPERTISE: [&str; 12] = [
+    "musician", "trainer", "chef", "photographer", "designer", "stylist", "gamer", "educator", "coach", "entertainer",
+    "developer", "creator",
+];
+
 /// A user as itself sees it. Members, names, types and order are those of the published page.
 pub struct OwnProfile<'a> {
     /// The user.

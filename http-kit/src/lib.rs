@@ -1,1 +1,14 @@
-//! http-kit
+#![doc = include_str!("../README.md")]
+
+pub mod answer;
+pub mod caller;
+pub mod client;
+pub mod clock;
+pub mod code;
+pub mod error;
+pub mod fields;
+pub mod keys;
+pub mod serve;
+pub mod text;
+
+rust_i18n::i18n!("locales", fallback = "en");

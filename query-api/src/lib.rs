@@ -1,1 +1,41 @@
-//! query-api
+#![doc = include_str!("../README.md")]
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::FromRef;
+use events::photos::PhotoStore;
+use events::store::History;
+use http_kit::caller::Verifier;
+use http_kit::clock::Clock;
+use projector::Documents;
+
+mod routes;
+
+/// What the routes need.
+#[derive(Clone)]
+pub struct QueryApi {
+    /// The user documents.
+    pub documents: Arc<dyn Documents>,
+    /// The ledger, for what must be known exactly: who holds a name.
+    pub history: Arc<dyn History>,
+    /// The bytes of photos.
+    pub photo_store: PhotoStore,
+    /// Knows who calls.
+    pub verifier: Arc<Verifier>,
+    /// Knows the time.
+    pub clock: Clock,
+    /// Where clients reach the service, without a slash at the end.
+    pub public_url: Arc<str>,
+}
+
+impl FromRef<QueryApi> for Arc<Verifier> {
+    fn from_ref(api: &QueryApi) -> Self {
+        Self::clone(&api.verifier)
+    }
+}
+
+/// The routes that only read.
+pub fn router(api: QueryApi) -> Router {
+    routes::router().with_state(api)
+}

@@ -9,8 +9,8 @@ use command_api::Randomness;
 use command_api::committer::{Command, Committer};
 use command_api::user::Action;
 use command_api::values;
-use events::{Context, Time, UserId};
-use http_kit::caller::{Role, mint_hs256};
+use events::{Context, Time};
+use http_kit::caller::{Grant, Role, mint_hs256};
 use http_kit::clock::Clock;
 use http_kit::fields::Fields;
 
@@ -82,15 +82,15 @@ pub fn write_demo_photo(data_dir: &Path) -> anyhow::Result<PathBuf> {
 /// What a newcomer needs: URLs, a token, and lines to paste.
 pub fn banner(url: &str, secret: &str, photo: &Path, clock: &Clock) -> String {
     let now = clock.now();
-    let token = mint_hs256(
-        secret.as_bytes(),
-        DEMO_USER,
-        &[Role::User],
-        None,
-        None,
-        now,
-        Time::from(now).plus_days(30).into(),
-    );
+    let grant = Grant {
+        subject: DEMO_USER,
+        roles: &[Role::User],
+        issuer: None,
+        audience: None,
+        issued: now,
+        expires: Time::from(now).plus_days(30).into(),
+    };
+    let token = mint_hs256(secret.as_bytes(), &grant);
     let photo = photo.display();
     format!(
         r#"
@@ -116,7 +116,3 @@ Stop with Ctrl-C.
     )
 }
 
-/// The demo user's id.
-pub fn demo_user() -> UserId {
-    DEMO_USER.parse().expect("a constant of 24 hexadecimal digits")
-}

@@ -14,10 +14,22 @@ const MOST_PROFILE_BYTES: usize = 4 * 1024 * 1024;
 
 /// The square as RGBA in sRGB, upright.
 pub(super) fn to_srgb(photo: Photo) -> Result<Square, Error> {
-    let Photo { square, icc, orientation } = photo;
-    let Square { side, model, pixels } = square;
+    let Photo {
+        square,
+        icc,
+        orientation,
+    } = photo;
+    let Square {
+        side,
+        model,
+        pixels,
+    } = square;
     // A profile is a stranger's program of a kind. Broken ones are ignored, however they break.
-    let converted = icc.and_then(|icc| catch_unwind(AssertUnwindSafe(|| convert(&icc, model, &pixels))).ok().flatten());
+    let converted = icc.and_then(|icc| {
+        catch_unwind(AssertUnwindSafe(|| convert(&icc, model, &pixels)))
+            .ok()
+            .flatten()
+    });
     let pixels = match (converted, model) {
         (Some(pixels), _) => pixels,
         (None, Model::Rgba) => pixels,
@@ -27,7 +39,11 @@ pub(super) fn to_srgb(photo: Photo) -> Result<Square, Error> {
     let mut image = DynamicImage::ImageRgba8(image);
     image.apply_orientation(orientation);
     let pixels = image.into_bytes().as_chunks().0.to_vec();
-    Ok(Square { side, model: Model::Rgba, pixels })
+    Ok(Square {
+        side,
+        model: Model::Rgba,
+        pixels,
+    })
 }
 
 /// What the inks look like where nobody says which they are.
@@ -41,16 +57,26 @@ fn without_profile([c, m, y, k]: [u8; 4]) -> [u8; 4] {
 
 /// Returns nothing where the profile is broken or for other colours than these.
 fn convert(icc: &[u8], model: Model, pixels: &[[u8; 4]]) -> Option<Vec<[u8; 4]>> {
-    let options = ParsingOptions { max_profile_size: MOST_PROFILE_BYTES, ..ParsingOptions::default() };
+    let options = ParsingOptions {
+        max_profile_size: MOST_PROFILE_BYTES,
+        ..ParsingOptions::default()
+    };
     let profile = ColorProfile::new_from_slice_with_options(icc, options).ok()?;
     let srgb = ColorProfile::new_srgb();
     let mut converted = vec![[0, 0, 0, 255]; pixels.len()];
     match (profile.color_space, model) {
         (DataColorSpace::Rgb, Model::Rgba) => {
             let transform = profile
-                .create_transform_8bit(Layout::Rgba, &srgb, Layout::Rgba, TransformOptions::default())
+                .create_transform_8bit(
+                    Layout::Rgba,
+                    &srgb,
+                    Layout::Rgba,
+                    TransformOptions::default(),
+                )
                 .ok()?;
-            transform.transform(pixels.as_flattened(), converted.as_flattened_mut()).ok()?;
+            transform
+                .transform(pixels.as_flattened(), converted.as_flattened_mut())
+                .ok()?;
         }
         (DataColorSpace::Gray, Model::Rgba) => {
             if pixels.iter().any(|&[r, g, b, _]| r != g || g != b) {
@@ -58,17 +84,34 @@ fn convert(icc: &[u8], model: Model, pixels: &[[u8; 4]]) -> Option<Vec<[u8; 4]>>
             }
             let gray: Vec<_> = pixels.iter().map(|pixel| pixel[0]).collect();
             let transform = profile
-                .create_transform_8bit(Layout::Gray, &srgb, Layout::Rgba, TransformOptions::default())
+                .create_transform_8bit(
+                    Layout::Gray,
+                    &srgb,
+                    Layout::Rgba,
+                    TransformOptions::default(),
+                )
                 .ok()?;
-            transform.transform(&gray, converted.as_flattened_mut()).ok()?;
+            transform
+                .transform(&gray, converted.as_flattened_mut())
+                .ok()?;
         }
         (DataColorSpace::Cmyk, Model::Cmyk) => {
             let transform = profile
-                .create_transform_8bit(Layout::Rgba, &srgb, Layout::Rgb, TransformOptions::default())
+                .create_transform_8bit(
+                    Layout::Rgba,
+                    &srgb,
+                    Layout::Rgb,
+                    TransformOptions::default(),
+                )
                 .ok()?;
             let mut colours = vec![[0; 3]; pixels.len()];
-            transform.transform(pixels.as_flattened(), colours.as_flattened_mut()).ok()?;
-            converted = colours.into_iter().map(|[r, g, b]| [r, g, b, 255]).collect();
+            transform
+                .transform(pixels.as_flattened(), colours.as_flattened_mut())
+                .ok()?;
+            converted = colours
+                .into_iter()
+                .map(|[r, g, b]| [r, g, b, 255])
+                .collect();
         }
         _ => return None,
     }
@@ -87,17 +130,29 @@ mod tests {
     use super::super::samples::{BLUE, GREEN, RED, YELLOW, distance};
     use super::*;
 
-    fn photo(model: Model, pixels: Vec<[u8; 4]>, icc: Option<Vec<u8>>) -> Photo {
-        let square = Square { side: pixels.len().isqrt() as u32, model, pixels };
-        Photo { square, icc, orientation: Orientation::NoTransforms }
+    fn photo(model: Model, side: u32, pixels: Vec<[u8; 4]>, icc: Option<Vec<u8>>) -> Photo {
+        let square = Square {
+            side,
+            model,
+            pixels,
+        };
+        Photo {
+            square,
+            icc,
+            orientation: Orientation::NoTransforms,
+        }
     }
 
     fn one(model: Model, pixel: [u8; 4], icc: Option<Vec<u8>>) -> [u8; 4] {
-        to_srgb(photo(model, vec![pixel], icc)).expect("the sizes fit").pixels[0]
+        to_srgb(photo(model, 1, vec![pixel], icc))
+            .expect("the sizes fit")
+            .pixels[0]
     }
 
     fn display_p3() -> Vec<u8> {
-        ColorProfile::new_display_p3().encode().expect("the profile is good")
+        ColorProfile::new_display_p3()
+            .encode()
+            .expect("the profile is good")
     }
 
     #[test]
@@ -107,15 +162,23 @@ mod tests {
         assert!(distance(&red, &[255, 0, 0, 200]) <= 4, "{red:?}");
         let gray = one(Model::Rgba, [120, 120, 120, 255], Some(display_p3()));
         assert!(distance(&gray, &[120, 120, 120, 255]) <= 1, "{gray:?}");
-        assert_eq!(one(Model::Rgba, [234, 51, 35, 200], None), [234, 51, 35, 200]);
+        assert_eq!(
+            one(Model::Rgba, [234, 51, 35, 200], None),
+            [234, 51, 35, 200]
+        );
     }
 
     #[test]
     fn gray_profiles_are_applied_to_gray() {
-        let linear = ColorProfile::new_gray_with_gamma(1.0).encode().expect("the profile is good");
+        let linear = ColorProfile::new_gray_with_gamma(1.0)
+            .encode()
+            .expect("the profile is good");
         let gray = one(Model::Rgba, [55, 55, 55, 9], Some(linear.clone()));
         assert!(distance(&gray, &[128, 128, 128, 9]) <= 3, "{gray:?}");
-        assert_eq!(one(Model::Rgba, [55, 56, 55, 9], Some(linear)), [55, 56, 55, 9]);
+        assert_eq!(
+            one(Model::Rgba, [55, 56, 55, 9], Some(linear)),
+            [55, 56, 55, 9]
+        );
     }
 
     #[test]
@@ -133,7 +196,10 @@ mod tests {
             one(Model::Rgba, pixel, Some(broken));
         }
         assert_eq!(one(Model::Cmyk, [0, 0, 0, 255], Some(good)), [0, 0, 0, 255]);
-        assert_eq!(one(Model::Rgba, pixel, Some(vec![0; MOST_PROFILE_BYTES + 1])), pixel);
+        assert_eq!(
+            one(Model::Rgba, pixel, Some(vec![0; MOST_PROFILE_BYTES + 1])),
+            pixel
+        );
     }
 
     #[test]
@@ -141,7 +207,10 @@ mod tests {
         assert_eq!(one(Model::Cmyk, [0, 0, 0, 0], None), [255; 4]);
         assert_eq!(one(Model::Cmyk, [0, 0, 0, 255], None), [0, 0, 0, 255]);
         assert_eq!(one(Model::Cmyk, [255, 0, 0, 0], None), [0, 255, 255, 255]);
-        assert_eq!(one(Model::Cmyk, [0, 255, 51, 127], None), [128, 0, 102, 255]);
+        assert_eq!(
+            one(Model::Cmyk, [0, 255, 51, 127], None),
+            [128, 0, 102, 255]
+        );
     }
 
     #[test]
@@ -159,11 +228,16 @@ mod tests {
             (8, [BLUE, RED, YELLOW, GREEN]),
         ];
         for (exif, stored) in stored {
-            let mut photo = photo(Model::Rgba, stored.map(opaque).to_vec(), None);
-            photo.orientation = super::super::decode::orientation(&super::super::samples::exif(exif));
+            let mut photo = photo(Model::Rgba, 2, stored.map(opaque).to_vec(), None);
+            photo.orientation =
+                super::super::decode::orientation(&super::super::samples::exif(exif));
             assert_eq!(photo.swaps_sides(), exif > 4);
             let seen = to_srgb(photo).expect("the sizes fit").pixels;
-            assert_eq!(seen, [RED, GREEN, BLUE, YELLOW].map(opaque), "orientation {exif}");
+            assert_eq!(
+                seen,
+                [RED, GREEN, BLUE, YELLOW].map(opaque),
+                "orientation {exif}"
+            );
         }
     }
 }

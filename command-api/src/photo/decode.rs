@@ -20,7 +20,10 @@ impl Photo {
     pub(super) fn swaps_sides(&self) -> bool {
         matches!(
             self.orientation,
-            Orientation::Rotate90 | Orientation::Rotate270 | Orientation::Rotate90FlipH | Orientation::Rotate270FlipH
+            Orientation::Rotate90
+                | Orientation::Rotate270
+                | Orientation::Rotate90FlipH
+                | Orientation::Rotate270FlipH
         )
     }
 }

@@ -11,8 +11,13 @@ use super::{Error, Rendition};
 const WEBP_QUALITY: f32 = 82.0;
 const JPEG_QUALITY: u8 = 88;
 
-const WEBPS: [(&str, u32); 5] =
-    [("40.webp", 40), ("76.webp", 76), ("96.webp", 96), ("192.webp", 192), ("512.webp", 512)];
+const WEBPS: [(&str, u32); 5] = [
+    ("40.webp", 40),
+    ("76.webp", 76),
+    ("96.webp", 96),
+    ("192.webp", 192),
+    ("512.webp", 512),
+];
 
 /// All renditions of an upright sRGB square.
 pub(super) fn renditions(square: &Square) -> Result<Vec<Rendition>, Error> {
@@ -20,22 +25,39 @@ pub(super) fn renditions(square: &Square) -> Result<Vec<Rendition>, Error> {
     for (name, label) in WEBPS {
         let small = smaller(square, label.min(square.side))?;
         let bytes = webp(&small)?;
-        renditions.push(Rendition { name, label, side: small.side, media_type: "image/webp", bytes });
+        renditions.push(Rendition {
+            name,
+            label,
+            side: small.side,
+            media_type: "image/webp",
+            bytes,
+        });
     }
     let label = 512;
     let small = smaller(square, label.min(square.side))?;
     let bytes = jpeg(&small)?;
-    renditions.push(Rendition { name: "512.jpg", label, side: small.side, media_type: "image/jpeg", bytes });
+    renditions.push(Rendition {
+        name: "512.jpg",
+        label,
+        side: small.side,
+        media_type: "image/jpeg",
+        bytes,
+    });
     Ok(renditions)
 }
 
 fn webp(square: &Square) -> Result<Bytes, Error> {
     let side = square.side;
     let encoded = if square.pixels.iter().all(|pixel| pixel[3] == 255) {
-        let opaque: Vec<u8> = square.pixels.iter().flat_map(|&[r, g, b, _]| [r, g, b]).collect();
+        let opaque: Vec<u8> = square
+            .pixels
+            .iter()
+            .flat_map(|&[r, g, b, _]| [r, g, b])
+            .collect();
         ::webp::Encoder::from_rgb(&opaque, side, side).encode_simple(false, WEBP_QUALITY)
     } else {
-        ::webp::Encoder::from_rgba(square.pixels.as_flattened(), side, side).encode_simple(false, WEBP_QUALITY)
+        ::webp::Encoder::from_rgba(square.pixels.as_flattened(), side, side)
+            .encode_simple(false, WEBP_QUALITY)
     };
     let encoded = encoded.map_err(|error| {
         tracing::warn!(?error, "WebP cannot be written");
@@ -46,13 +68,19 @@ fn webp(square: &Square) -> Result<Bytes, Error> {
 
 /// JPEG has no alpha: the photo lies on white.
 fn jpeg(square: &Square) -> Result<Bytes, Error> {
-    let flat: Vec<u8> = square.pixels.iter().flat_map(|&pixel| on_white(pixel)).collect();
+    let flat: Vec<u8> = square
+        .pixels
+        .iter()
+        .flat_map(|&pixel| on_white(pixel))
+        .collect();
     let mut bytes = Vec::new();
     let mut encoder = JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY);
-    encoder.encode(&flat, square.side, square.side, ExtendedColorType::Rgb8).map_err(|error| {
-        tracing::warn!(%error, "JPEG cannot be written");
-        Error::Damaged
-    })?;
+    encoder
+        .encode(&flat, square.side, square.side, ExtendedColorType::Rgb8)
+        .map_err(|error| {
+            tracing::warn!(%error, "JPEG cannot be written");
+            Error::Damaged
+        })?;
     Ok(bytes.into())
 }
 
@@ -71,17 +99,39 @@ mod tests {
     use super::*;
 
     fn square(side: u32, pixel: impl Fn(u32, u32) -> [u8; 4]) -> Square {
-        let pixels = (0..side).flat_map(|y| (0..side).map(move |x| (x, y))).map(|(x, y)| pixel(x, y)).collect();
-        Square { side, model: Model::Rgba, pixels }
+        let pixels = (0..side)
+            .flat_map(|y| (0..side).map(move |x| (x, y)))
+            .map(|(x, y)| pixel(x, y))
+            .collect();
+        Square {
+            side,
+            model: Model::Rgba,
+            pixels,
+        }
     }
 
     #[test]
     fn webp_keeps_alpha_and_jpeg_lies_on_white() {
-        let half = square(120, |x, _| if x < 60 { [200, 40, 40, 255] } else { [0, 0, 255, 0] });
+        let half = square(120, |x, _| {
+            if x < 60 {
+                [200, 40, 40, 255]
+            } else {
+                [0, 0, 255, 0]
+            }
+        });
         for rendition in renditions(&half).expect("it can be encoded") {
-            let image = image::load_from_memory(&rendition.bytes).expect("it can be decoded").into_rgba8();
-            let (left, right) = (image.get_pixel(2, 20).0, image.get_pixel(rendition.side - 3, 20).0);
-            assert!(distance(&left, &[200, 40, 40, 255]) <= 8, "{}: {left:?}", rendition.name);
+            let image = image::load_from_memory(&rendition.bytes)
+                .expect("it can be decoded")
+                .into_rgba8();
+            let (left, right) = (
+                image.get_pixel(2, 20).0,
+                image.get_pixel(rendition.side - 3, 20).0,
+            );
+            assert!(
+                distance(&left, &[200, 40, 40, 255]) <= 8,
+                "{}: {left:?}",
+                rendition.name
+            );
             if rendition.media_type == "image/jpeg" {
                 assert!(distance(&right, &[255; 4]) <= 4, "{right:?}");
             } else {
@@ -99,7 +149,8 @@ mod tests {
 
     #[test]
     fn opaque_photos_have_no_alpha() {
-        for rendition in renditions(&square(96, |_, _| [1, 2, 3, 255])).expect("it can be encoded") {
+        for rendition in renditions(&square(96, |_, _| [1, 2, 3, 255])).expect("it can be encoded")
+        {
             let image = image::load_from_memory(&rendition.bytes).expect("it can be decoded");
             assert!(!image.color().has_alpha(), "{}", rendition.name);
         }

@@ -29,7 +29,11 @@ pub(super) fn header(bytes: &[u8]) -> Result<Source, Error> {
                 if size.is_none() {
                     check_most(width, height)?;
                     // Some writers leave the screen empty and mean the frame.
-                    let whole = if screen == (0, 0) { (width, height) } else { screen };
+                    let whole = if screen == (0, 0) {
+                        (width, height)
+                    } else {
+                        screen
+                    };
                     check_size(whole.0, whole.1)?;
                     size = Some(whole);
                 }
@@ -43,7 +47,12 @@ pub(super) fn header(bytes: &[u8]) -> Result<Source, Error> {
     let (width, height) = size.ok_or(Error::Damaged)?;
     // Beside the reducer there are a row, the dictionary, and metadata that the file holds as it is.
     let peak_bytes = reduce::peak_bytes(width, height) + 2 * bytes.len() as u64;
-    Ok(Source { format: Format::Gif, width, height, peak_bytes })
+    Ok(Source {
+        format: Format::Gif,
+        width,
+        height,
+        peak_bytes,
+    })
 }
 
 fn le16(bytes: &[u8], at: usize) -> Result<u32, Error> {
@@ -51,7 +60,11 @@ fn le16(bytes: &[u8], at: usize) -> Result<u32, Error> {
 }
 
 fn palette_bytes(flags: u8) -> usize {
-    if flags & 0x80 == 0 { 0 } else { 3 << ((flags & 7) + 1) }
+    if flags & 0x80 == 0 {
+        0
+    } else {
+        3 << ((flags & 7) + 1)
+    }
 }
 
 fn after_blocks(bytes: &[u8], mut at: usize) -> Result<usize, Error> {
@@ -69,10 +82,17 @@ pub(super) fn decode(bytes: &[u8], source: &Source) -> Result<Photo, Error> {
     let mut options = DecodeOptions::new();
     options.set_color_output(ColorOutput::Indexed);
     let mut decoder = options.read_info(Cursor::new(bytes)).map_err(damaged)?;
-    let frame = decoder.next_frame_info().map_err(damaged)?.ok_or(Error::Damaged)?;
+    let frame = decoder
+        .next_frame_info()
+        .map_err(damaged)?
+        .ok_or(Error::Damaged)?;
     let (left, top) = (u32::from(frame.left), u32::from(frame.top));
     let (width, height) = (u32::from(frame.width), u32::from(frame.height));
-    let passes = if frame.interlaced { PASSES.as_slice() } else { &[(0, 1)] };
+    let passes = if frame.interlaced {
+        PASSES.as_slice()
+    } else {
+        &[(0, 1)]
+    };
     let transparent = frame.transparent;
     // Where the screen is empty the frame is all there is, wherever it claims to be.
     let is_alone = array::<4>(bytes, 6)? == [0; 4];
@@ -89,12 +109,21 @@ pub(super) fn decode(bytes: &[u8], source: &Source) -> Result<Photo, Error> {
                 return Err(Error::Damaged);
             }
             if left < source.width {
-                reducer.pixels(top + y, left, 1, row.iter().map(|&index| colours[usize::from(index)]));
+                reducer.pixels(
+                    top + y,
+                    left,
+                    1,
+                    row.iter().map(|&index| colours[usize::from(index)]),
+                );
             }
         }
     }
     let icc = decoder.icc_profile().map(<[u8]>::to_vec);
-    Ok(Photo { square: reducer.finish()?, icc, orientation: Orientation::NoTransforms })
+    Ok(Photo {
+        square: reducer.finish()?,
+        icc,
+        orientation: Orientation::NoTransforms,
+    })
 }
 
 /// All 256 colours: an index beyond the palette is transparent, as browsers have it.
@@ -148,26 +177,47 @@ mod tests {
             .flat_map(|&(first, between)| (first..103).step_by(between as usize))
             .flat_map(|y| plain.buffer[y as usize * 101..][..101].to_vec())
             .collect();
-        let interlaced = Frame { interlaced: true, buffer: buffer.into(), ..plain.clone() };
-        let [plain, interlaced] = [plain, interlaced].map(|frame| photo(&samples::gif_of((101, 103), &[frame])).square);
+        let interlaced = Frame {
+            interlaced: true,
+            buffer: buffer.into(),
+            ..plain.clone()
+        };
+        let [plain, interlaced] =
+            [plain, interlaced].map(|frame| photo(&samples::gif_of((101, 103), &[frame])).square);
         assert!(plain == interlaced);
     }
 
     #[test]
     fn what_a_small_frame_does_not_cover_is_transparent() {
-        let frame = Frame { left: 30, top: 40, ..samples::quarter_frame(20, 10, 0) };
+        let frame = Frame {
+            left: 30,
+            top: 40,
+            ..samples::quarter_frame(20, 10, 0)
+        };
         let square = photo(&samples::gif_of((100, 100), &[frame])).square;
         assert_eq!(square.pixels[40 * 100 + 30], opaque(samples::RED));
-        assert_eq!(square.pixels.iter().filter(|pixel| pixel[3] == 255).count(), 200);
+        assert_eq!(
+            square.pixels.iter().filter(|pixel| pixel[3] == 255).count(),
+            200
+        );
     }
 
     #[test]
     fn the_transparent_colour_and_colours_beyond_the_palette_are_transparent() {
-        let frame = Frame { transparent: Some(0), ..samples::quarter_frame(100, 100, 0) };
+        let frame = Frame {
+            transparent: Some(0),
+            ..samples::quarter_frame(100, 100, 0)
+        };
         let square = photo(&samples::gif_of((100, 100), &[frame])).square;
-        assert_eq!((square.pixels[0], square.pixels[99]), ([0; 4], opaque(samples::GREEN)));
+        assert_eq!(
+            (square.pixels[0], square.pixels[99]),
+            ([0; 4], opaque(samples::GREEN))
+        );
         let palette = Some(samples::BLUE.to_vec());
-        let frame = Frame { palette, ..samples::quarter_frame(100, 100, 0) };
+        let frame = Frame {
+            palette,
+            ..samples::quarter_frame(100, 100, 0)
+        };
         let square = photo(&samples::gif_of((100, 100), &[frame])).square;
         assert_eq!(square.pixels[0], opaque(samples::BLUE));
         assert_eq!(square.pixels[9999][3], 0);
@@ -184,7 +234,10 @@ mod tests {
     #[test]
     fn the_claims_of_the_frame_are_checked_too() {
         let mut bytes = samples::gif_of((100, 100), &[samples::quarter_frame(100, 100, 0)]);
-        let at = bytes.iter().position(|&byte| byte == 0x2c).expect("there is a frame");
+        let at = bytes
+            .iter()
+            .position(|&byte| byte == 0x2c)
+            .expect("there is a frame");
         bytes[at + 5..at + 9].fill(0xff);
         assert_eq!(recognise(&bytes), Err(Error::TooLarge));
         bytes[at + 5..at + 9].copy_from_slice(&[0x10, 0x27, 0x10, 0x27]);
@@ -195,6 +248,9 @@ mod tests {
     fn a_file_without_frame_or_trailer_is_damaged() {
         let bytes = samples::gif(100, 100);
         assert_eq!(recognise(&bytes[..bytes.len() - 1]), Err(Error::Damaged));
-        assert_eq!(recognise(&samples::gif_of((100, 100), &[])), Err(Error::Damaged));
+        assert_eq!(
+            recognise(&samples::gif_of((100, 100), &[])),
+            Err(Error::Damaged)
+        );
     }
 }

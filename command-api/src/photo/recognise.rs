@@ -58,7 +58,21 @@ pub(super) fn recognise(bytes: &[u8]) -> Result<Source, Error> {
         [0xff, 0xd8, 0xff, ..] => jpeg::header(bytes),
         [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => png::header(bytes),
         [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => gif::header(bytes),
-        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => webp::header(bytes),
+        [
+            b'R',
+            b'I',
+            b'F',
+            b'F',
+            _,
+            _,
+            _,
+            _,
+            b'W',
+            b'E',
+            b'B',
+            b'P',
+            ..,
+        ] => webp::header(bytes),
         _ => Err(unsupported(bytes).map_or(Error::UnknownFormat, Error::UnsupportedFormat)),
     }
 }
@@ -77,22 +91,50 @@ fn unsupported(bytes: &[u8]) -> Option<&'static str> {
 /// HEIC and AVIF are told apart by the brands in their first box.
 fn iso_media(bytes: &[u8]) -> Option<&'static str> {
     let length = u32::from_be_bytes(*bytes.first_chunk()?);
-    let length = usize::try_from(length).ok()?.clamp(16, 256).min(bytes.len());
+    let length = usize::try_from(length)
+        .ok()?
+        .clamp(16, 256)
+        .min(bytes.len());
     // Between the major and the compatible brands is a version number, which is no brand.
-    let brands = || bytes.get(8..length).unwrap_or_default().as_chunks::<4>().0.iter();
+    let brands = || {
+        bytes
+            .get(8..length)
+            .unwrap_or_default()
+            .as_chunks::<4>()
+            .0
+            .iter()
+    };
     if brands().any(|brand| matches!(brand, b"avif" | b"avis")) {
         return Some("AVIF");
     }
     let is_heic = |brand: &[u8; 4]| {
-        matches!(brand, b"heic" | b"heix" | b"heim" | b"heis" | b"hevc" | b"hevx" | b"hevm" | b"hevs" | b"mif1" | b"msf1")
+        matches!(
+            brand,
+            b"heic"
+                | b"heix"
+                | b"heim"
+                | b"heis"
+                | b"hevc"
+                | b"hevx"
+                | b"hevm"
+                | b"hevs"
+                | b"mif1"
+                | b"msf1"
+        )
     };
     brands().any(is_heic).then_some("HEIC")
 }
 
 fn is_svg(bytes: &[u8]) -> bool {
     let start = bytes.get(..bytes.len().min(4096)).unwrap_or_default();
-    let text = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start).trim_ascii_start();
-    text.starts_with(b"<") && text.windows(4).any(|window| window.eq_ignore_ascii_case(b"<svg"))
+    let text = start
+        .strip_prefix(b"\xef\xbb\xbf")
+        .unwrap_or(start)
+        .trim_ascii_start();
+    text.starts_with(b"<")
+        && text
+            .windows(4)
+            .any(|window| window.eq_ignore_ascii_case(b"<svg"))
 }
 
 /// Refuses what is beyond the limits, whatever the orientation will be.
@@ -120,12 +162,18 @@ pub(super) fn check_most(width: u32, height: u32) -> Result<(), Error> {
 
 /// The first `N` bytes at `at`, or damage where the file ends before.
 pub(super) fn array<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], Error> {
-    bytes.get(at..).and_then(|rest| rest.first_chunk()).copied().ok_or(Error::Damaged)
+    bytes
+        .get(at..)
+        .and_then(|rest| rest.first_chunk())
+        .copied()
+        .ok_or(Error::Damaged)
 }
 
 /// The `length` bytes at `at`, or damage where the file ends before.
 pub(super) fn slice(bytes: &[u8], at: usize, length: usize) -> Result<&[u8], Error> {
-    at.checked_add(length).and_then(|end| bytes.get(at..end)).ok_or(Error::Damaged)
+    at.checked_add(length)
+        .and_then(|end| bytes.get(at..end))
+        .ok_or(Error::Damaged)
 }
 
 #[cfg(test)]
@@ -143,7 +191,10 @@ mod tests {
         ];
         for (bytes, format, media_type) in cases {
             let source = recognise(&bytes).expect(media_type);
-            assert_eq!((source.format, source.width, source.height), (format, 120, 100));
+            assert_eq!(
+                (source.format, source.width, source.height),
+                (format, 120, 100)
+            );
             assert_eq!(source.format.media_type(), media_type);
         }
     }
@@ -220,8 +271,17 @@ mod tests {
             assert_eq!(recognise(&header(10_000, 5001)), Err(Error::TooManyPixels));
             assert_eq!(recognise(&header(95, 500)), Err(Error::TooSmall));
         }
-        assert_eq!(recognise(&samples::png_header(60_000, 60_000)), Err(Error::TooLarge));
-        assert_eq!(recognise(&samples::jpeg_header(60_000, 60_000)), Err(Error::TooLarge));
-        assert_eq!(recognise(&samples::gif_header(60_000, 60_000)), Err(Error::TooLarge));
+        assert_eq!(
+            recognise(&samples::png_header(60_000, 60_000)),
+            Err(Error::TooLarge)
+        );
+        assert_eq!(
+            recognise(&samples::jpeg_header(60_000, 60_000)),
+            Err(Error::TooLarge)
+        );
+        assert_eq!(
+            recognise(&samples::gif_header(60_000, 60_000)),
+            Err(Error::TooLarge)
+        );
     }
 }

@@ -85,29 +85,62 @@ impl Reducer {
     /// Takes bytes of row `y` whose pixels are `step` columns apart from column `x` on.
     pub(super) fn row(&mut self, y: u32, x: u32, step: u32, channels: Channels, bytes: &[u8]) {
         match channels {
-            Channels::Gray => self.pixels(y, x, step, bytes.iter().map(|&gray| [gray, gray, gray, 255])),
+            Channels::Gray => self.pixels(
+                y,
+                x,
+                step,
+                bytes.iter().map(|&gray| [gray, gray, gray, 255]),
+            ),
             Channels::GrayAlpha => {
-                self.pixels(y, x, step, bytes.as_chunks().0.iter().map(|&[gray, alpha]| [gray, gray, gray, alpha]));
+                self.pixels(
+                    y,
+                    x,
+                    step,
+                    bytes
+                        .as_chunks()
+                        .0
+                        .iter()
+                        .map(|&[gray, alpha]| [gray, gray, gray, alpha]),
+                );
             }
-            Channels::Rgb => self.pixels(y, x, step, bytes.as_chunks().0.iter().map(|&[r, g, b]| [r, g, b, 255])),
+            Channels::Rgb => self.pixels(
+                y,
+                x,
+                step,
+                bytes.as_chunks().0.iter().map(|&[r, g, b]| [r, g, b, 255]),
+            ),
             Channels::Rgba => self.pixels(y, x, step, bytes.as_chunks().0.iter().copied()),
         }
     }
 
     /// Takes pixels of row `y` that are `step` columns apart from column `x` on.
-    pub(super) fn pixels(&mut self, y: u32, x: u32, step: u32, mut pixels: impl Iterator<Item = [u8; 4]>) {
-        let Some(row) = y.checked_sub(self.top).map(|y| y / self.factor).filter(|&row| row < self.side) else {
+    pub(super) fn pixels(
+        &mut self,
+        y: u32,
+        x: u32,
+        step: u32,
+        mut pixels: impl Iterator<Item = [u8; 4]>,
+    ) {
+        let Some(row) = y
+            .checked_sub(self.top)
+            .map(|y| y / self.factor)
+            .filter(|&row| row < self.side)
+        else {
             return;
         };
         let start = row as usize * self.side as usize;
-        let Some(sums) = self.sums.get_mut(start..start + self.side as usize) else { return };
+        let Some(sums) = self.sums.get_mut(start..start + self.side as usize) else {
+            return;
+        };
         let before = self.left.saturating_sub(x).div_ceil(step);
         if before > 0 && pixels.nth(before as usize - 1).is_none() {
             return;
         }
         let mut column = x + before * step - self.left;
         for pixel in pixels {
-            let Some(sum) = sums.get_mut((column / self.factor) as usize) else { break };
+            let Some(sum) = sums.get_mut((column / self.factor) as usize) else {
+                break;
+            };
             let [first, second, third, last] = pixel.map(u32::from);
             let weight = if self.model == Model::Rgba { last } else { 1 };
             sum[0] += first * weight;
@@ -120,21 +153,39 @@ impl Reducer {
 
     /// The square, of at most [`LARGEST`] pixels a side.
     pub(super) fn finish(self) -> Result<Square, Error> {
-        let Self { model, factor, side, sums, .. } = self;
+        let Self {
+            model,
+            factor,
+            side,
+            sums,
+            ..
+        } = self;
         let most = u64::from(factor) * u64::from(factor) * 255;
         let weight = if model == Model::Rgba { 255 } else { 1 };
         let wide = |sum: u32, most: u64| narrow_u16((u64::from(sum) * 65_535 + most / 2) / most);
         let averages = sums
             .iter()
             .map(|&[a, b, c, d]| {
-                U16x4::new([wide(a, most * weight), wide(b, most * weight), wide(c, most * weight), wide(d, most)])
+                U16x4::new([
+                    wide(a, most * weight),
+                    wide(b, most * weight),
+                    wide(c, most * weight),
+                    wide(d, most),
+                ])
             })
             .collect();
         drop(sums);
         let target = side.min(LARGEST);
         let averages = filtered(averages, side, target)?;
-        let pixels = averages.iter().map(|pixel| straight(pixel.0, model)).collect();
-        Ok(Square { side: target, model, pixels })
+        let pixels = averages
+            .iter()
+            .map(|pixel| straight(pixel.0, model))
+            .collect();
+        Ok(Square {
+            side: target,
+            model,
+            pixels,
+        })
     }
 }
 
@@ -146,7 +197,9 @@ fn filtered(pixels: Vec<U16x4>, side: u32, target: u32) -> Result<Vec<U16x4>, Er
     let mut small = TypedImage::new(target, target);
     // The colours are multiplied already.
     let options = ResizeOptions::new().use_alpha(false);
-    Resizer::new().resize_typed(&source, &mut small, &options).map_err(|_| Error::Damaged)?;
+    Resizer::new()
+        .resize_typed(&source, &mut small, &options)
+        .map_err(|_| Error::Damaged)?;
     Ok(small.pixels().to_vec())
 }
 
@@ -160,7 +213,11 @@ fn straight([a, b, c, d]: [u16; 4], model: Model) -> [u8; 4] {
         return [0; 4];
     }
     // The filter overshoots at edges, so a colour can come out above its alpha.
-    let divided = |value: u16| byte(narrow_u16((u64::from(value) * 65_535 + u64::from(d) / 2) / u64::from(d)));
+    let divided = |value: u16| {
+        byte(narrow_u16(
+            (u64::from(value) * 65_535 + u64::from(d) / 2) / u64::from(d),
+        ))
+    };
     [divided(a), divided(b), divided(c), byte(d)]
 }
 
@@ -177,12 +234,23 @@ pub(super) fn smaller(square: &Square, target: u32) -> Result<Square, Error> {
     if square.side == target {
         return Ok(square.clone());
     }
-    let pixels = square.pixels.iter().map(|&pixel| U8x4::new(pixel)).collect();
-    let source = TypedImage::from_pixels(square.side, square.side, pixels).map_err(|_| Error::Damaged)?;
+    let pixels = square
+        .pixels
+        .iter()
+        .map(|&pixel| U8x4::new(pixel))
+        .collect();
+    let source =
+        TypedImage::from_pixels(square.side, square.side, pixels).map_err(|_| Error::Damaged)?;
     let mut small = TypedImage::new(target, target);
-    Resizer::new().resize_typed(&source, &mut small, &ResizeOptions::new()).map_err(|_| Error::Damaged)?;
+    Resizer::new()
+        .resize_typed(&source, &mut small, &ResizeOptions::new())
+        .map_err(|_| Error::Damaged)?;
     let pixels = small.pixels().iter().map(|pixel| pixel.0).collect();
-    Ok(Square { side: target, model: square.model, pixels })
+    Ok(Square {
+        side: target,
+        model: square.model,
+        pixels,
+    })
 }
 
 #[cfg(test)]
@@ -199,8 +267,17 @@ mod tests {
 
     #[test]
     fn the_middle_square_is_cut_out() {
-        let middle = |at: u32| if (30..130).contains(&at) { [10, 200, 30, 255] } else { [255, 0, 0, 255] };
-        for cut in [square(160, 100, |x, _| middle(x)), square(100, 160, |_, y| middle(y))] {
+        let middle = |at: u32| {
+            if (30..130).contains(&at) {
+                [10, 200, 30, 255]
+            } else {
+                [255, 0, 0, 255]
+            }
+        };
+        for cut in [
+            square(160, 100, |x, _| middle(x)),
+            square(100, 160, |_, y| middle(y)),
+        ] {
             assert_eq!(cut.side, 100);
             assert!(cut.pixels.iter().all(|&pixel| pixel == [10, 200, 30, 255]));
         }
@@ -209,7 +286,13 @@ mod tests {
     #[test]
     fn a_large_picture_is_averaged_and_keeps_its_colours() {
         // Stripes of one pixel become their mean, whatever the blocks are.
-        let striped = square(1601, 1700, |x, _| if x % 2 == 0 { [0, 0, 0, 255] } else { [200, 100, 50, 255] });
+        let striped = square(1601, 1700, |x, _| {
+            if x % 2 == 0 {
+                [0, 0, 0, 255]
+            } else {
+                [200, 100, 50, 255]
+            }
+        });
         assert_eq!(striped.side, LARGEST);
         for pixel in &striped.pixels {
             for (is, should) in pixel.iter().zip([100, 50, 25, 255u8]) {
@@ -220,7 +303,7 @@ mod tests {
 
     #[test]
     fn order_does_not_matter() {
-        let pixel = |x: u32, y: u32| [(x % 256) as u8, (y % 256) as u8, (x * y % 256) as u8, (x + y) as u8 | 1];
+        let pixel = |x: u32, y: u32| [x, y, x * y, (x + y) | 1].map(super::super::samples::byte);
         let straight = square(200, 150, pixel);
         let mut interlaced = Reducer::new(200, 150, Model::Rgba);
         for y in (0..150).rev() {
@@ -233,13 +316,24 @@ mod tests {
 
     #[test]
     fn transparent_pixels_lend_no_colour() {
-        let edge = square(1600, 1600, |x, _| if x < 799 { [255, 0, 0, 0] } else { [0, 0, 255, 255] });
+        let edge = square(1600, 1600, |x, _| {
+            if x < 799 {
+                [255, 0, 0, 0]
+            } else {
+                [0, 0, 255, 255]
+            }
+        });
         for pixel in &edge.pixels {
             assert_eq!(pixel[0], 0, "red is nowhere to be seen");
             assert!(pixel[3] == 0 || pixel[2] >= 250, "{pixel:?}");
         }
         let smaller = smaller(&edge, 40).expect("the sizes fit");
-        assert!(smaller.pixels.iter().all(|pixel| pixel[0] == 0 && (pixel[3] < 8 || pixel[2] >= 240)));
+        assert!(
+            smaller
+                .pixels
+                .iter()
+                .all(|pixel| pixel[0] == 0 && (pixel[3] < 8 || pixel[2] >= 240))
+        );
     }
 
     #[test]
@@ -248,6 +342,9 @@ mod tests {
         reducer.pixels(99, 90, 1, std::iter::repeat_n([1, 2, 3, 255], 500));
         reducer.pixels(500, 0, 1, std::iter::repeat_n([1, 2, 3, 255], 500));
         let square = reducer.finish().expect("the sizes fit");
-        assert_eq!(square.pixels.iter().filter(|pixel| pixel[3] == 255).count(), 10);
+        assert_eq!(
+            square.pixels.iter().filter(|pixel| pixel[3] == 255).count(),
+            10
+        );
     }
 }

@@ -20,24 +20,50 @@ pub(super) fn quarters(width: u32, height: u32) -> Vec<u8> {
         (true, false) => BLUE,
         (false, false) => YELLOW,
     };
-    (0..height).flat_map(|y| (0..width).flat_map(move |x| pixel(x, y))).collect()
+    (0..height)
+        .flat_map(|y| (0..width).flat_map(move |x| pixel(x, y)))
+        .collect()
 }
 
 pub(super) fn jpeg(width: u32, height: u32) -> Vec<u8> {
-    jpeg_of(&quarters(width, height), width, height, image::ExtendedColorType::Rgb8)
+    jpeg_of(
+        &quarters(width, height),
+        width,
+        height,
+        image::ExtendedColorType::Rgb8,
+    )
 }
 
-pub(super) fn jpeg_of(pixels: &[u8], width: u32, height: u32, colours: image::ExtendedColorType) -> Vec<u8> {
+pub(super) fn jpeg_of(
+    pixels: &[u8],
+    width: u32,
+    height: u32,
+    colours: image::ExtendedColorType,
+) -> Vec<u8> {
     let mut bytes = Vec::new();
-    JpegEncoder::new_with_quality(&mut bytes, 95).encode(pixels, width, height, colours).expect("the pixels fit");
+    JpegEncoder::new_with_quality(&mut bytes, 95)
+        .encode(pixels, width, height, colours)
+        .expect("the pixels fit");
     bytes
 }
 
 pub(super) fn png(width: u32, height: u32) -> Vec<u8> {
-    png_of(&quarters(width, height), width, height, ColorType::Rgb, BitDepth::Eight)
+    png_of(
+        &quarters(width, height),
+        width,
+        height,
+        ColorType::Rgb,
+        BitDepth::Eight,
+    )
 }
 
-pub(super) fn png_of(pixels: &[u8], width: u32, height: u32, colours: ColorType, depth: BitDepth) -> Vec<u8> {
+pub(super) fn png_of(
+    pixels: &[u8],
+    width: u32,
+    height: u32,
+    colours: ColorType,
+    depth: BitDepth,
+) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut encoder = ::png::Encoder::new(&mut bytes, width, height);
     encoder.set_color(colours);
@@ -53,22 +79,33 @@ pub(super) fn png_of(pixels: &[u8], width: u32, height: u32, colours: ColorType,
 }
 
 pub(super) fn webp(width: u32, height: u32) -> Vec<u8> {
-    ::webp::Encoder::from_rgb(&quarters(width, height), width, height).encode(95.0).to_vec()
+    ::webp::Encoder::from_rgb(&quarters(width, height), width, height)
+        .encode(95.0)
+        .to_vec()
 }
 
 pub(super) fn webp_lossless(rgba: &[u8], width: u32, height: u32) -> Vec<u8> {
-    ::webp::Encoder::from_rgba(rgba, width, height).encode_lossless().to_vec()
+    ::webp::Encoder::from_rgba(rgba, width, height)
+        .encode_lossless()
+        .to_vec()
 }
 
 /// Two frames: the quarters, then nothing but yellow.
 pub(super) fn gif(width: u16, height: u16) -> Vec<u8> {
-    gif_of((width, height), &[quarter_frame(width, height, 0), quarter_frame(width, height, 3)])
+    gif_of(
+        (width, height),
+        &[
+            quarter_frame(width, height, 0),
+            quarter_frame(width, height, 3),
+        ],
+    )
 }
 
 pub(super) fn gif_of(screen: (u16, u16), frames: &[Frame<'_>]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let palette = [RED, GREEN, BLUE, YELLOW].concat();
-    let mut encoder = GifEncoder::new(&mut bytes, screen.0, screen.1, &palette).expect("the palette fits");
+    let mut encoder =
+        GifEncoder::new(&mut bytes, screen.0, screen.1, &palette).expect("the palette fits");
     for frame in frames {
         encoder.write_frame(frame).expect("the frame fits");
     }
@@ -79,8 +116,15 @@ pub(super) fn gif_of(screen: (u16, u16), frames: &[Frame<'_>]) -> Vec<u8> {
 /// A frame of the quarters, their colours moved on by `shift` places at most up to yellow.
 pub(super) fn quarter_frame(width: u16, height: u16, shift: u8) -> Frame<'static> {
     let index = |x, y| (u8::from(x * 2 >= width) + 2 * u8::from(y * 2 >= height) + shift).min(3);
-    let pixels: Vec<u8> = (0..height).flat_map(|y| (0..width).map(move |x| index(x, y))).collect();
-    Frame { width, height, buffer: pixels.into(), ..Frame::default() }
+    let pixels: Vec<u8> = (0..height)
+        .flat_map(|y| (0..width).map(move |x| index(x, y)))
+        .collect();
+    Frame {
+        width,
+        height,
+        buffer: pixels.into(),
+        ..Frame::default()
+    }
 }
 
 pub(super) fn jpeg_header(width: u16, height: u16) -> Vec<u8> {
@@ -91,21 +135,43 @@ pub(super) fn jpeg_header(width: u16, height: u16) -> Vec<u8> {
 }
 
 pub(super) fn png_header(width: u16, height: u16) -> Vec<u8> {
-    let data = [&u32::from(width).to_be_bytes()[..], &u32::from(height).to_be_bytes(), b"\x08\x02\0\0\0"].concat();
+    let data = [
+        &u32::from(width).to_be_bytes()[..],
+        &u32::from(height).to_be_bytes(),
+        b"\x08\x02\0\0\0",
+    ]
+    .concat();
     [&b"\x89PNG\r\n\x1a\n"[..], &png_chunk(*b"IHDR", &data)].concat()
 }
 
 pub(super) fn gif_header(width: u16, height: u16) -> Vec<u8> {
-    [&b"GIF89a"[..], &width.to_le_bytes(), &height.to_le_bytes(), b"\0\0\0"].concat()
+    [
+        &b"GIF89a"[..],
+        &width.to_le_bytes(),
+        &height.to_le_bytes(),
+        b"\0\0\0",
+    ]
+    .concat()
 }
 
 pub(super) fn webp_lossy_header(width: u16, height: u16) -> Vec<u8> {
-    riff(&[riff_chunk(*b"VP8 ", &[&b"\0\0\0\x9d\x01\x2a"[..], &width.to_le_bytes(), &height.to_le_bytes()].concat())])
+    riff(&[riff_chunk(
+        *b"VP8 ",
+        &[
+            &b"\0\0\0\x9d\x01\x2a"[..],
+            &width.to_le_bytes(),
+            &height.to_le_bytes(),
+        ]
+        .concat(),
+    )])
 }
 
 pub(super) fn webp_lossless_header(width: u16, height: u16) -> Vec<u8> {
     let bits = (u32::from(width) - 1) | ((u32::from(height) - 1) << 14);
-    riff(&[riff_chunk(*b"VP8L", &[&b"\x2f"[..], &bits.to_le_bytes(), &[0; 5]].concat())])
+    riff(&[riff_chunk(
+        *b"VP8L",
+        &[&b"\x2f"[..], &bits.to_le_bytes(), &[0; 5]].concat(),
+    )])
 }
 
 pub(super) fn webp_canvas_header(width: u16, height: u16) -> Vec<u8> {
@@ -114,7 +180,10 @@ pub(super) fn webp_canvas_header(width: u16, height: u16) -> Vec<u8> {
 
 pub(super) fn vp8x(width: u32, height: u32, flags: u8) -> Vec<u8> {
     let side = |side: u32| (side - 1).to_le_bytes();
-    riff_chunk(*b"VP8X", &[&[flags, 0, 0, 0], &side(width)[..3], &side(height)[..3]].concat())
+    riff_chunk(
+        *b"VP8X",
+        &[&[flags, 0, 0, 0], &side(width)[..3], &side(height)[..3]].concat(),
+    )
 }
 
 pub(super) fn riff(chunks: &[Vec<u8>]) -> Vec<u8> {
@@ -132,10 +201,17 @@ pub(super) fn riff_chunk(name: [u8; 4], data: &[u8]) -> Vec<u8> {
 
 /// An animation whose frames are WebP files, each with its offset and size.
 pub(super) fn webp_animation(canvas: (u32, u32), frames: &[(&[u8], [u32; 4])]) -> Vec<u8> {
-    let mut chunks = vec![vp8x(canvas.0, canvas.1, 0x12), riff_chunk(*b"ANIM", &[255, 255, 255, 255, 0, 0])];
+    let mut chunks = vec![
+        vp8x(canvas.0, canvas.1, 0x12),
+        riff_chunk(*b"ANIM", &[255, 255, 255, 255, 0, 0]),
+    ];
     for (file, [x, y, width, height]) in frames {
         let numbers = [x / 2, y / 2, width - 1, height - 1, 100].map(u32::to_le_bytes);
-        let header: Vec<u8> = numbers.iter().flat_map(|number| number[..3].to_vec()).chain([0]).collect();
+        let header: Vec<u8> = numbers
+            .iter()
+            .flat_map(|number| number[..3].to_vec())
+            .chain([0])
+            .collect();
         chunks.push(riff_chunk(*b"ANMF", &[&header, &file[12..]].concat()));
     }
     riff(&chunks)
@@ -145,7 +221,9 @@ pub(super) fn png_chunk(name: [u8; 4], data: &[u8]) -> Vec<u8> {
     let length = u32::try_from(data.len()).expect("samples are small");
     let body = [&name[..], data].concat();
     let crc = body.iter().fold(u32::MAX, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ if crc & 1 == 1 { 0xedb8_8320 } else { 0 })
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            (crc >> 1) ^ if crc & 1 == 1 { 0xedb8_8320 } else { 0 }
+        })
     });
     [&length.to_be_bytes()[..], &body, &(!crc).to_be_bytes()].concat()
 }
@@ -199,14 +277,26 @@ pub(super) fn jpeg_blocks<const N: usize>(
     let size = [height.to_be_bytes(), width.to_be_bytes()].concat();
     bytes.extend(segment(frame, &[&[8][..], &size, &[count], &ids].concat()));
     // The classes of differences, from 0 to 8 bits, have codes of 4 bits.
-    bytes.extend(segment(0xc4, &[&[0x00, 0, 0, 0, 9][..], &[0; 12], &[0, 1, 2, 3, 4, 5, 6, 7, 8]].concat()));
+    bytes.extend(segment(
+        0xc4,
+        &[
+            &[0x00, 0, 0, 0, 9][..],
+            &[0; 12],
+            &[0, 1, 2, 3, 4, 5, 6, 7, 8],
+        ]
+        .concat(),
+    ));
     // One code of one bit says that nothing else is in a block.
     bytes.extend(segment(0xc4, &[&[0x10, 1][..], &[0; 15], &[0]].concat()));
     let ids = (1..=count).flat_map(|id| [id, 0]).collect::<Vec<_>>();
     let is_progressive = frame == 0xc2;
     let last = if is_progressive { 0 } else { 63 };
     bytes.extend(segment(0xda, &[&[count][..], &ids, &[0, last, 0]].concat()));
-    let mut bits = Bits { bytes, pending: 0, count: 0 };
+    let mut bits = Bits {
+        bytes,
+        pending: 0,
+        count: 0,
+    };
     let mut before = [128; N];
     for y in 0..height.div_ceil(8) {
         for x in 0..width.div_ceil(8) {
@@ -232,7 +322,11 @@ impl Bits {
     fn difference(&mut self, difference: i32) {
         let class = u32::BITS - difference.unsigned_abs().leading_zeros();
         self.push(class, 4);
-        let value = if difference < 0 { difference + (1 << class) - 1 } else { difference };
+        let value = if difference < 0 {
+            difference + (1 << class) - 1
+        } else {
+            difference
+        };
         self.push(value.unsigned_abs(), class);
     }
 
@@ -259,5 +353,14 @@ impl Bits {
 
 /// The largest difference between the channels of two colours.
 pub(super) fn distance(left: &[u8], right: &[u8]) -> u8 {
-    left.iter().zip(right).map(|(left, right)| left.abs_diff(*right)).max().unwrap_or_default()
+    left.iter()
+        .zip(right)
+        .map(|(left, right)| left.abs_diff(*right))
+        .max()
+        .unwrap_or_default()
+}
+
+/// The lowest byte of a number.
+pub(super) fn byte(number: impl Into<u32>) -> u8 {
+    number.into().to_le_bytes()[0]
 }

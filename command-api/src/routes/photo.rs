@@ -27,9 +27,9 @@ pub(super) const BODY_BYTES: usize = MAX_BYTES + 64 * 1024;
 /// Long enough for 10 MiB over a slow mobile network.
 pub(super) const TIME: Duration = Duration::from_secs(60);
 /// Uploads held in memory at once.
-const UPLOADS: usize = 16;
+const UPLOADS: usize = 8;
 
-/// Which uploads are under way: at most 16 in a process, and one a user, so that the memory of
+/// Which uploads are under way: at most 8 in a process, and one a user, so that the memory of
 /// uploads is bounded and no user can keep others out.
 #[derive(Clone)]
 pub struct Uploads {
@@ -150,7 +150,7 @@ fn bad_multipart(error: MultipartError) -> ApiError {
     if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
         return bad_photo(Error::TooManyBytes);
     }
-    ApiError::new(Code::ValidationFailed).field("body", Text::new("BAD_MULTIPART").with("detail", error.body_text()))
+    ApiError::new(Code::ValidationFailed).field("body", Text::new("BAD_MULTIPART"))
 }
 
 fn bad_file(problem: Text) -> ApiError {

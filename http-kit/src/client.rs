@@ -1,0 +1,285 @@
+//! What a client says of itself and of the conditions of its request. Kept with every event, never
+//! used to authorise anything.
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName};
+use uuid::Uuid;
+
+use crate::code::Code;
+use crate::error::ApiError;
+use crate::fields::Fields;
+use crate::text::{Language, Text};
+
+/// The platforms of the published page.
+pub const PLATFORMS: [&str; 7] = ["web", "mobile_ios", "mobile_android", "admin", "api", "unknown", "all"];
+
+/// The client headers of a request, all well-formed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Client {
+    /// `X-Language`.
+    pub language: Language,
+    /// `X-Timezone`: `UTC` or `UTC±hh:mm`.
+    pub timezone: String,
+    /// `X-Platform`: one of [`PLATFORMS`].
+    pub platform: String,
+    /// `X-App-Version`, at most 32 characters.
+    pub app_version: Option<String>,
+    /// `X-Device-ID`, at most 128 characters.
+    pub device_id: Option<String>,
+    /// `X-Request-ID`, or the one made for the request.
+    pub request_id: String,
+    /// The W3C trace context, where it is well-formed.
+    pub traceparent: Option<String>,
+}
+
+/// The id of a request: the client's own if it is fit to be echoed, else a new one.
+#[derive(Debug, Clone)]
+pub struct RequestId(pub String);
+
+impl RequestId {
+    pub(crate) fn of(headers: &HeaderMap, new: impl FnOnce() -> Uuid) -> Self {
+        let given = single(headers, "x-request-id").ok().flatten();
+        Self(given.filter(|id| visible(id, 128)).map_or_else(|| new().to_string(), str::to_owned))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Client {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let headers = &parts.headers;
+        let mut problems = Fields::default();
+        let timezone = header(headers, &mut problems, "X-Timezone", timezone);
+        let platform = header(headers, &mut problems, "X-Platform", |text| {
+            let known = PLATFORMS.iter().find(|known| **known == text);
+            known.map(ToString::to_string).ok_or_else(|| Text::new("NOT_ALLOWED").with("allowed", PLATFORMS.join(", ")))
+        });
+        let app_version = header(headers, &mut problems, "X-App-Version", |text| short(text, 32));
+        let device_id = header(headers, &mut problems, "X-Device-ID", |text| short(text, 128));
+        problems.finish()?;
+        Ok(Self {
+            language: Language::of(headers),
+            timezone: timezone.unwrap_or_else(|| "UTC".to_owned()),
+            platform: platform.unwrap_or_else(|| "web".to_owned()),
+            app_version,
+            device_id,
+            request_id: parts.extensions.get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default(),
+            traceparent: single(headers, "traceparent").ok().flatten().filter(|text| is_trace(text)).map(str::to_owned),
+        })
+    }
+}
+
+/// The one value of a header; `Err` when it has several, or bytes that are no visible text.
+fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Text> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => match std::str::from_utf8(value.as_bytes()) {
+            Ok(text) => Ok(Some(text.trim())),
+            Err(_) => Err(Text::new("BAD_HEADER")),
+        },
+        (Some(_), Some(_)) => Err(Text::new("BAD_HEADER")),
+    }
+}
+
+fn header<T>(
+    headers: &HeaderMap,
+    problems: &mut Fields,
+    name: &'static str,
+    parse: impl FnOnce(&str) -> Result<T, Text>,
+) -> Option<T> {
+    match single(headers, name) {
+        Ok(None | Some("")) => None,
+        Ok(Some(text)) => parse(text).map_err(|problem| problems.problem(name, problem)).ok(),
+        Err(problem) => {
+            problems.problem(name, problem);
+            None
+        }
+    }
+}
+
+/// `UTC`, or `UTC±hh:mm` from -12:00 to +14:00, which holds all the offsets of the published page and
+/// the real ones that it forgot.
+fn timezone(text: &str) -> Result<String, Text> {
+    let bad = || Text::new("BAD_TIMEZONE");
+    let Some(offset) = text.strip_prefix("UTC") else { return Err(bad()) };
+    if offset.is_empty() {
+        return Ok(text.to_owned());
+    }
+    let &[sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] = offset.as_bytes() else { return Err(bad()) };
+    let digit = |byte: u8| byte.is_ascii_digit().then(|| i32::from(byte - b'0'));
+    let number = |high, low| Some(digit(high)? * 10 + digit(low)?);
+    let (hours, minutes) = (number(h1, h2).ok_or_else(bad)?, number(m1, m2).ok_or_else(bad)?);
+    let total = (hours * 60 + minutes) * if sign == b'-' { -1 } else { 1 };
+    if minutes > 59 || !(-12 * 60..=14 * 60).contains(&total) {
+        return Err(bad());
+    }
+    Ok(text.to_owned())
+}
+
+fn short(text: &str, max: usize) -> Result<String, Text> {
+    if text.chars().any(char::is_control) {
+        return Err(Text::new("BAD_HEADER"));
+    }
+    if text.chars().nth(max).is_some() {
+        return Err(Text::new("TOO_LONG").with("max", max));
+    }
+    Ok(text.to_owned())
+}
+
+fn visible(text: &str, max: usize) -> bool {
+    (1..=max).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// `version-traceid-parentid-flags` (W3C Trace Context, 3.2).
+fn is_trace(text: &str) -> bool {
+    let parts: Vec<_> = text.split('-').collect();
+    let is_hex = |part: &str, length| {
+        part.len() == length && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    };
+    let is_zero = |part: &str| part.bytes().all(|b| b == b'0');
+    matches!(parts[..], [version, trace, parent, flags]
+        if is_hex(version, 2) && version != "ff" && is_hex(trace, 32) && !is_zero(trace)
+            && is_hex(parent, 16) && !is_zero(parent) && is_hex(flags, 2))
+}
+
+/// `If-Match: "<version>"`: the version that the client decided on. `*` and absent set no condition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Precondition(pub Option<u64>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Precondition {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let bad = || ApiError::new(Code::ValidationFailed).field("If-Match", Text::new("BAD_IF_MATCH"));
+        match single(&parts.headers, "if-match").map_err(|_| bad())? {
+            None | Some("*") => Ok(Self(None)),
+            Some(text) => {
+                let digits = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).ok_or_else(bad)?;
+                let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+                digits.parse().ok().filter(|_| is_number).map(|version| Self(Some(version))).ok_or_else(bad)
+            }
+        }
+    }
+}
+
+/// `Idempotency-Key`: 1 to 255 visible characters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdempotencyKey(pub Option<String>);
+
+impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let bad = |problem| ApiError::new(Code::ValidationFailed).field("Idempotency-Key", problem);
+        match single(&parts.headers, "idempotency-key").map_err(bad)? {
+            None => Ok(Self(None)),
+            Some(key) if key.len() > 255 => Err(bad(Text::new("TOO_LONG").with("max", 255))),
+            Some(key) if visible(key, 255) => Ok(Self(Some(key.to_owned()))),
+            Some(_) => Err(bad(Text::new("BAD_HEADER"))),
+        }
+    }
+}
+
+/// Whether `If-None-Match` holds this tag, with its quotes. Weak comparison, as RFC 9110, 13.1.2 asks.
+pub fn if_none_match(headers: &HeaderMap, etag: &str) -> bool {
+    headers
+        .get_all(HeaderName::from_static("if-none-match"))
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|list| list.split(','))
+        .map(|tag| tag.trim())
+        .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::Request;
+    use proptest::prelude::*;
+
+    async fn extract<T: FromRequestParts<()>>(headers: &[(&str, &[u8])]) -> Result<T, T::Rejection> {
+        let mut request = Request::builder();
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        T::from_request_parts(&mut request.body(()).unwrap().into_parts().0, &()).await
+    }
+
+    #[tokio::test]
+    async fn absent_headers_have_defaults() {
+        let client: Client = extract(&[]).await.unwrap();
+        assert_eq!((client.timezone.as_str(), client.platform.as_str()), ("UTC", "web"));
+        assert_eq!(client.language, Language::En);
+    }
+
+    #[tokio::test]
+    async fn bad_headers_are_reported_all_at_once() {
+        let error = extract::<Client>(&[
+            ("x-timezone", b"UTC+25:00"),
+            ("x-platform", b"toaster"),
+            ("x-app-version", &[b'1'; 33]),
+            ("x-device-id", b"\xff"),
+            ("x-language", b"de"),
+        ])
+        .await
+        .unwrap_err();
+        assert_eq!(error.sentences(Language::En).len(), 5, "{:?}", error.sentences(Language::En));
+    }
+
+    #[test]
+    fn every_offset_of_the_published_page_and_the_forgotten_one_is_a_time_zone() {
+        for good in ["UTC", "UTC-12:00", "UTC-09:30", "UTC-08:00", "UTC+00:00", "UTC+05:45", "UTC+12:45", "UTC+14:00"] {
+            assert_eq!(timezone(good).as_deref(), Ok(good));
+        }
+        for bad in ["", "utc", "UTC+3", "UTC+03:60", "UTC+14:01", "UTC-12:01", "UTC+0３:00", "Europe/Istanbul", "UTC 03:00"] {
+            assert!(timezone(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_precondition_is_a_version_in_quotes() {
+        assert_eq!(extract::<Precondition>(&[("if-match", b"\"7\"")]).await.unwrap(), Precondition(Some(7)));
+        assert_eq!(extract::<Precondition>(&[("if-match", b"*")]).await.unwrap(), Precondition(None));
+        for bad in ["7", "W/\"7\"", "\"\"", "\"+7\"", "\"x\"", "\"7\", \"8\"", "\"99999999999999999999\""] {
+            assert!(extract::<Precondition>(&[("if-match", bad.as_bytes())]).await.is_err(), "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_idempotency_key_has_1_to_255_visible_characters() {
+        assert!(extract::<IdempotencyKey>(&[("idempotency-key", &[b'k'; 255])]).await.is_ok());
+        for bad in [&[b'k'; 256][..], b"", b"a b", b"\xff"] {
+            assert!(extract::<IdempotencyKey>(&[("idempotency-key", bad)]).await.is_err());
+        }
+        let twice: [(&str, &[u8]); 2] = [("idempotency-key", b"a"), ("idempotency-key", b"b")];
+        assert!(extract::<IdempotencyKey>(&twice).await.is_err());
+    }
+
+    #[test]
+    fn a_tag_is_found_in_a_list() {
+        let mut headers = HeaderMap::new();
+        headers.insert("if-none-match", "\"1\", W/\"2\"".parse().unwrap());
+        assert!(if_none_match(&headers, "\"2\""));
+        assert!(!if_none_match(&headers, "\"3\""));
+    }
+
+    #[test]
+    fn a_request_id_that_cannot_be_echoed_is_replaced() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-request-id", "mine-1".parse().unwrap());
+        assert_eq!(RequestId::of(&headers, Uuid::nil).0, "mine-1");
+        headers.insert("x-request-id", "a b".parse().unwrap());
+        assert_eq!(RequestId::of(&headers, Uuid::nil).0, Uuid::nil().to_string());
+    }
+
+    proptest! {
+        #[test]
+        fn any_header_text_is_a_value_or_a_problem(text in ".{0,60}") {
+            let _ = timezone(&text);
+            let _ = short(&text, 32);
+            let _ = is_trace(&text);
+        }
+    }
+}

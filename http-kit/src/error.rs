@@ -1,0 +1,176 @@
+//! What a client is told when a request fails.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::sync::Arc;
+
+use axum::http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::answer::{Envelope, timestamp};
+use crate::code::Code;
+use crate::text::{Language, Text};
+
+/// A failed request. It becomes words in the outermost layer, which knows the client's language and
+/// the form it accepts; see [`crate::serve::harden`].
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{}", .code.as_str())]
+pub struct ApiError {
+    code: Code,
+    reason: Option<Text>,
+    fields: Vec<(Cow<'static, str>, Text)>,
+    retry_after: Option<u32>,
+    #[source]
+    source: Option<Arc<dyn Error + Send + Sync>>,
+}
+
+impl ApiError {
+    /// A failure with nothing more to say.
+    pub fn new(code: Code) -> Self {
+        Self { code, reason: None, fields: Vec::new(), retry_after: None, source: None }
+    }
+
+    /// Why, precisely.
+    #[must_use]
+    pub fn because(mut self, reason: Text) -> Self {
+        self.reason = Some(reason);
+        self
+    }
+
+    /// One bad field more.
+    #[must_use]
+    pub fn field(mut self, field: impl Into<Cow<'static, str>>, problem: Text) -> Self {
+        self.fields.push((field.into(), problem));
+        self
+    }
+
+    /// After how many seconds trying again makes sense.
+    #[must_use]
+    pub fn retry_after(mut self, seconds: u32) -> Self {
+        self.retry_after = Some(seconds);
+        self
+    }
+
+    /// 500: a defect. Logged once, when it is answered; the client does not see the source.
+    pub fn internal(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { source: Some(Arc::from(source.into())), ..Self::new(Code::Internal) }
+    }
+
+    /// 503: something is away. Logged once, when it is answered; the client does not see the source.
+    pub fn unavailable(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { source: Some(Arc::from(source.into())), ..Self::new(Code::Unavailable).retry_after(1) }
+    }
+
+    /// How the request failed.
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    /// What the client reads: the general sentence, the reason, and one sentence a bad field.
+    pub fn sentences(&self, language: Language) -> Vec<String> {
+        let general = Text::new(self.code.general()).render(language);
+        let reason = self.reason.iter().map(|reason| reason.render(language));
+        let fields = self.fields.iter().map(|(field, problem)| format!("{field}: {}", problem.render(language)));
+        std::iter::once(general).chain(reason).chain(fields).collect()
+    }
+
+    /// The answer in words. Headers that a library set and that say more, such as `Allow`, are kept.
+    pub(crate) fn render(&self, language: Language, problem_json: bool, now: Timestamp, original: &Response) -> Response {
+        if let Some(source) = &self.source {
+            tracing::error!(error = chain(&**source), code = self.code.as_str(), "A request failed");
+        }
+        let status = self.code.status();
+        let (media_type, body) = if problem_json {
+            ("application/problem+json", serde_json::to_vec(&self.problem(language)))
+        } else {
+            let errors = self.sentences(language);
+            let envelope =
+                Envelope { is_success: false, status_code: status.as_u16(), data: (), errors, timestamp: timestamp(now) };
+            ("application/json", serde_json::to_vec(&envelope))
+        };
+        let body = body.expect("strings and numbers are JSON");
+        let mut response = (status, [(CONTENT_TYPE, media_type)], body).into_response();
+        let headers = response.headers_mut();
+        for (name, value) in original.headers() {
+            if *name == ALLOW {
+                headers.insert(name, value.clone());
+            }
+        }
+        headers.insert(HeaderName::from_static("x-error-code"), HeaderValue::from_static(self.code.as_str()));
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        let retry_after = self.retry_after.or((status == StatusCode::SERVICE_UNAVAILABLE).then_some(1));
+        if let Some(seconds) = retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        headers.remove(CONTENT_LENGTH);
+        response
+    }
+
+    /// RFC 9457.
+    fn problem(&self, language: Language) -> Problem {
+        let status = self.code.status();
+        Problem {
+            r#type: "about:blank",
+            title: Text::new(self.code.general()).render(language),
+            status: status.as_u16(),
+            detail: self.reason.as_ref().map(|reason| reason.render(language)),
+            code: self.code.as_str(),
+            errors: self
+                .fields
+                .iter()
+                .map(|(field, problem)| FieldProblem {
+                    field: field.to_string(),
+                    code: problem.key(),
+                    detail: problem.render(language),
+                })
+                .collect(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Problem {
+    r#type: &'static str,
+    title: String,
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+    code: &'static str,
+    errors: Vec<FieldProblem>,
+}
+
+#[derive(Serialize)]
+struct FieldProblem {
+    field: String,
+    code: &'static str,
+    detail: String,
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = self.code.status().into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// An error and its sources on one line.
+pub fn chain(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let more = error.to_string();
+        // A transparent error says what its source says.
+        if !line.ends_with(&more) {
+            line.push_str(": ");
+            line.push_str(&more);
+        }
+        source = error.source();
+    }
+    line
+}

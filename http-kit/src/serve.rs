@@ -1,0 +1,195 @@
+//! What is around every route: the envelope, request ids, limits, panics, the access log; and the
+//! server itself.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::http::header::{ACCEPT, CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::Response;
+use axum::routing::MethodRouter;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::timeout::TimeoutLayer;
+use tracing::Instrument as _;
+
+use crate::client::RequestId;
+use crate::clock::Clock;
+use crate::code::Code;
+use crate::error::ApiError;
+use crate::text::Language;
+
+/// Connections served at once; more wait to be accepted.
+const CONNECTIONS: usize = 10_000;
+/// How long a client may take to send the headers of a request.
+const HEADER_TIME: Duration = Duration::from_secs(10);
+/// Bytes read ahead of a connection: also the most that headers may have.
+const BUFFER: usize = 64 * 1024;
+
+/// Limits the body and the whole time of a route: 413 and 408. The time covers the sending of the body.
+pub fn limits<S: Clone + Send + Sync + 'static>(
+    route: MethodRouter<S>,
+    body_bytes: usize,
+    time: Duration,
+) -> MethodRouter<S> {
+    route
+        .layer::<_, Infallible>(DefaultBodyLimit::max(body_bytes))
+        .layer::<_, Infallible>(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, time))
+}
+
+/// Marks an answer that is not put into the envelope: that of a probe, say.
+#[derive(Debug, Clone, Copy)]
+pub struct AsIs;
+
+/// Puts the outer layers around all routes.
+pub fn harden(router: Router, clock: Clock) -> Router {
+    router
+        .method_not_allowed_fallback(async || ApiError::new(Code::MethodNotAllowed))
+        .fallback(async || ApiError::new(Code::NotFound))
+        .layer(CatchPanicLayer::new())
+        .layer(from_fn(matched))
+        .layer(from_fn_with_state(clock, envelope))
+}
+
+/// The route's own pattern, for the log: a raw path can hold a name.
+#[derive(Clone)]
+struct Route(String);
+
+async fn matched(request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map(|path| Route(path.as_str().to_owned()));
+    let mut response = next.run(request).await;
+    if let Some(route) = route {
+        response.extensions_mut().insert(route);
+    }
+    response
+}
+
+async fn envelope(State(clock): State<Clock>, mut request: Request, next: Next) -> Response {
+    #[expect(clippy::disallowed_methods, reason = "this is the edge at which ids of requests are made")]
+    let id = RequestId::of(request.headers(), uuid::Uuid::now_v7);
+    request.extensions_mut().insert(id.clone());
+    let language = Language::of(request.headers());
+    let problem_json = wants_problem_json(request.headers());
+    let method = request.method().clone();
+    let began = clock.now();
+    let span = tracing::info_span!("request", request.id = id.0);
+
+    let response = next.run(request).instrument(span.clone()).await;
+    let now = clock.now();
+    let mut response = span.in_scope(|| render(response, language, problem_json, now));
+    let route = response.extensions_mut().remove::<Route>();
+    tracing::info!(
+        parent: &span,
+        http.method = %method,
+        http.route = route.as_ref().map_or("unmatched", |route| route.0.as_str()),
+        http.status = response.status().as_u16(),
+        http.milliseconds = now.duration_since(began).as_secs_f64() * 1000.0,
+        "Answered a request"
+    );
+    let headers = response.headers_mut();
+    if let Ok(value) = HeaderValue::from_str(&id.0) {
+        headers.insert("x-request-id", value);
+    }
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Ours or a library's: every failure leaves in the same form.
+fn render(mut response: Response, language: Language, problem_json: bool, now: jiff::Timestamp) -> Response {
+    let status = response.status();
+    if !(status.is_client_error() || status.is_server_error()) || response.extensions().get::<AsIs>().is_some() {
+        return response;
+    }
+    let error =
+        response.extensions_mut().remove::<ApiError>().unwrap_or_else(|| ApiError::new(Code::of(status)));
+    let mut rendered = error.render(language, problem_json, now, &response);
+    if let Some(route) = response.extensions_mut().remove::<Route>() {
+        rendered.extensions_mut().insert(route);
+    }
+    rendered
+}
+
+/// Whether `Accept` names `application/problem+json` and does not refuse it.
+fn wants_problem_json(headers: &HeaderMap) -> bool {
+    headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|list| list.split(',')).any(
+        |range| {
+            let mut parts = range.split(';').map(str::trim);
+            let named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("application/problem+json"));
+            let refused = parts.any(|parameter| {
+                let quality = parameter.strip_prefix("q=").or_else(|| parameter.strip_prefix("Q="));
+                quality.is_some_and(|quality| quality.trim().parse::<f32>().is_ok_and(|quality| quality <= 0.0))
+            });
+            named && !refused
+        },
+    )
+}
+
+/// Serves until `shutdown`; then accepts no more, lets requests under way finish until `deadline`, and
+/// drops the rest.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    shutdown: impl Future<Output = ()>,
+    deadline: Duration,
+) -> std::io::Result<()> {
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).max_buf_size(BUFFER);
+    server
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(BUFFER).expect("a small constant"))
+        .max_concurrent_streams(128)
+        .keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(20));
+    let graceful = GracefulShutdown::new();
+    let mut connections = tokio::task::JoinSet::new();
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let accepted = tokio::select! {
+            () = &mut shutdown => break,
+            Some(_) = connections.join_next(), if connections.len() >= CONNECTIONS => continue,
+            accepted = listener.accept(), if connections.len() < CONNECTIONS => accepted,
+        };
+        // Finished connections are collected as new ones come.
+        while connections.try_join_next().is_some() {}
+        match accepted {
+            Ok((stream, _)) => {
+                let service = TowerToHyperService::new(router.clone());
+                let connection = server.serve_connection_with_upgrades(no_delay(stream), service).into_owned();
+                let connection = graceful.watch(connection);
+                connections.spawn(async move {
+                    // A client that breaks its connection is no event of ours.
+                    if let Err(error) = connection.await {
+                        tracing::debug!(error, "A connection ended early");
+                    }
+                });
+            }
+            // Out of file descriptors, say: wait for some connections to end.
+            Err(error) => {
+                tracing::warn!(%error, "A connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+    drop(listener);
+    if tokio::time::timeout(deadline, graceful.shutdown()).await.is_err() {
+        tracing::warn!(connections = connections.len(), "Connections were still open at the deadline and are dropped");
+    }
+    connections.shutdown().await;
+    Ok(())
+}
+
+fn no_delay(stream: TcpStream) -> TokioIo<TcpStream> {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY could not be set");
+    }
+    TokioIo::new(stream)
+}

@@ -1,0 +1,106 @@
+//! One file a route; here is what they share.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use events::{Document, Position};
+use http_kit::answer::Answer;
+use http_kit::client::{Client, if_none_match};
+use http_kit::code::Code;
+use http_kit::error::ApiError;
+use http_kit::fields::Fields;
+use http_kit::serve::limits;
+use http_kit::text::Text;
+use projector::projection::wait_for;
+use serde::Serialize;
+
+use crate::QueryApi;
+
+mod check_username;
+mod media;
+mod own_profile;
+mod public_profile;
+mod search;
+
+const JSON_BYTES: usize = 16 * 1024;
+const TIME: Duration = Duration::from_secs(10);
+/// How long a read waits for its position.
+const WAIT: Duration = Duration::from_secs(2);
+
+pub(crate) fn router() -> Router<QueryApi> {
+    Router::new()
+        .route("/api/v1/users/profile", limits(get(own_profile::read), JSON_BYTES, TIME))
+        .route("/api/v1/users/profile/{userId}", limits(get(public_profile::by_id), JSON_BYTES, TIME))
+        .route("/api/v1/users/profile/username/{username}", limits(get(public_profile::by_username), JSON_BYTES, TIME))
+        .route("/api/v1/users/check-username", limits(post(check_username::check), JSON_BYTES, TIME))
+        .route("/api/v1/users/search", limits(get(search::search), JSON_BYTES, TIME))
+        .route("/media/users/{userId}/photos/{hash}/{photoId}/{file}", limits(get(media::read), JSON_BYTES, TIME))
+}
+
+/// Who reads what: the client's headers, the parameters, and the position that the read model must have
+/// reached, which the extractor has waited for.
+pub(crate) struct Reader {
+    parameters: Fields,
+    headers: HeaderMap,
+}
+
+impl FromRequestParts<QueryApi> for Reader {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &QueryApi) -> Result<Self, ApiError> {
+        Client::from_request_parts(parts, api).await?;
+        let mut parameters = Fields::from_query(parts.uri.query());
+        let parameter = parameters.optional("minPosition", |value| position(http_kit::fields::string(value)?));
+        let header = match parts.headers.get("ledger-min-position") {
+            None => None,
+            Some(value) => match value.to_str().map_err(|_| bad_position()).and_then(position) {
+                Ok(position) => Some(position),
+                Err(problem) => {
+                    parameters.problem("Ledger-Min-Position", problem);
+                    None
+                }
+            },
+        };
+        let wanted = parameter.max(header).unwrap_or(0);
+        if !parameters.has_problems() && !wait_for(&*api.documents, wanted, WAIT).await {
+            return Err(ApiError::new(Code::NotYetReadable)
+                .because(Text::new("NOT_YET_READABLE").with("position", wanted))
+                .retry_after(1));
+        }
+        Ok(Self { parameters, headers: std::mem::take(&mut parts.headers) })
+    }
+}
+
+impl Reader {
+    /// The answer of a read of one user: 304 when the client has this version already.
+    fn answer(&self, api: &QueryApi, document: &Document, shape: &impl Serialize) -> Response {
+        let answer = Answer::ok(api.clock.now(), shape).version(document.version).position(document.position);
+        if if_none_match(&self.headers, &format!("\"{}\"", document.version)) {
+            let mut response = answer.into_response();
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            *response.body_mut() = axum::body::Body::empty();
+            response.headers_mut().remove(axum::http::header::CONTENT_TYPE);
+            response.headers_mut().remove(axum::http::header::CONTENT_LENGTH);
+            return response;
+        }
+        answer.into_response()
+    }
+}
+
+fn position(text: &str) -> Result<Position, Text> {
+    let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    text.parse().ok().filter(|position| is_number && i64::try_from(*position).is_ok()).ok_or_else(bad_position)
+}
+
+fn bad_position() -> Text {
+    Text::new("BAD_NUMBER").with("min", 0).with("max", i64::MAX)
+}
+
+fn not_found() -> ApiError {
+    ApiError::new(Code::NotFound)
+}

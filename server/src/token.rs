@@ -1,0 +1,37 @@
+//! `token`: prints a token for trying the service out.
+
+use std::process::ExitCode;
+
+use anyhow::bail;
+use events::Time;
+use http_kit::caller::{Grant, mint_hs256};
+use http_kit::clock::Clock;
+
+use crate::config::{Config, TokenArgs};
+use crate::{dev, parts};
+
+pub fn run(config: &Config, args: &TokenArgs) -> anyhow::Result<ExitCode> {
+    if config.jwt_public_key.is_some() || config.jwt_jwks.is_some() {
+        bail!("tokens for the configured public key come from whoever has its private key; this command makes only tokens of JWT_SECRET or of development mode");
+    }
+    if args.user.is_empty() || args.user.len() > 128 {
+        bail!("--user takes 1 to 128 characters");
+    }
+    let secret = match Config::jwt_secret() {
+        Some(secret) => secret,
+        None => dev::secret(&config.data_dir, &parts::randomness())?,
+    };
+    let now = Clock::system().now();
+    let expires = Time::from_millis(Time::from(now).millis() + i64::from(args.hours) * 3_600_000);
+    let grant = Grant {
+        subject: &args.user,
+        roles: &args.roles,
+        issuer: config.jwt_issuer.as_deref(),
+        audience: config.jwt_audience.as_deref(),
+        issued: now,
+        expires: expires.into(),
+    };
+    let token = mint_hs256(secret.as_bytes(), &grant);
+    println!("{token}");
+    Ok(ExitCode::SUCCESS)
+}
