@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use events::document::Document;
 use events::envelope::{Context, Previous, Recorded, StoredEvent};
-use events::store::{self, AppendError, Batch, Claim, EventStore, Head, Outcome, OutcomeKey, claims_of};
+use events::store::{
+    self, AppendError, Batch, Claim, EventStore, Head, Outcome, OutcomeKey, claims_of,
+};
 use events::{EventId, Time, UserId, Version};
 use futures::FutureExt as _;
 use http_kit::clock::Clock;
@@ -97,10 +99,20 @@ struct Waiting {
 
 impl Committer {
     /// A committer and its loop, which the caller runs as one task.
-    pub fn new(store: Arc<dyn EventStore>, clock: Clock, randomness: Randomness) -> (Self, impl Future<Output = ()>) {
+    pub fn new(
+        store: Arc<dyn EventStore>,
+        clock: Clock,
+        randomness: Randomness,
+    ) -> (Self, impl Future<Output = ()>) {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let users = moka::sync::Cache::new(CACHED_USERS);
-        let commit_loop = CommitLoop { store, clock, randomness, head: None, users };
+        let commit_loop = CommitLoop {
+            store,
+            clock,
+            randomness,
+            head: None,
+            users,
+        };
         (Self(sender), commit_loop.run(receiver))
     }
 
@@ -108,10 +120,12 @@ impl Committer {
     /// A dropped call does not take the command back.
     pub async fn submit(&self, command: Command) -> Result<Decided, Undecided> {
         let (answer, decided) = oneshot::channel();
-        self.0.try_send(Waiting { command, answer }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => Undecided::QueueFull,
-            mpsc::error::TrySendError::Closed(_) => Undecided::ShuttingDown,
-        })?;
+        self.0
+            .try_send(Waiting { command, answer })
+            .map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => Undecided::QueueFull,
+                mpsc::error::TrySendError::Closed(_) => Undecided::ShuttingDown,
+            })?;
         decided.await.unwrap_or(Err(Undecided::ShuttingDown))
     }
 }
@@ -151,14 +165,23 @@ impl CommitLoop {
     async fn run(mut self, mut queue: mpsc::Receiver<Waiting>) {
         let mut waiting = Vec::with_capacity(BATCH);
         while queue.recv_many(&mut waiting, BATCH).await > 0 {
-            let (commands, answers): (Vec<_>, Vec<_>) =
-                waiting.drain(..).map(|waiting| (waiting.command, waiting.answer)).unzip();
+            let (commands, answers): (Vec<_>, Vec<_>) = waiting
+                .drain(..)
+                .map(|waiting| (waiting.command, waiting.answer))
+                .unzip();
             // A panic is a defect, but it must not end the service: the batch is refused, and nothing
             // in memory is trusted afterwards.
-            let results = match AssertUnwindSafe(self.commit(&commands)).catch_unwind().await {
+            let results = match AssertUnwindSafe(self.commit(&commands))
+                .catch_unwind()
+                .await
+            {
                 Ok(Ok(results)) => results,
                 Ok(Err(error)) => {
-                    tracing::error!(error = http_kit::error::chain(&error), commands = commands.len(), "Commands were not committed");
+                    tracing::error!(
+                        error = http_kit::error::chain(&error),
+                        commands = commands.len(),
+                        "Commands were not committed"
+                    );
                     self.refuse(&commands, &Undecided::Store(error))
                 }
                 Err(_) => self.refuse(&commands, &Undecided::Panicked),
@@ -176,10 +199,16 @@ impl CommitLoop {
     }
 
     /// Decides and appends a batch; again from the start as often as another process was faster.
-    async fn commit(&mut self, commands: &[Command]) -> Result<Vec<Result<Decided, Undecided>>, store::Error> {
+    async fn commit(
+        &mut self,
+        commands: &[Command],
+    ) -> Result<Vec<Result<Decided, Undecided>>, store::Error> {
         loop {
             let mut draft = self.load(commands).await?;
-            let results = commands.iter().map(|command| self.decide(&mut draft, command)).collect();
+            let results = commands
+                .iter()
+                .map(|command| self.decide(&mut draft, command))
+                .collect();
             if self.append(draft).await? {
                 return Ok(results);
             }
@@ -219,12 +248,25 @@ impl CommitLoop {
                 }
             }
         }
-        let names: Vec<_> = commands.iter().filter_map(|command| command.action.wanted_username()).collect();
+        let names: Vec<_> = commands
+            .iter()
+            .filter_map(|command| command.action.wanted_username())
+            .collect();
         let names: Vec<_> = names.into_iter().map(ToString::to_string).collect();
-        let claims = if names.is_empty() { Vec::new() } else { self.store.claims(&names).await? };
-        let keys: Vec<_> =
-            commands.iter().filter_map(|command| Some(command.idempotency.as_ref()?.key.clone())).collect();
-        let outcomes = if keys.is_empty() { Vec::new() } else { self.store.outcomes(&keys).await? };
+        let claims = if names.is_empty() {
+            Vec::new()
+        } else {
+            self.store.claims(&names).await?
+        };
+        let keys: Vec<_> = commands
+            .iter()
+            .filter_map(|command| Some(command.idempotency.as_ref()?.key.clone()))
+            .collect();
+        let outcomes = if keys.is_empty() {
+            Vec::new()
+        } else {
+            self.store.outcomes(&keys).await?
+        };
         // A clock that was set back does not take time back.
         let now = Time::from(self.clock.now()).max(head.recorded_at);
         let remembered = now.plus_days(-OUTCOME_DAYS);
@@ -233,7 +275,10 @@ impl CommitLoop {
             now,
             users,
             damaged,
-            claims: claims.into_iter().map(|claim| (claim.username.clone(), claim)).collect(),
+            claims: claims
+                .into_iter()
+                .map(|claim| (claim.username.clone(), claim))
+                .collect(),
             outcomes: outcomes
                 .into_iter()
                 .filter(|outcome| outcome.recorded_at > remembered)
@@ -253,15 +298,24 @@ impl CommitLoop {
             if outcome.fingerprint != idempotency.fingerprint {
                 return Err(Undecided::KeyReused);
             }
-            let Answer { result, at } = serde_json::from_slice(&outcome.answer)
-                .map_err(|error| store::Error::Damaged(format!("an outcome cannot be read: {error}")))?;
-            return Ok(Decided { result, at, replayed: true });
+            let Answer { result, at } =
+                serde_json::from_slice(&outcome.answer).map_err(|error| {
+                    store::Error::Damaged(format!("an outcome cannot be read: {error}"))
+                })?;
+            return Ok(Decided {
+                result,
+                at,
+                replayed: true,
+            });
         }
         if let Some(error) = draft.damaged.get(&command.user_id) {
             return Err(error.clone().into());
         }
         let user = draft.users.get(&command.user_id);
-        let claim = command.action.wanted_username().and_then(|name| draft.claims.get(name.as_str()));
+        let claim = command
+            .action
+            .wanted_username()
+            .and_then(|name| draft.claims.get(name.as_str()));
         let decision = decide(
             command.user_id,
             user.map(Arc::as_ref),
@@ -286,7 +340,10 @@ impl CommitLoop {
                         event,
                     };
                     let stored = recorded.to_stored();
-                    let last = Previous { position: stored.position, hash: stored.leaf_hash };
+                    let last = Previous {
+                        position: stored.position,
+                        hash: stored.leaf_hash,
+                    };
                     let next = apply(user.map(Arc::unwrap_or_clone), &recorded, last)
                         .expect("`decide` gives only events that follow");
                     for claim in claims_of(&command.user_id, &recorded.event) {
@@ -305,8 +362,11 @@ impl CommitLoop {
         if let Some(idempotency) = &command.idempotency
             && result.as_ref().err().is_none_or(Rejection::is_remembered)
         {
-            let answer = serde_json::to_vec(&Answer { result: result.clone(), at: draft.now })
-                .expect("documents and rejections are plain strings and numbers");
+            let answer = serde_json::to_vec(&Answer {
+                result: result.clone(),
+                at: draft.now,
+            })
+            .expect("documents and rejections are plain strings and numbers");
             let outcome = Outcome {
                 key: idempotency.key.clone(),
                 fingerprint: idempotency.fingerprint,
@@ -316,7 +376,11 @@ impl CommitLoop {
             draft.outcomes.insert(outcome.key.clone(), outcome.clone());
             draft.new_outcomes.push(outcome);
         }
-        Ok(Decided { result, at: draft.now, replayed: false })
+        Ok(Decided {
+            result,
+            at: draft.now,
+            replayed: false,
+        })
     }
 
     /// Appends what was decided. `false`: the head had moved, and nothing was written.
@@ -347,7 +411,9 @@ impl CommitLoop {
                 return Ok(false);
             }
             Err(AppendError::NameTaken) => {
-                return Err(store::Error::Damaged("the claims on usernames contradict the events".to_owned()));
+                return Err(store::Error::Damaged(
+                    "the claims on usernames contradict the events".to_owned(),
+                ));
             }
             Err(AppendError::Store(error)) => {
                 // The commit may have taken place although its answer was lost.
@@ -383,8 +449,13 @@ impl Rejection {
 
 /// The user after one more event of the ledger.
 fn replay(before: Option<User>, stored: &StoredEvent) -> Result<User, store::Error> {
-    let damaged = |error: &dyn std::fmt::Display| store::Error::Damaged(format!("position {}: {error}", stored.position));
+    let damaged = |error: &dyn std::fmt::Display| {
+        store::Error::Damaged(format!("position {}: {error}", stored.position))
+    };
     let recorded = stored.decode().map_err(|error| damaged(&error))?;
-    let last = Previous { position: stored.position, hash: stored.leaf_hash };
+    let last = Previous {
+        position: stored.position,
+        hash: stored.leaf_hash,
+    };
     apply(before, &recorded, last).map_err(|error| damaged(&error))
 }

@@ -4,6 +4,7 @@
 use events::photos::{self, PhotoStore, StoredPhoto};
 use events::store::{self, History};
 use events::{Time, UserEvent};
+use futures::TryStreamExt as _;
 
 /// Hours for which unnamed bytes stay: far longer than any upload can take to commit.
 const HOURS: i64 = 24;
@@ -22,21 +23,22 @@ pub enum Error {
 /// Removes what no event names and is older than a day. Returns how many photos went.
 ///
 /// Photos that an event ever named stay: the history shows them, and the ledger never forgets.
-pub async fn sweep(photo_store: &PhotoStore, history: &dyn History, now: Time) -> Result<usize, Error> {
+pub async fn sweep(
+    photo_store: &PhotoStore,
+    history: &dyn History,
+    now: Time,
+) -> Result<usize, Error> {
     let youngest = Time::from_millis(now.millis() - HOURS * 3_600_000);
     let mut removed = 0;
-    let mut failed = None;
-    photo_store
-        .each(async |photo| {
-            if failed.is_none() && photo.written_at < youngest {
-                match remove_unless_named(photo_store, history, &photo).await {
-                    Ok(gone) => removed += usize::from(gone),
-                    Err(error) => failed = Some(error),
-                }
-            }
-        })
-        .await?;
-    failed.map_or(Ok(removed), Err)
+    let mut last = None;
+    let mut files = photo_store.files();
+    while let Some(file) = files.try_next().await? {
+        // All files of a photo are written within the same minute; one decides for all.
+        if file.written_at < youngest && last.replace(file.photo_id) != Some(file.photo_id) {
+            removed += usize::from(remove_unless_named(photo_store, history, &file).await?);
+        }
+    }
+    Ok(removed)
 }
 
 async fn remove_unless_named(
@@ -47,7 +49,9 @@ async fn remove_unless_named(
     if is_named(history, photo).await? {
         return Ok(false);
     }
-    photo_store.remove(&photo.user_id, &photo.content_hash, &photo.photo_id).await?;
+    photo_store
+        .remove(&photo.user_id, &photo.content_hash, &photo.photo_id)
+        .await?;
     Ok(true)
 }
 
@@ -59,7 +63,9 @@ async fn is_named(history: &dyn History, photo: &StoredPhoto) -> Result<bool, st
         let page = history.read_user(&photo.user_id, after, PAGE).await?;
         for stored in &page {
             match stored.decode().map(|recorded| recorded.event) {
-                Ok(UserEvent::PhotoChanged(changed)) if changed.photo_id == photo.photo_id => return Ok(true),
+                Ok(UserEvent::PhotoChanged(changed)) if changed.photo_id == photo.photo_id => {
+                    return Ok(true);
+                }
                 Ok(_) => {}
                 Err(_) => return Ok(true),
             }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{FromRequestParts, State};
-use axum::http::StatusCode;
 use axum::http::request::Parts;
+use axum::http::{HeaderName, StatusCode};
 use axum::routing::{patch, post, put};
 use events::envelope::Context;
 use events::profile::OwnProfile;
@@ -34,10 +34,22 @@ const JSON_TIME: Duration = Duration::from_secs(10);
 
 pub(crate) fn router() -> Router<CommandApi> {
     Router::new()
-        .route("/api/v1/users", limits(post(users::register), JSON_BYTES, JSON_TIME))
-        .route("/api/v1/users/profile", limits(put(profile::replace), JSON_BYTES, JSON_TIME))
-        .route("/api/v1/users/username", limits(patch(username::change), JSON_BYTES, JSON_TIME))
-        .route("/api/v1/users/profile/photo", limits(patch(photo::change), photo::BODY_BYTES, photo::TIME))
+        .route(
+            "/api/v1/users",
+            limits(post(users::register), JSON_BYTES, JSON_TIME),
+        )
+        .route(
+            "/api/v1/users/profile",
+            limits(put(profile::replace), JSON_BYTES, JSON_TIME),
+        )
+        .route(
+            "/api/v1/users/username",
+            limits(patch(username::change), JSON_BYTES, JSON_TIME),
+        )
+        .route(
+            "/api/v1/users/profile/photo",
+            limits(patch(photo::change), photo::BODY_BYTES, photo::TIME),
+        )
 }
 
 /// Who sends a command, from where, and under which conditions.
@@ -55,8 +67,14 @@ impl FromRequestParts<CommandApi> for Sender {
         let caller = Caller::from_request_parts(parts, api).await?;
         let client = Client::from_request_parts(parts, api).await?;
         let Precondition(expected_version) = Precondition::from_request_parts(parts, api).await?;
-        let IdempotencyKey(idempotency_key) = IdempotencyKey::from_request_parts(parts, api).await?;
-        Ok(Self { caller, client, expected_version, idempotency_key })
+        let IdempotencyKey(idempotency_key) =
+            IdempotencyKey::from_request_parts(parts, api).await?;
+        Ok(Self {
+            caller,
+            client,
+            expected_version,
+            idempotency_key,
+        })
     }
 }
 
@@ -64,7 +82,10 @@ impl Sender {
     /// The user that the caller is. A token without such a user is answered as an unknown user.
     fn user(&self) -> Result<UserId, ApiError> {
         self.caller.require(&[Role::User])?;
-        self.caller.subject.parse().map_err(|_| ApiError::new(Code::NotFound))
+        self.caller
+            .subject
+            .parse()
+            .map_err(|_| ApiError::new(Code::NotFound))
     }
 
     fn context(&self) -> Context {
@@ -104,7 +125,10 @@ impl Sender {
         let context = self.context();
         let expected = self.expected_version;
         let idempotency = self.idempotency_key.map(|key| Idempotency {
-            key: OutcomeKey { actor: self.caller.subject, key },
+            key: OutcomeKey {
+                actor: self.caller.subject,
+                key,
+            },
             fingerprint: Sha256::new()
                 .chain_update(operation)
                 .chain_update([0])
@@ -114,18 +138,33 @@ impl Sender {
                 .finalize()
                 .into(),
         });
-        api.committer.submit(Command { user_id, action, expected_version: expected, idempotency, context }).await
+        api.committer
+            .submit(Command {
+                user_id,
+                action,
+                expected_version: expected,
+                idempotency,
+                context,
+            })
+            .await
     }
 }
 
 /// The answer to a command that was decided: the whole own profile, or why not.
 fn answer(api: &CommandApi, status: StatusCode, decided: Decided) -> Result<Answer, ApiError> {
     let document = decided.result.map_err(rejected)?;
-    let profile = OwnProfile { document: &document, public_url: &api.public_url };
+    let profile = OwnProfile {
+        document: &document,
+        public_url: &api.public_url,
+    };
     let answer = Answer::with_status(status, decided.at.into(), &profile)
         .version(document.version)
         .position(document.position);
-    Ok(if decided.replayed { answer.header("idempotent-replayed", "true") } else { answer })
+    Ok(if decided.replayed {
+        answer.header(HeaderName::from_static("idempotent-replayed"), "true")
+    } else {
+        answer
+    })
 }
 
 fn rejected(rejection: Rejection) -> ApiError {
@@ -134,23 +173,32 @@ fn rejected(rejection: Rejection) -> ApiError {
         Rejection::UserExists { user_id } => {
             ApiError::new(Code::UserExists).because(Text::new("USER_EXISTS").with("id", user_id))
         }
-        Rejection::UsernameTaken { username } => {
-            ApiError::new(Code::UsernameTaken).because(Text::new("USERNAME_TAKEN").with("username", username))
-        }
-        Rejection::UsernameHeld { username, until } => ApiError::new(Code::UsernameHeld)
-            .because(Text::new("USERNAME_HELD").with("username", username).with("until", until)),
-        Rejection::UsernameChangeTooSoon { next } => {
-            ApiError::new(Code::UsernameChangeTooSoon).because(Text::new("USERNAME_CHANGE_TOO_SOON").with("next", next))
-        }
+        Rejection::UsernameTaken { username } => ApiError::new(Code::UsernameTaken)
+            .because(Text::new("USERNAME_TAKEN").with("username", username)),
+        Rejection::UsernameHeld { username, until } => ApiError::new(Code::UsernameHeld).because(
+            Text::new("USERNAME_HELD")
+                .with("username", username)
+                .with("until", until),
+        ),
+        Rejection::UsernameChangeTooSoon { next } => ApiError::new(Code::UsernameChangeTooSoon)
+            .because(Text::new("USERNAME_CHANGE_TOO_SOON").with("next", next)),
         Rejection::VersionMismatch { expected, actual } => ApiError::new(Code::VersionMismatch)
-            .because(Text::new("VERSION_MISMATCH").with("expected", expected).with("actual", actual)),
+            .because(
+                Text::new("VERSION_MISMATCH")
+                    .with("expected", expected)
+                    .with("actual", actual),
+            ),
     }
 }
 
 fn undecided(undecided: Undecided) -> ApiError {
     match undecided {
-        Undecided::QueueFull => ApiError::new(Code::QueueFull).because(Text::new("QUEUE_FULL")).retry_after(1),
-        Undecided::ShuttingDown => ApiError::new(Code::ShuttingDown).because(Text::new("SHUTTING_DOWN")).retry_after(1),
+        Undecided::QueueFull => ApiError::new(Code::QueueFull)
+            .because(Text::new("QUEUE_FULL"))
+            .retry_after(1),
+        Undecided::ShuttingDown => ApiError::new(Code::ShuttingDown)
+            .because(Text::new("SHUTTING_DOWN"))
+            .retry_after(1),
         Undecided::KeyReused => {
             ApiError::new(Code::IdempotencyKeyReused).because(Text::new("IDEMPOTENCY_KEY_REUSED"))
         }

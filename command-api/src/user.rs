@@ -139,7 +139,9 @@ pub fn decide(
 ) -> Result<Vec<UserEvent>, Rejection> {
     if let (Action::Register(registration), None) = (action, user) {
         take(&user_id, &registration.username, claim, now)?;
-        return Ok(vec![UserEvent::UserRegistered(Box::new(registered(registration)))]);
+        return Ok(vec![UserEvent::UserRegistered(Box::new(registered(
+            registration,
+        )))]);
     }
     let user = user.ok_or(Rejection::NoSuchUser)?;
     let actual = user.document.version;
@@ -150,7 +152,10 @@ pub fn decide(
         Action::Register(_) => Err(Rejection::UserExists { user_id }),
         Action::ReplaceProfile(profile) => {
             let changes = ProfileUpdated::between(&user.document.profile, profile.as_inner());
-            Ok(changes.map(|changes| UserEvent::ProfileUpdated(Box::new(changes))).into_iter().collect())
+            Ok(changes
+                .map(|changes| UserEvent::ProfileUpdated(Box::new(changes)))
+                .into_iter()
+                .collect())
         }
         Action::ChangePhoto(photo) => Ok(change_photo(user, photo).into_iter().collect()),
         Action::ChangeUsername(username) => change_username(user_id, user, claim, username, now),
@@ -165,9 +170,15 @@ pub fn apply(user: Option<User>, recorded: &Recorded, last: Previous) -> Result<
     };
     let username_changed_at = match &recorded.event {
         UserEvent::UsernameChanged(_) => Some(recorded.recorded_at),
-        UserEvent::UserRegistered(_) | UserEvent::ProfileUpdated(_) | UserEvent::PhotoChanged(_) => username_changed_at,
+        UserEvent::UserRegistered(_)
+        | UserEvent::ProfileUpdated(_)
+        | UserEvent::PhotoChanged(_) => username_changed_at,
     };
-    Ok(User { document: fold(document, recorded)?, username_changed_at, last })
+    Ok(User {
+        document: fold(document, recorded)?,
+        username_changed_at,
+        last,
+    })
 }
 
 fn registered(registration: &Registration) -> UserRegistered {
@@ -213,7 +224,11 @@ fn change_username(
     if user.document.username == username.as_str() {
         return Ok(Vec::new());
     }
-    if let Some(next) = user.username_changed_at.map(|last| last.plus_days(USERNAME_DAYS)).filter(|next| now < *next) {
+    if let Some(next) = user
+        .username_changed_at
+        .map(|last| last.plus_days(USERNAME_DAYS))
+        .filter(|next| now < *next)
+    {
         return Err(Rejection::UsernameChangeTooSoon { next });
     }
     take(&user_id, username, claim, now)?;
@@ -224,7 +239,12 @@ fn change_username(
     })])
 }
 
-fn take(user_id: &UserId, username: &Username, claim: Option<&Claim>, now: Time) -> Result<(), Rejection> {
+fn take(
+    user_id: &UserId,
+    username: &Username,
+    claim: Option<&Claim>,
+    now: Time,
+) -> Result<(), Rejection> {
     let username = username.to_string();
     match claim {
         Some(claim) if !claim.is_free_for(user_id, now) => Err(match claim.held_until {
@@ -298,9 +318,14 @@ mod tests {
 
     #[track_caller]
     fn given(actions: &[(i64, Action)]) -> Given {
-        let mut given = Given { user: None, claims: Vec::new() };
+        let mut given = Given {
+            user: None,
+            claims: Vec::new(),
+        };
         for (when, action) in actions {
-            let events = given.decide(action, None, at(*when)).expect("a given action is accepted");
+            let events = given
+                .decide(action, None, at(*when))
+                .expect("a given action is accepted");
             given.record(events, at(*when));
         }
         given
@@ -314,15 +339,22 @@ mod tests {
             now: Time,
         ) -> Result<Vec<UserEvent>, Rejection> {
             let claim = action.wanted_username().and_then(|wanted| {
-                self.claims.iter().rev().find(|claim| claim.username == wanted.as_str())
+                self.claims
+                    .iter()
+                    .rev()
+                    .find(|claim| claim.username == wanted.as_str())
             });
             decide(user_id(), self.user.as_ref(), claim, action, expected, now)
         }
 
         fn record(&mut self, events: Vec<UserEvent>, now: Time) {
             for event in events {
-                self.claims.extend(events::store::claims_of(&user_id(), &event));
-                let version = self.user.as_ref().map_or(1, |user| user.document.version + 1);
+                self.claims
+                    .extend(events::store::claims_of(&user_id(), &event));
+                let version = self
+                    .user
+                    .as_ref()
+                    .map_or(1, |user| user.document.version + 1);
                 let recorded = Recorded {
                     position: version,
                     event_id: EventId::new(now, [0; 10]),
@@ -334,8 +366,12 @@ mod tests {
                     context: Context::default(),
                     event,
                 };
-                let last = Previous { position: version, hash: LeafHash([0; 32]) };
-                self.user = Some(apply(self.user.take(), &recorded, last).expect("decided events follow"));
+                let last = Previous {
+                    position: version,
+                    hash: LeafHash([0; 32]),
+                };
+                self.user =
+                    Some(apply(self.user.take(), &recorded, last).expect("decided events follow"));
             }
         }
 
@@ -352,24 +388,36 @@ mod tests {
     }
 
     fn claim(name: &str, user: &str, held_until: Option<i64>) -> Claim {
-        Claim { username: name.to_owned(), user_id: user.parse().unwrap(), held_until: held_until.map(at) }
+        Claim {
+            username: name.to_owned(),
+            user_id: user.parse().unwrap(),
+            held_until: held_until.map(at),
+        }
     }
 
     #[test]
     fn nobody_can_be_registered() {
-        assert_eq!(given(&[]).when(0, &register("john")), Ok(vec!["user-registered"]));
+        assert_eq!(
+            given(&[]).when(0, &register("john")),
+            Ok(vec!["user-registered"])
+        );
     }
 
     #[test]
     fn a_user_is_registered_once() {
         let given = given(&[(0, register("john"))]);
-        assert_eq!(given.when(1, &register("other")), Err(Rejection::UserExists { user_id: user_id() }));
+        assert_eq!(
+            given.when(1, &register("other")),
+            Err(Rejection::UserExists { user_id: user_id() })
+        );
     }
 
     #[test]
     fn a_taken_name_cannot_be_registered() {
         let given = given(&[]).claimed(claim("john", OTHER, None));
-        let rejection = Rejection::UsernameTaken { username: "john".to_owned() };
+        let rejection = Rejection::UsernameTaken {
+            username: "john".to_owned(),
+        };
         assert_eq!(given.when(0, &register("john")), Err(rejection));
     }
 
@@ -387,24 +435,47 @@ mod tests {
     #[test]
     fn registration_does_not_count_as_a_change_of_username() {
         let given = given(&[(0, register("john"))]);
-        assert_eq!(given.when(0, &Action::ChangeUsername(username("jane"))), Ok(vec!["username-changed"]));
+        assert_eq!(
+            given.when(0, &Action::ChangeUsername(username("jane"))),
+            Ok(vec!["username-changed"])
+        );
     }
 
     #[test]
     fn a_username_changes_again_after_exactly_30_days() {
-        let given = given(&[(0, register("john")), (5, Action::ChangeUsername(username("jane")))]);
+        let given = given(&[
+            (0, register("john")),
+            (5, Action::ChangeUsername(username("jane"))),
+        ]);
         let again = Action::ChangeUsername(username("jack"));
         let next = at(5 + 30 * DAY);
-        assert_eq!(given.when(5 + 30 * DAY - 1, &again), Err(Rejection::UsernameChangeTooSoon { next }));
-        assert_eq!(given.when(5 + 30 * DAY, &again), Ok(vec!["username-changed"]));
+        assert_eq!(
+            given.when(5 + 30 * DAY - 1, &again),
+            Err(Rejection::UsernameChangeTooSoon { next })
+        );
+        assert_eq!(
+            given.when(5 + 30 * DAY, &again),
+            Ok(vec!["username-changed"])
+        );
     }
 
     #[test]
     fn a_refused_change_does_not_move_the_30_days() {
-        let mut given = given(&[(0, register("john")), (0, Action::ChangeUsername(username("jane")))]);
-        assert!(given.when(29 * DAY, &Action::ChangeUsername(username("jack"))).is_err());
+        let mut given = given(&[
+            (0, register("john")),
+            (0, Action::ChangeUsername(username("jane"))),
+        ]);
+        assert!(
+            given
+                .when(29 * DAY, &Action::ChangeUsername(username("jack")))
+                .is_err()
+        );
         given.record(Vec::new(), at(29 * DAY));
-        assert!(given.when(30 * DAY, &Action::ChangeUsername(username("jack"))).is_ok());
+        assert!(
+            given
+                .when(30 * DAY, &Action::ChangeUsername(username("jack")))
+                .is_ok()
+        );
     }
 
     #[test]
@@ -423,31 +494,49 @@ mod tests {
 
     #[test]
     fn the_same_username_changes_nothing_even_within_30_days() {
-        let given = given(&[(0, register("john")), (0, Action::ChangeUsername(username("jane")))]);
-        assert_eq!(given.when(1, &Action::ChangeUsername(username("Jane"))), Ok(vec![]));
+        let given = given(&[
+            (0, register("john")),
+            (0, Action::ChangeUsername(username("jane"))),
+        ]);
+        assert_eq!(
+            given.when(1, &Action::ChangeUsername(username("Jane"))),
+            Ok(vec![])
+        );
     }
 
     #[test]
     fn a_name_given_up_is_held_for_its_owner_for_exactly_30_days() {
         let given = given(&[(0, register("mine"))]).claimed(claim("john", OTHER, Some(30 * DAY)));
         let take = Action::ChangeUsername(username("john"));
-        let rejection = Rejection::UsernameHeld { username: "john".to_owned(), until: at(30 * DAY) };
+        let rejection = Rejection::UsernameHeld {
+            username: "john".to_owned(),
+            until: at(30 * DAY),
+        };
         assert_eq!(given.when(30 * DAY - 1, &take), Err(rejection));
         assert_eq!(given.when(30 * DAY, &take), Ok(vec!["username-changed"]));
     }
 
     #[test]
     fn an_owner_takes_its_old_name_back() {
-        let given = given(&[(0, register("john")), (0, Action::ChangeUsername(username("jane")))]);
-        assert_eq!(given.when(30 * DAY, &Action::ChangeUsername(username("john"))), Ok(vec!["username-changed"]));
+        let given = given(&[
+            (0, register("john")),
+            (0, Action::ChangeUsername(username("jane"))),
+        ]);
+        assert_eq!(
+            given.when(30 * DAY, &Action::ChangeUsername(username("john"))),
+            Ok(vec!["username-changed"])
+        );
     }
 
     #[test]
     fn a_replaced_profile_records_only_what_changed() {
         let given = given(&[(0, register("john"))]);
-        let replace = Action::ReplaceProfile(profile(r#"{"name":"Jane","surname":"Doe","bio":"hi"}"#));
+        let replace =
+            Action::ReplaceProfile(profile(r#"{"name":"Jane","surname":"Doe","bio":"hi"}"#));
         let events = given.decide(&replace, None, at(1)).unwrap();
-        let [UserEvent::ProfileUpdated(updated)] = &events[..] else { panic!("one event: {events:?}") };
+        let [UserEvent::ProfileUpdated(updated)] = &events[..] else {
+            panic!("one event: {events:?}")
+        };
         let json = serde_json::to_value(updated).unwrap();
         let expected = serde_json::json!({
             "name": {"before": "John", "after": "Jane"},
@@ -462,7 +551,9 @@ mod tests {
         let given = given(&[(0, register("john")), (1, Action::ReplaceProfile(with_bio))]);
         let without = Action::ReplaceProfile(profile(r#"{"name":"John","surname":"Doe"}"#));
         let events = given.decide(&without, None, at(2)).unwrap();
-        let [UserEvent::ProfileUpdated(updated)] = &events[..] else { panic!("one event: {events:?}") };
+        let [UserEvent::ProfileUpdated(updated)] = &events[..] else {
+            panic!("one event: {events:?}")
+        };
         assert_eq!(updated.bio.as_ref().unwrap().after, None);
     }
 
@@ -470,24 +561,49 @@ mod tests {
     fn the_same_profile_and_the_same_photo_change_nothing() {
         let first = photo("507f1f77bcf86cd799439012", "aa");
         let given = given(&[(0, register("john")), (1, first)]);
-        assert_eq!(given.when(2, &Action::ReplaceProfile(profile(r#"{"name":"John","surname":"Doe"}"#))), Ok(vec![]));
-        assert_eq!(given.when(2, &photo("507f1f77bcf86cd799439013", "aa")), Ok(vec![]));
-        assert_eq!(given.when(2, &photo("507f1f77bcf86cd799439013", "bb")), Ok(vec!["photo-changed"]));
+        assert_eq!(
+            given.when(
+                2,
+                &Action::ReplaceProfile(profile(r#"{"name":"John","surname":"Doe"}"#))
+            ),
+            Ok(vec![])
+        );
+        assert_eq!(
+            given.when(2, &photo("507f1f77bcf86cd799439013", "aa")),
+            Ok(vec![])
+        );
+        assert_eq!(
+            given.when(2, &photo("507f1f77bcf86cd799439013", "bb")),
+            Ok(vec!["photo-changed"])
+        );
     }
 
     #[test]
     fn a_new_photo_names_the_one_before() {
-        let given = given(&[(0, register("john")), (1, photo("507f1f77bcf86cd799439012", "aa"))]);
-        let events = given.decide(&photo("507f1f77bcf86cd799439013", "bb"), None, at(2)).unwrap();
-        let [UserEvent::PhotoChanged(changed)] = &events[..] else { panic!("one event: {events:?}") };
-        assert_eq!(changed.previous_photo_id, Some("507f1f77bcf86cd799439012".parse().unwrap()));
+        let given = given(&[
+            (0, register("john")),
+            (1, photo("507f1f77bcf86cd799439012", "aa")),
+        ]);
+        let events = given
+            .decide(&photo("507f1f77bcf86cd799439013", "bb"), None, at(2))
+            .unwrap();
+        let [UserEvent::PhotoChanged(changed)] = &events[..] else {
+            panic!("one event: {events:?}")
+        };
+        assert_eq!(
+            changed.previous_photo_id,
+            Some("507f1f77bcf86cd799439012".parse().unwrap())
+        );
     }
 
     #[test]
     fn a_decision_on_another_version_is_refused_before_anything_else() {
         let given = given(&[(0, register("john"))]);
         let action = Action::ChangeUsername(username("john"));
-        let rejection = Rejection::VersionMismatch { expected: 7, actual: 1 };
+        let rejection = Rejection::VersionMismatch {
+            expected: 7,
+            actual: 1,
+        };
         assert_eq!(given.decide(&action, Some(7), at(1)), Err(rejection));
         assert_eq!(given.decide(&action, Some(1), at(1)), Ok(vec![]));
     }

@@ -40,14 +40,18 @@ pub fn profile(fields: &mut Fields, today: Date) -> Option<NewProfile> {
     let name = fields.required("name", |value| name(string(value)?));
     let surname = fields.required("surname", |value| self::name(string(value)?));
     let profile = Profile {
-        availability_status: fields.optional("availabilityStatus", |value| one_of(string(value)?, &AVAILABILITY)),
+        availability_status: fields.optional("availabilityStatus", |value| {
+            one_of(string(value)?, &AVAILABILITY)
+        }),
         gender: fields.optional("gender", |value| one_of(string(value)?, &GENDERS)),
         birth_date: fields.optional("birthDate", |value| birth_date(string(value)?, today)),
         interests: fields.optional("interests", interests).unwrap_or_default(),
         expertise: fields.optional("expertise", |value| one_of(string(value)?, &EXPERTISE)),
         email: fields.optional("email", |value| email(string(value)?)),
         // An empty text is how a form clears the member.
-        bio: fields.optional("bio", |value| bio(string(value)?)).filter(|bio| !bio.is_empty()),
+        bio: fields
+            .optional("bio", |value| bio(string(value)?))
+            .filter(|bio| !bio.is_empty()),
         instagram: fields.optional("instagram", |value| handle(string(value)?)),
         tiktok: fields.optional("tiktok", |value| handle(string(value)?)),
         x: fields.optional("x", |value| handle(string(value)?)),
@@ -55,7 +59,11 @@ pub fn profile(fields: &mut Fields, today: Date) -> Option<NewProfile> {
         facebook: fields.optional("facebook", |value| handle(string(value)?)),
         ..Profile::default()
     };
-    Some(NewProfile(Profile { name: name?, surname: surname?, ..profile }))
+    Some(NewProfile(Profile {
+        name: name?,
+        surname: surname?,
+        ..profile
+    }))
 }
 
 /// Reads a registration: the body of `POST /api/v1/users`, and a line of an import.
@@ -70,8 +78,12 @@ pub fn registration(fields: &mut Fields, today: Date) -> Option<(Option<UserId>,
             fields.problem("phoneNumber", Text::new("BAD_PHONE_NUMBER"));
         }
         // One without the other is no number; a bad one has been reported already.
-        (Some(_), None) if !fields.has_problem("phoneNumber") => fields.problem("phoneNumber", Text::new("REQUIRED")),
-        (None, Some(_)) if !fields.has_problem("countryCode") => fields.problem("countryCode", Text::new("REQUIRED")),
+        (Some(_), None) if !fields.has_problem("phoneNumber") => {
+            fields.problem("phoneNumber", Text::new("REQUIRED"))
+        }
+        (None, Some(_)) if !fields.has_problem("countryCode") => {
+            fields.problem("countryCode", Text::new("REQUIRED"))
+        }
         _ => {}
     }
     let mut flag = |name| fields.optional(name, fields::boolean);
@@ -88,7 +100,9 @@ pub fn registration(fields: &mut Fields, today: Date) -> Option<(Option<UserId>,
         consent_form_accepted,
         consent_form_version: version("consentFormVersion"),
     };
-    let roles = fields.optional("roles", roles).unwrap_or_else(|| vec!["user".to_owned()]);
+    let roles = fields
+        .optional("roles", roles)
+        .unwrap_or_else(|| vec!["user".to_owned()]);
     let last_login = fields.optional("lastLogin", |value| time(string(value)?));
     let registration = Registration {
         username: username?,
@@ -108,7 +122,9 @@ pub fn username(text: &str) -> Result<Username, Text> {
     Username::parse(text).map_err(|invalid| match invalid {
         InvalidUsername::TooShort => Text::new("TOO_SHORT").with("min", Username::MIN),
         InvalidUsername::TooLong => Text::new("TOO_LONG").with("max", Username::MAX),
-        InvalidUsername::Characters { suggestion } => Text::new("USERNAME_CHARACTERS").with("suggestion", suggestion),
+        InvalidUsername::Characters { suggestion } => {
+            Text::new("USERNAME_CHARACTERS").with("suggestion", suggestion)
+        }
         InvalidUsername::Shape => Text::new("USERNAME_SHAPE"),
         InvalidUsername::Reserved => Text::new("USERNAME_RESERVED"),
     })
@@ -156,7 +172,10 @@ fn name(text: &str) -> Result<String, Text> {
 
 fn bio(text: &str) -> Result<String, Text> {
     // Line breaks are how a biography is written, and joiners are how emoji are.
-    if text.chars().any(|c| is_hidden(c) && !matches!(c, '\n' | '\r' | '\t' | '\u{200c}' | '\u{200d}')) {
+    if text
+        .chars()
+        .any(|c| is_hidden(c) && !matches!(c, '\n' | '\r' | '\t' | '\u{200c}' | '\u{200d}'))
+    {
         return Err(Text::new("BAD_CHARACTERS"));
     }
     bounded(text.trim(), 0, 500)
@@ -184,14 +203,25 @@ fn birth_date(text: &str, today: Date) -> Result<String, Text> {
         return Err(bad());
     }
     let (date, time) = text.split_at_checked(10).ok_or_else(bad)?;
-    let shaped = date.bytes().enumerate().all(|(i, b)| if i == 4 || i == 7 { b == b'-' } else { b.is_ascii_digit() });
+    let shaped = date.bytes().enumerate().all(|(i, b)| {
+        if i == 4 || i == 7 {
+            b == b'-'
+        } else {
+            b.is_ascii_digit()
+        }
+    });
     let born: Date = date.parse().ok().filter(|_| shaped).ok_or_else(bad)?;
-    if !time.is_empty() && text.parse::<jiff::Timestamp>().is_err() && text.parse::<jiff::civil::DateTime>().is_err() {
+    if !time.is_empty()
+        && text.parse::<jiff::Timestamp>().is_err()
+        && text.parse::<jiff::civil::DateTime>().is_err()
+    {
         return Err(bad());
     }
     let earliest = jiff::civil::date(1900, 1, 1);
     if born < earliest || born > today {
-        return Err(Text::new("DATE_OUT_OF_RANGE").with("min", earliest).with("max", today));
+        return Err(Text::new("DATE_OUT_OF_RANGE")
+            .with("min", earliest)
+            .with("max", today));
     }
     match events::profile::age(date, today) {
         Some(age) if age >= MIN_AGE => Ok(date.to_owned()),
@@ -208,12 +238,16 @@ fn interests(value: &Value) -> Result<Vec<String>, Text> {
 }
 
 fn roles(value: &Value) -> Result<Vec<String>, Text> {
-    set(value, 8, |text| ["user", "service", "auditor", "admin"].contains(&text))
+    set(value, 8, |text| {
+        ["user", "service", "auditor", "admin"].contains(&text)
+    })
 }
 
 /// A list as a set: duplicates fold into the first, the order stays.
 fn set(value: &Value, max: usize, is_good: impl Fn(&str) -> bool) -> Result<Vec<String>, Text> {
-    let list = value.as_array().ok_or_else(|| Text::new("WRONG_TYPE").with("expected", "array"))?;
+    let list = value
+        .as_array()
+        .ok_or_else(|| Text::new("WRONG_TYPE").with("expected", "array"))?;
     let mut set: Vec<String> = Vec::new();
     for item in list {
         let text = string(item)?;
@@ -231,7 +265,10 @@ fn set(value: &Value, max: usize, is_good: impl Fn(&str) -> bool) -> Result<Vec<
 }
 
 fn email(text: &str) -> Result<String, Text> {
-    let options = Options::default().without_display_text().without_domain_literal().with_required_tld();
+    let options = Options::default()
+        .without_display_text()
+        .without_domain_literal()
+        .with_required_tld();
     if text.len() > 254 {
         return Err(Text::new("TOO_LONG").with("max", 254));
     }
@@ -254,11 +291,14 @@ const MAX_E164_DIGITS: usize = 15;
 
 fn digits(text: &str, lengths: std::ops::RangeInclusive<usize>) -> Option<String> {
     let digits = text.strip_prefix('+').unwrap_or(text);
-    (lengths.contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.to_owned())
+    (lengths.contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit()))
+        .then(|| digits.to_owned())
 }
 
 fn country_code(text: &str) -> Result<String, Text> {
-    digits(text, 1..=3).filter(|code| !code.starts_with('0')).ok_or_else(|| Text::new("BAD_COUNTRY_CODE"))
+    digits(text, 1..=3)
+        .filter(|code| !code.starts_with('0'))
+        .ok_or_else(|| Text::new("BAD_COUNTRY_CODE"))
 }
 
 fn phone_number(text: &str) -> Result<String, Text> {

@@ -86,19 +86,26 @@ pub enum FoldError {
 pub fn fold(document: Option<Document>, recorded: &Recorded) -> Result<Document, FoldError> {
     let expected = document.as_ref().map_or(1, |document| document.version + 1);
     if recorded.version != expected {
-        return Err(FoldError::Version { expected, found: recorded.version });
+        return Err(FoldError::Version {
+            expected,
+            found: recorded.version,
+        });
     }
     let mut document = match (document, &recorded.event) {
         (None, UserEvent::UserRegistered(registered)) => return Ok(begin(recorded, registered)),
         (None, _) => return Err(FoldError::NotRegistered),
         (Some(_), UserEvent::UserRegistered(_)) => return Err(FoldError::AlreadyRegistered),
-        (Some(document), _) if document.user_id != recorded.user_id => return Err(FoldError::OtherUser),
+        (Some(document), _) if document.user_id != recorded.user_id => {
+            return Err(FoldError::OtherUser);
+        }
         (Some(document), _) => document,
     };
     match &recorded.event {
         UserEvent::UserRegistered(_) => return Err(FoldError::AlreadyRegistered),
         UserEvent::ProfileUpdated(updated) => updated.apply_to(&mut document.profile),
-        UserEvent::PhotoChanged(changed) => document.photo = Some(photo(changed, recorded.recorded_at)),
+        UserEvent::PhotoChanged(changed) => {
+            document.photo = Some(photo(changed, recorded.recorded_at))
+        }
         UserEvent::UsernameChanged(changed) => document.username.clone_from(&changed.after),
     }
     document.version = recorded.version;

@@ -55,7 +55,13 @@ pub struct LeafHash(pub [u8; 32]);
 impl LeafHash {
     /// The hash of an envelope's exact bytes.
     pub fn of(envelope: &[u8]) -> Self {
-        Self(Sha256::new().chain_update([0]).chain_update(envelope).finalize().into())
+        Self(
+            Sha256::new()
+                .chain_update([0])
+                .chain_update(envelope)
+                .finalize()
+                .into(),
+        )
     }
 }
 
@@ -190,12 +196,19 @@ impl Recorded {
     /// Reads an envelope.
     pub fn from_envelope(bytes: &[u8]) -> Result<Self, DecodeError> {
         let json: Json<'_> = serde_json::from_slice(bytes)?;
-        let position = json.sequence.parse().map_err(|_| malformed("sequence is not a number"))?;
+        let position = json
+            .sequence
+            .parse()
+            .map_err(|_| malformed("sequence is not a number"))?;
         let previous = match (json.prevposition, json.prevhash) {
             (Some(position), Some(text)) => {
                 let mut hash = [0; 32];
-                hex::decode_to_slice(&text, &mut hash).map_err(|_| malformed("prevhash is not a SHA-256"))?;
-                Some(Previous { position, hash: LeafHash(hash) })
+                hex::decode_to_slice(&text, &mut hash)
+                    .map_err(|_| malformed("prevhash is not a SHA-256"))?;
+                Some(Previous {
+                    position,
+                    hash: LeafHash(hash),
+                })
             }
             (None, None) => None,
             _ => return Err(malformed("prevposition and prevhash go together")),

@@ -48,23 +48,37 @@ impl StoreFeed {
     /// Events after a position, at most `batch` at a time.
     pub fn new(history: Arc<dyn History>, after: Position, batch: usize) -> Self {
         let head = history.watch_head();
-        Self { history, head, after, batch }
+        Self {
+            history,
+            head,
+            after,
+            batch,
+        }
     }
 }
 
 #[async_trait]
 impl Feed for StoreFeed {
     async fn next(&mut self) -> Result<Vec<StoredEvent>, Error> {
-        self.head.wait_for(|head| *head > self.after).await.map_err(|_| Error::Closed)?;
+        self.head
+            .wait_for(|head| *head > self.after)
+            .await
+            .map_err(|_| Error::Closed)?;
         let events = self.history.read(self.after, self.batch).await?;
         // The head says that there is a next event: an answer without it is a gap, too.
         let mut expected = self.after + 1;
         if events.is_empty() {
-            return Err(Error::Gap { expected, found: expected + 1 });
+            return Err(Error::Gap {
+                expected,
+                found: expected + 1,
+            });
         }
         for event in &events {
             if event.position != expected {
-                return Err(Error::Gap { expected, found: event.position });
+                return Err(Error::Gap {
+                    expected,
+                    found: event.position,
+                });
             }
             expected += 1;
         }

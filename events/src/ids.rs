@@ -138,12 +138,21 @@ mod tests {
     fn an_id_reads_back_as_it_was_written() {
         let id: UserId = "507f1f77bcf86cd799439011".parse().unwrap();
         assert_eq!(id.to_string(), "507f1f77bcf86cd799439011");
-        assert_eq!(serde_json::to_string(&id).unwrap(), "\"507f1f77bcf86cd799439011\"");
+        assert_eq!(
+            serde_json::to_string(&id).unwrap(),
+            "\"507f1f77bcf86cd799439011\""
+        );
     }
 
     #[test]
     fn upper_case_short_and_long_texts_are_no_ids() {
-        for bad in ["", "507F1f77bcf86cd799439011", "507f1f77bcf86cd79943901", "507f1f77bcf86cd7994390111", "zz7f1f77bcf86cd799439011"] {
+        for bad in [
+            "",
+            "507F1f77bcf86cd799439011",
+            "507f1f77bcf86cd79943901",
+            "507f1f77bcf86cd7994390111",
+            "zz7f1f77bcf86cd799439011",
+        ] {
             assert_eq!(bad.parse::<UserId>(), Err(InvalidId), "{bad}");
         }
     }

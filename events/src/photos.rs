@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::TryStreamExt as _;
+use futures::stream::BoxStream;
+use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::local::LocalFileSystem;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
 
@@ -31,7 +32,7 @@ pub struct Error(#[from] object_store::Error);
 #[derive(Clone)]
 pub struct PhotoStore(Arc<dyn ObjectStore>);
 
-/// A photo in the store, and when its last file was written.
+/// The photo that a file in the store belongs to, and when that file was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredPhoto {
     /// Whose it is.
@@ -40,7 +41,7 @@ pub struct StoredPhoto {
     pub content_hash: String,
     /// Which change it was for.
     pub photo_id: PhotoId,
-    /// When the youngest of its files was written.
+    /// When the file was written.
     pub written_at: Time,
 }
 
@@ -51,14 +52,23 @@ impl PhotoStore {
             store: "LocalFileSystem",
             source: Box::new(source),
         })?;
-        let store = LocalFileSystem::new_with_prefix(folder)?.with_fsync(true).with_automatic_cleanup(true);
+        let store = LocalFileSystem::new_with_prefix(folder)?
+            .with_fsync(true)
+            .with_automatic_cleanup(true);
         Ok(Self(Arc::new(store)))
     }
 
     /// Writes one file that is not there yet. One that is there already stays as it is.
     pub async fn create(&self, key: &str, bytes: Bytes) -> Result<(), Error> {
-        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        match self.0.put_opts(&key.into(), PutPayload::from_bytes(bytes), options).await {
+        let options = PutOptions {
+            mode: PutMode::Create,
+            ..PutOptions::default()
+        };
+        match self
+            .0
+            .put_opts(&key.into(), PutPayload::from_bytes(bytes), options)
+            .await
+        {
             Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -74,7 +84,12 @@ impl PhotoStore {
     }
 
     /// Removes the files of one photo, if there are any.
-    pub async fn remove(&self, user: &UserId, content_hash: &str, photo: &PhotoId) -> Result<(), Error> {
+    pub async fn remove(
+        &self,
+        user: &UserId,
+        content_hash: &str,
+        photo: &PhotoId,
+    ) -> Result<(), Error> {
         let prefix = folder(user, content_hash, photo).into();
         let files: Vec<_> = self.0.list(Some(&prefix)).try_collect().await?;
         for file in files {
@@ -86,39 +101,29 @@ impl PhotoStore {
         Ok(())
     }
 
-    /// Visits every photo in the store, one at a time. Files whose keys are not ours are passed over.
-    pub async fn each(&self, mut visit: impl AsyncFnMut(StoredPhoto)) -> Result<(), Error> {
-        let mut files = self.0.list(Some(&"users".into()));
-        let mut current: Option<StoredPhoto> = None;
-        while let Some(file) = files.try_next().await? {
-            let Some(found) = parse(file.location.as_ref(), Time::from_millis(file.last_modified.timestamp_millis()))
-            else {
-                continue;
-            };
-            // Files of one photo are listed together, or apart: a photo visited twice does no harm.
-            match &mut current {
-                Some(photo) if photo.photo_id == found.photo_id && photo.user_id == found.user_id => {
-                    photo.written_at = photo.written_at.max(found.written_at);
-                }
-                _ => {
-                    if let Some(photo) = current.replace(found) {
-                        visit(photo).await;
-                    }
-                }
-            }
-        }
-        if let Some(photo) = current {
-            visit(photo).await;
-        }
-        Ok(())
+    /// Every file in the store, as the photo it belongs to, one at a time. Files whose keys are not ours
+    /// are passed over.
+    pub fn files(&self) -> BoxStream<'static, Result<StoredPhoto, Error>> {
+        let files = self.0.list(Some(&"users".into()));
+        let photos = files.map_err(Error::from).try_filter_map(async |file| {
+            let written_at = Time::from_millis(file.last_modified.timestamp_millis());
+            Ok(parse(file.location.as_ref(), written_at))
+        });
+        photos.boxed()
     }
 }
 
 fn parse(key: &str, written_at: Time) -> Option<StoredPhoto> {
     let mut parts = key.split('/');
-    let ("users", user, "photos", hash, photo, _file, None) =
-        (parts.next()?, parts.next()?, parts.next()?, parts.next()?, parts.next()?, parts.next()?, parts.next())
-    else {
+    let ("users", user, "photos", hash, photo, _file, None) = (
+        parts.next()?,
+        parts.next()?,
+        parts.next()?,
+        parts.next()?,
+        parts.next()?,
+        parts.next()?,
+        parts.next(),
+    ) else {
         return None;
     };
     Some(StoredPhoto {
@@ -134,7 +139,10 @@ mod tests {
     use super::*;
 
     fn ids() -> (UserId, PhotoId) {
-        ("507f1f77bcf86cd799439011".parse().unwrap(), "507f1f77bcf86cd799439012".parse().unwrap())
+        (
+            "507f1f77bcf86cd799439011".parse().unwrap(),
+            "507f1f77bcf86cd799439012".parse().unwrap(),
+        )
     }
 
     #[tokio::test]
@@ -144,9 +152,18 @@ mod tests {
         let (user, photo) = ids();
         let key = key(&user, "ab", &photo, "40.webp");
         assert_eq!(photos.read(&key).await.unwrap(), None);
-        photos.create(&key, Bytes::from_static(b"first")).await.unwrap();
-        photos.create(&key, Bytes::from_static(b"second")).await.unwrap();
-        assert_eq!(photos.read(&key).await.unwrap(), Some(Bytes::from_static(b"first")));
+        photos
+            .create(&key, Bytes::from_static(b"first"))
+            .await
+            .unwrap();
+        photos
+            .create(&key, Bytes::from_static(b"second"))
+            .await
+            .unwrap();
+        assert_eq!(
+            photos.read(&key).await.unwrap(),
+            Some(Bytes::from_static(b"first"))
+        );
     }
 
     #[tokio::test]
@@ -155,14 +172,28 @@ mod tests {
         let photos = PhotoStore::local(folder.path()).unwrap();
         let (user, photo) = ids();
         for file in ["40.webp", "512.jpg"] {
-            photos.create(&key(&user, "ab", &photo, file), Bytes::from_static(b"x")).await.unwrap();
+            photos
+                .create(&key(&user, "ab", &photo, file), Bytes::from_static(b"x"))
+                .await
+                .unwrap();
         }
-        photos.create("users/strange", Bytes::from_static(b"x")).await.unwrap();
-        let mut seen = Vec::new();
-        photos.each(async |found| seen.push((found.user_id, found.content_hash, found.photo_id))).await.unwrap();
-        assert_eq!(seen, [(user, "ab".to_owned(), photo)]);
+        photos
+            .create("users/strange", Bytes::from_static(b"x"))
+            .await
+            .unwrap();
+        let seen: Vec<_> = photos.files().try_collect().await.unwrap();
+        assert_eq!(seen.len(), 2);
+        assert!(seen.iter().all(|file| file.user_id == user
+            && file.content_hash == "ab"
+            && file.photo_id == photo));
         photos.remove(&user, "ab", &photo).await.unwrap();
         photos.remove(&user, "ab", &photo).await.unwrap();
-        assert_eq!(photos.read(&key(&user, "ab", &photo, "512.jpg")).await.unwrap(), None);
+        assert_eq!(
+            photos
+                .read(&key(&user, "ab", &photo, "512.jpg"))
+                .await
+                .unwrap(),
+            None
+        );
     }
 }

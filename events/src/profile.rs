@@ -10,8 +10,18 @@ use crate::{Time, UserId};
 
 /// What a user can be expert in, as the published page lists it.
 pub const EXPERTISE: [&str; 12] = [
-    "musician", "trainer", "chef", "photographer", "designer", "stylist", "gamer", "educator", "coach", "entertainer",
-    "developer", "creator",
+    "musician",
+    "trainer",
+    "chef",
+    "photographer",
+    "designer",
+    "stylist",
+    "gamer",
+    "educator",
+    "coach",
+    "entertainer",
+    "developer",
+    "creator",
 ];
 
 /// A user as itself sees it. Members, names, types and order are those of the published page.
@@ -31,20 +41,43 @@ impl Serialize for OwnProfile<'_> {
         map.serialize_entry("name", &profile.name)?;
         map.serialize_entry("surname", &profile.surname)?;
         map.serialize_entry("username", &document.username)?;
-        entry(&mut map, "availabilityStatus", profile.availability_status.as_ref())?;
+        entry(
+            &mut map,
+            "availabilityStatus",
+            profile.availability_status.as_ref(),
+        )?;
         entry(&mut map, "countryCode", document.country_code.as_ref())?;
         entry(&mut map, "phoneNumber", document.phone_number.as_ref())?;
         entry(&mut map, "gender", profile.gender.as_ref())?;
         // The published page writes a birth date as midnight in UTC.
-        entry(&mut map, "birthDate", profile.birth_date.as_ref().map(|date| format!("{date}T00:00:00.000Z")))?;
+        entry(
+            &mut map,
+            "birthDate",
+            profile
+                .birth_date
+                .as_ref()
+                .map(|date| format!("{date}T00:00:00.000Z")),
+        )?;
         map.serialize_entry("interests", &profile.interests)?;
         entry(&mut map, "expertise", profile.expertise.as_ref())?;
         map.serialize_entry("privacyPolicyAccepted", &consents.privacy_policy_accepted)?;
-        entry(&mut map, "privacyPolicyVersion", consents.privacy_policy_version.as_ref())?;
+        entry(
+            &mut map,
+            "privacyPolicyVersion",
+            consents.privacy_policy_version.as_ref(),
+        )?;
         map.serialize_entry("termsOfUseAccepted", &consents.terms_of_use_accepted)?;
-        entry(&mut map, "termsOfUseVersion", consents.terms_of_use_version.as_ref())?;
+        entry(
+            &mut map,
+            "termsOfUseVersion",
+            consents.terms_of_use_version.as_ref(),
+        )?;
         map.serialize_entry("consentFormAccepted", &consents.consent_form_accepted)?;
-        entry(&mut map, "consentFormVersion", consents.consent_form_version.as_ref())?;
+        entry(
+            &mut map,
+            "consentFormVersion",
+            consents.consent_form_version.as_ref(),
+        )?;
         map.serialize_entry("isRegistrationComplete", &document.is_registration_complete)?;
         map.serialize_entry("roles", &document.roles)?;
         entry(&mut map, "profilePhoto", photo(document, self.public_url))?;
@@ -81,11 +114,22 @@ impl Serialize for PublicProfile<'_> {
         map.serialize_entry("name", &profile.name)?;
         map.serialize_entry("surname", &profile.surname)?;
         map.serialize_entry("username", &document.username)?;
-        entry(&mut map, "availabilityStatus", profile.availability_status.as_ref())?;
+        entry(
+            &mut map,
+            "availabilityStatus",
+            profile.availability_status.as_ref(),
+        )?;
         entry(&mut map, "profilePhoto", photo(document, self.public_url))?;
         map.serialize_entry("interests", &profile.interests)?;
         entry(&mut map, "expertise", profile.expertise.as_ref())?;
-        entry(&mut map, "age", profile.birth_date.as_deref().and_then(|born| age(born, self.today)))?;
+        entry(
+            &mut map,
+            "age",
+            profile
+                .birth_date
+                .as_deref()
+                .and_then(|born| age(born, self.today)),
+        )?;
         entry(&mut map, "bio", profile.bio.as_ref())?;
         entry(&mut map, "instagram", profile.instagram.as_ref())?;
         entry(&mut map, "snapchat", profile.snapchat.as_ref())?;
@@ -97,7 +141,11 @@ impl Serialize for PublicProfile<'_> {
 }
 
 /// Writes a member if it has a value: absent members are left out, never `null`.
-fn entry<M: serde::ser::SerializeMap>(map: &mut M, name: &str, value: Option<impl Serialize>) -> Result<(), M::Error> {
+fn entry<M: serde::ser::SerializeMap>(
+    map: &mut M,
+    name: &str,
+    value: Option<impl Serialize>,
+) -> Result<(), M::Error> {
     value.map_or(Ok(()), |value| map.serialize_entry(name, &value))
 }
 
@@ -111,7 +159,11 @@ pub fn age(born: &str, today: Date) -> Option<i16> {
 }
 
 fn photo<'a>(document: &'a Document, public_url: &'a str) -> Option<PhotoShape<'a>> {
-    document.photo.as_ref().map(|photo| PhotoShape { user: document.user_id, photo, public_url })
+    document.photo.as_ref().map(|photo| PhotoShape {
+        user: document.user_id,
+        photo,
+        public_url,
+    })
 }
 
 struct PhotoShape<'a> {
@@ -138,7 +190,11 @@ impl Serialize for PhotoShape<'_> {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 let shape = self.0;
                 serializer.collect_map(
-                    shape.photo.variants.iter().map(|variant| (variant.size.to_string(), shape.url(&variant.file))),
+                    shape
+                        .photo
+                        .variants
+                        .iter()
+                        .map(|variant| (variant.size.to_string(), shape.url(&variant.file))),
                 )
             }
         }

@@ -27,7 +27,12 @@ pub trait History: Send + Sync + 'static {
     async fn read(&self, after: Position, limit: usize) -> Result<Vec<StoredEvent>, Error>;
 
     /// At most `limit` events of one user after a version, by version.
-    async fn read_user(&self, user: &UserId, after: Version, limit: usize) -> Result<Vec<StoredEvent>, Error>;
+    async fn read_user(
+        &self,
+        user: &UserId,
+        after: Version,
+        limit: usize,
+    ) -> Result<Vec<StoredEvent>, Error>;
 
     /// All events of some users, by position, in one query.
     async fn read_users(&self, users: &[UserId]) -> Result<Vec<StoredEvent>, Error>;
@@ -105,11 +110,23 @@ impl Claim {
 pub fn claims_of(user: &UserId, event: &UserEvent) -> Vec<Claim> {
     match event {
         UserEvent::UserRegistered(registered) => {
-            vec![Claim { username: registered.username.clone(), user_id: *user, held_until: None }]
+            vec![Claim {
+                username: registered.username.clone(),
+                user_id: *user,
+                held_until: None,
+            }]
         }
         UserEvent::UsernameChanged(changed) => vec![
-            Claim { username: changed.before.clone(), user_id: *user, held_until: Some(changed.held_until) },
-            Claim { username: changed.after.clone(), user_id: *user, held_until: None },
+            Claim {
+                username: changed.before.clone(),
+                user_id: *user,
+                held_until: Some(changed.held_until),
+            },
+            Claim {
+                username: changed.after.clone(),
+                user_id: *user,
+                held_until: None,
+            },
         ],
         UserEvent::ProfileUpdated(_) | UserEvent::PhotoChanged(_) => Vec::new(),
     }
@@ -147,7 +164,9 @@ pub enum Error {
     #[error("the ledger is damaged: {0}")]
     Damaged(String),
     /// Another process has this ledger open.
-    #[error("{0} is in use by another process of profile-ledger; stop that one first, or choose another data directory")]
+    #[error(
+        "{0} is in use by another process of profile-ledger; stop that one first, or choose another data directory"
+    )]
     Locked(std::path::PathBuf),
 }
 

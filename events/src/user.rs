@@ -113,7 +113,10 @@ pub struct Change<T> {
 impl<T: PartialEq + Clone> Change<T> {
     /// The change between two values, if they differ.
     pub fn between(before: &T, after: &T) -> Option<Self> {
-        (before != after).then(|| Self { before: before.clone(), after: after.clone() })
+        (before != after).then(|| Self {
+            before: before.clone(),
+            after: after.clone(),
+        })
     }
 }
 
@@ -157,8 +160,20 @@ pub struct ProfileUpdated {
 macro_rules! each_profile_member {
     ($then:ident) => {
         $then!(
-            name, surname, availability_status, gender, birth_date, interests, expertise, email, bio, instagram,
-            tiktok, x, snapchat, facebook
+            name,
+            surname,
+            availability_status,
+            gender,
+            birth_date,
+            interests,
+            expertise,
+            email,
+            bio,
+            instagram,
+            tiktok,
+            x,
+            snapchat,
+            facebook
         )
     };
 }
@@ -278,13 +293,22 @@ impl UserEvent {
 
     /// Reads a payload by its stored type and schema version. Later versions get a pure upcaster
     /// here.
-    pub fn from_json(event_type: &str, schema_version: u32, json: &str) -> Result<Self, DecodeError> {
+    pub fn from_json(
+        event_type: &str,
+        schema_version: u32,
+        json: &str,
+    ) -> Result<Self, DecodeError> {
         Ok(match (event_type, schema_version) {
             ("user-registered", 1) => Self::UserRegistered(serde_json::from_str(json)?),
             ("profile-updated", 1) => Self::ProfileUpdated(serde_json::from_str(json)?),
             ("photo-changed", 1) => Self::PhotoChanged(serde_json::from_str(json)?),
             ("username-changed", 1) => Self::UsernameChanged(serde_json::from_str(json)?),
-            _ => return Err(DecodeError::UnknownType { event_type: event_type.to_owned(), schema_version }),
+            _ => {
+                return Err(DecodeError::UnknownType {
+                    event_type: event_type.to_owned(),
+                    schema_version,
+                });
+            }
         })
     }
 }

@@ -32,10 +32,47 @@ pub enum InvalidUsername {
 
 /// Names that would let a user pass for the service, in the languages it speaks.
 const RESERVED: [&str; 41] = [
-    "about", "account", "admin", "administrator", "anonymous", "api", "auth", "billing", "bot", "console", "contact",
-    "destek", "docs", "everyone", "help", "hesap", "info", "login", "logout", "mail", "me", "media", "mod",
-    "moderator", "news", "null", "official", "photo", "privacy", "profile", "register", "root", "security", "service",
-    "settings", "signup", "support", "system", "undefined", "username", "yonetici",
+    "about",
+    "account",
+    "admin",
+    "administrator",
+    "anonymous",
+    "api",
+    "auth",
+    "billing",
+    "bot",
+    "console",
+    "contact",
+    "destek",
+    "docs",
+    "everyone",
+    "help",
+    "hesap",
+    "info",
+    "login",
+    "logout",
+    "mail",
+    "me",
+    "media",
+    "mod",
+    "moderator",
+    "news",
+    "null",
+    "official",
+    "photo",
+    "privacy",
+    "profile",
+    "register",
+    "root",
+    "security",
+    "service",
+    "settings",
+    "signup",
+    "support",
+    "system",
+    "undefined",
+    "username",
+    "yonetici",
 ];
 
 impl Username {
@@ -52,7 +89,9 @@ impl Username {
             return Err(InvalidUsername::TooLong);
         }
         if !text.chars().all(allowed) {
-            return Err(InvalidUsername::Characters { suggestion: transliterate(text) });
+            return Err(InvalidUsername::Characters {
+                suggestion: transliterate(text),
+            });
         }
         if text.len() < Self::MIN {
             return Err(InvalidUsername::TooShort);
@@ -62,7 +101,9 @@ impl Username {
         let bytes = name.as_bytes();
         if separator(bytes[0])
             || separator(bytes[bytes.len() - 1])
-            || bytes.windows(2).any(|pair| separator(pair[0]) && separator(pair[1]))
+            || bytes
+                .windows(2)
+                .any(|pair| separator(pair[0]) && separator(pair[1]))
         {
             return Err(InvalidUsername::Shape);
         }
@@ -112,7 +153,10 @@ mod tests {
 
     #[test]
     fn upper_case_is_lowered() {
-        assert_eq!(Username::parse("JohnDoe123").unwrap().as_str(), "johndoe123");
+        assert_eq!(
+            Username::parse("JohnDoe123").unwrap().as_str(),
+            "johndoe123"
+        );
     }
 
     #[test]
@@ -127,8 +171,16 @@ mod tests {
     #[test]
     fn turkish_letters_are_refused_with_a_suggestion() {
         let suggestion = "isik_gocuoglu".to_owned();
-        assert_eq!(refused("Işık_Göçüoğlu"), InvalidUsername::Characters { suggestion });
-        assert_eq!(refused("İstanbul"), InvalidUsername::Characters { suggestion: "istanbul".to_owned() });
+        assert_eq!(
+            refused("Işık_Göçüoğlu"),
+            InvalidUsername::Characters { suggestion }
+        );
+        assert_eq!(
+            refused("İstanbul"),
+            InvalidUsername::Characters {
+                suggestion: "istanbul".to_owned()
+            }
+        );
     }
 
     #[test]
@@ -141,10 +193,22 @@ mod tests {
 
     #[test]
     fn names_of_the_service_are_reserved() {
-        for bad in ["admin", "Root", "support", "api", "help", "system", "moderator"] {
+        for bad in [
+            "admin",
+            "Root",
+            "support",
+            "api",
+            "help",
+            "system",
+            "moderator",
+        ] {
             assert_eq!(refused(bad), InvalidUsername::Reserved, "{bad}");
         }
-        assert_eq!(refused("me"), InvalidUsername::TooShort, "two characters are too few anyway");
+        assert_eq!(
+            refused("me"),
+            InvalidUsername::TooShort,
+            "two characters are too few anyway"
+        );
     }
 
     proptest! {

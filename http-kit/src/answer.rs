@@ -56,7 +56,10 @@ impl Answer {
     /// `Ledger-Position: <position>`, that of the last event in the answer.
     #[must_use]
     pub fn position(self, position: u64) -> Self {
-        self.header(HeaderName::from_static("ledger-position"), &position.to_string())
+        self.header(
+            HeaderName::from_static("ledger-position"),
+            &position.to_string(),
+        )
     }
 
     /// Another header. A value that no header can carry is left out.

@@ -38,7 +38,9 @@ pub enum Role {
 impl Role {
     /// The role of a name in a token; `None` for names that mean nothing here.
     pub fn parse(name: &str) -> Option<Self> {
-        [Self::User, Self::Service, Self::Auditor, Self::Admin].into_iter().find(|role| role.as_str() == name)
+        [Self::User, Self::Service, Self::Auditor, Self::Admin]
+            .into_iter()
+            .find(|role| role.as_str() == name)
     }
 
     /// Its name in tokens.
@@ -97,7 +99,12 @@ struct Claims {
 impl Verifier {
     /// Tokens of these keys, of this issuer and for this audience where they are given.
     pub fn new(keys: Keys, issuer: Option<String>, audience: Option<String>, clock: Clock) -> Self {
-        Self { keys, issuer, audience, clock }
+        Self {
+            keys,
+            issuer,
+            audience,
+            clock,
+        }
     }
 
     /// The owner of a token, if it is good now.
@@ -125,9 +132,12 @@ impl Verifier {
             required.push("iss");
         }
         validation.set_required_spec_claims(&required);
-        let claims = jsonwebtoken::decode::<Claims>(token, &key.key, &validation).ok()?.claims;
+        let claims = jsonwebtoken::decode::<Claims>(token, &key.key, &validation)
+            .ok()?
+            .claims;
         let seconds = now.as_duration().as_secs_f64();
-        let in_time = seconds < claims.exp + LEEWAY && claims.nbf.is_none_or(|nbf| seconds + LEEWAY >= nbf);
+        let in_time =
+            seconds < claims.exp + LEEWAY && claims.nbf.is_none_or(|nbf| seconds + LEEWAY >= nbf);
         let named = !claims.sub.is_empty() && claims.sub.chars().nth(MAX_SUBJECT).is_none();
         if !in_time || !named {
             return None;
@@ -136,7 +146,10 @@ impl Verifier {
             Some(names) => names.iter().filter_map(|name| Role::parse(name)).collect(),
             None => BTreeSet::from([Role::User]),
         };
-        Some(Caller { subject: claims.sub, roles })
+        Some(Caller {
+            subject: claims.sub,
+            roles,
+        })
     }
 }
 
@@ -157,7 +170,11 @@ where
         return Err(unauthenticated());
     }
     let verifier = Arc::<Verifier>::from_ref(state);
-    verifier.verify(token.trim()).await.map(Some).ok_or_else(unauthenticated)
+    verifier
+        .verify(token.trim())
+        .await
+        .map(Some)
+        .ok_or_else(unauthenticated)
 }
 
 impl<S> FromRequestParts<S> for Caller
@@ -168,7 +185,9 @@ where
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        caller(parts, state).await?.ok_or_else(|| ApiError::new(Code::AuthenticationRequired))
+        caller(parts, state)
+            .await?
+            .ok_or_else(|| ApiError::new(Code::AuthenticationRequired))
     }
 }
 
@@ -225,6 +244,10 @@ pub fn mint_hs256(secret: &[u8], grant: &Grant<'_>) -> String {
         iat: grant.issued.as_second(),
         exp: grant.expires.as_second(),
     };
-    jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(secret))
-        .expect("strings and numbers can be signed with any secret")
+    jsonwebtoken::encode(
+        &Header::new(Algorithm::HS256),
+        &claims,
+        &EncodingKey::from_secret(secret),
+    )
+    .expect("strings and numbers can be signed with any secret")
 }

@@ -12,7 +12,15 @@ use crate::fields::Fields;
 use crate::text::{Language, Text};
 
 /// The platforms of the published page.
-pub const PLATFORMS: [&str; 7] = ["web", "mobile_ios", "mobile_android", "admin", "api", "unknown", "all"];
+pub const PLATFORMS: [&str; 7] = [
+    "web",
+    "mobile_ios",
+    "mobile_android",
+    "admin",
+    "api",
+    "unknown",
+    "all",
+];
 
 /// The client headers of a request, all well-formed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +48,11 @@ pub struct RequestId(pub String);
 impl RequestId {
     pub(crate) fn of(headers: &HeaderMap, new: impl FnOnce() -> Uuid) -> Self {
         let given = single(headers, "x-request-id").ok().flatten();
-        Self(given.filter(|id| visible(id, 128)).map_or_else(|| new().to_string(), str::to_owned))
+        Self(
+            given
+                .filter(|id| visible(id, 128))
+                .map_or_else(|| new().to_string(), str::to_owned),
+        )
     }
 }
 
@@ -53,10 +65,16 @@ impl<S: Send + Sync> FromRequestParts<S> for Client {
         let timezone = header(headers, &mut problems, "X-Timezone", timezone);
         let platform = header(headers, &mut problems, "X-Platform", |text| {
             let known = PLATFORMS.iter().find(|known| **known == text);
-            known.map(ToString::to_string).ok_or_else(|| Text::new("NOT_ALLOWED").with("allowed", PLATFORMS.join(", ")))
+            known
+                .map(ToString::to_string)
+                .ok_or_else(|| Text::new("NOT_ALLOWED").with("allowed", PLATFORMS.join(", ")))
         });
-        let app_version = header(headers, &mut problems, "X-App-Version", |text| short(text, 32));
-        let device_id = header(headers, &mut problems, "X-Device-ID", |text| short(text, 128));
+        let app_version = header(headers, &mut problems, "X-App-Version", |text| {
+            short(text, 32)
+        });
+        let device_id = header(headers, &mut problems, "X-Device-ID", |text| {
+            short(text, 128)
+        });
         problems.finish()?;
         Ok(Self {
             language: Language::of(headers),
@@ -64,8 +82,16 @@ impl<S: Send + Sync> FromRequestParts<S> for Client {
             platform: platform.unwrap_or_else(|| "web".to_owned()),
             app_version,
             device_id,
-            request_id: parts.extensions.get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default(),
-            traceparent: single(headers, "traceparent").ok().flatten().filter(|text| is_trace(text)).map(str::to_owned),
+            request_id: parts
+                .extensions
+                .get::<RequestId>()
+                .map(|id| id.0.clone())
+                .unwrap_or_default(),
+            traceparent: single(headers, "traceparent")
+                .ok()
+                .flatten()
+                .filter(|text| is_trace(text))
+                .map(str::to_owned),
         })
     }
 }
@@ -91,7 +117,9 @@ fn header<T>(
 ) -> Option<T> {
     match single(headers, name) {
         Ok(None | Some("")) => None,
-        Ok(Some(text)) => parse(text).map_err(|problem| problems.problem(name, problem)).ok(),
+        Ok(Some(text)) => parse(text)
+            .map_err(|problem| problems.problem(name, problem))
+            .ok(),
         Err(problem) => {
             problems.problem(name, problem);
             None
@@ -103,14 +131,21 @@ fn header<T>(
 /// the real ones that it forgot.
 fn timezone(text: &str) -> Result<String, Text> {
     let bad = || Text::new("BAD_TIMEZONE");
-    let Some(offset) = text.strip_prefix("UTC") else { return Err(bad()) };
+    let Some(offset) = text.strip_prefix("UTC") else {
+        return Err(bad());
+    };
     if offset.is_empty() {
         return Ok(text.to_owned());
     }
-    let &[sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] = offset.as_bytes() else { return Err(bad()) };
+    let &[sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] = offset.as_bytes() else {
+        return Err(bad());
+    };
     let digit = |byte: u8| byte.is_ascii_digit().then(|| i32::from(byte - b'0'));
     let number = |high, low| Some(digit(high)? * 10 + digit(low)?);
-    let (hours, minutes) = (number(h1, h2).ok_or_else(bad)?, number(m1, m2).ok_or_else(bad)?);
+    let (hours, minutes) = (
+        number(h1, h2).ok_or_else(bad)?,
+        number(m1, m2).ok_or_else(bad)?,
+    );
     let total = (hours * 60 + minutes) * if sign == b'-' { -1 } else { 1 };
     if minutes > 59 || !(-12 * 60..=14 * 60).contains(&total) {
         return Err(bad());
@@ -136,7 +171,10 @@ fn visible(text: &str, max: usize) -> bool {
 fn is_trace(text: &str) -> bool {
     let parts: Vec<_> = text.split('-').collect();
     let is_hex = |part: &str, length| {
-        part.len() == length && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        part.len() == length
+            && part
+                .bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
     };
     let is_zero = |part: &str| part.bytes().all(|b| b == b'0');
     matches!(parts[..], [version, trace, parent, flags]
@@ -152,13 +190,23 @@ impl<S: Send + Sync> FromRequestParts<S> for Precondition {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        let bad = || ApiError::new(Code::ValidationFailed).field("If-Match", Text::new("BAD_IF_MATCH"));
+        let bad =
+            || ApiError::new(Code::ValidationFailed).field("If-Match", Text::new("BAD_IF_MATCH"));
         match single(&parts.headers, "if-match").map_err(|_| bad())? {
             None | Some("*") => Ok(Self(None)),
             Some(text) => {
-                let digits = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).ok_or_else(bad)?;
-                let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-                digits.parse().ok().filter(|_| is_number).map(|version| Self(Some(version))).ok_or_else(bad)
+                let digits = text
+                    .strip_prefix('"')
+                    .and_then(|text| text.strip_suffix('"'))
+                    .ok_or_else(bad)?;
+                let is_number =
+                    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+                digits
+                    .parse()
+                    .ok()
+                    .filter(|_| is_number)
+                    .map(|version| Self(Some(version)))
+                    .ok_or_else(bad)
             }
         }
     }
@@ -199,7 +247,9 @@ mod tests {
     use axum::http::Request;
     use proptest::prelude::*;
 
-    async fn extract<T: FromRequestParts<()>>(headers: &[(&str, &[u8])]) -> Result<T, T::Rejection> {
+    async fn extract<T: FromRequestParts<()>>(
+        headers: &[(&str, &[u8])],
+    ) -> Result<T, T::Rejection> {
         let mut request = Request::builder();
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -210,7 +260,10 @@ mod tests {
     #[tokio::test]
     async fn absent_headers_have_defaults() {
         let client: Client = extract(&[]).await.unwrap();
-        assert_eq!((client.timezone.as_str(), client.platform.as_str()), ("UTC", "web"));
+        assert_eq!(
+            (client.timezone.as_str(), client.platform.as_str()),
+            ("UTC", "web")
+        );
         assert_eq!(client.language, Language::En);
     }
 
@@ -225,33 +278,88 @@ mod tests {
         ])
         .await
         .unwrap_err();
-        assert_eq!(error.sentences(Language::En).len(), 5, "{:?}", error.sentences(Language::En));
+        assert_eq!(
+            error.sentences(Language::En).len(),
+            5,
+            "{:?}",
+            error.sentences(Language::En)
+        );
     }
 
     #[test]
     fn every_offset_of_the_published_page_and_the_forgotten_one_is_a_time_zone() {
-        for good in ["UTC", "UTC-12:00", "UTC-09:30", "UTC-08:00", "UTC+00:00", "UTC+05:45", "UTC+12:45", "UTC+14:00"] {
+        for good in [
+            "UTC",
+            "UTC-12:00",
+            "UTC-09:30",
+            "UTC-08:00",
+            "UTC+00:00",
+            "UTC+05:45",
+            "UTC+12:45",
+            "UTC+14:00",
+        ] {
             assert_eq!(timezone(good).as_deref(), Ok(good));
         }
-        for bad in ["", "utc", "UTC+3", "UTC+03:60", "UTC+14:01", "UTC-12:01", "UTC+0３:00", "Europe/Istanbul", "UTC 03:00"] {
+        for bad in [
+            "",
+            "utc",
+            "UTC+3",
+            "UTC+03:60",
+            "UTC+14:01",
+            "UTC-12:01",
+            "UTC+0３:00",
+            "Europe/Istanbul",
+            "UTC 03:00",
+        ] {
             assert!(timezone(bad).is_err(), "{bad}");
         }
     }
 
     #[tokio::test]
     async fn a_precondition_is_a_version_in_quotes() {
-        assert_eq!(extract::<Precondition>(&[("if-match", b"\"7\"")]).await.unwrap(), Precondition(Some(7)));
-        assert_eq!(extract::<Precondition>(&[("if-match", b"*")]).await.unwrap(), Precondition(None));
-        for bad in ["7", "W/\"7\"", "\"\"", "\"+7\"", "\"x\"", "\"7\", \"8\"", "\"99999999999999999999\""] {
-            assert!(extract::<Precondition>(&[("if-match", bad.as_bytes())]).await.is_err(), "{bad}");
+        assert_eq!(
+            extract::<Precondition>(&[("if-match", b"\"7\"")])
+                .await
+                .unwrap(),
+            Precondition(Some(7))
+        );
+        assert_eq!(
+            extract::<Precondition>(&[("if-match", b"*")])
+                .await
+                .unwrap(),
+            Precondition(None)
+        );
+        for bad in [
+            "7",
+            "W/\"7\"",
+            "\"\"",
+            "\"+7\"",
+            "\"x\"",
+            "\"7\", \"8\"",
+            "\"99999999999999999999\"",
+        ] {
+            assert!(
+                extract::<Precondition>(&[("if-match", bad.as_bytes())])
+                    .await
+                    .is_err(),
+                "{bad}"
+            );
         }
     }
 
     #[tokio::test]
     async fn an_idempotency_key_has_1_to_255_visible_characters() {
-        assert!(extract::<IdempotencyKey>(&[("idempotency-key", &[b'k'; 255])]).await.is_ok());
+        assert!(
+            extract::<IdempotencyKey>(&[("idempotency-key", &[b'k'; 255])])
+                .await
+                .is_ok()
+        );
         for bad in [&[b'k'; 256][..], b"", b"a b", b"\xff"] {
-            assert!(extract::<IdempotencyKey>(&[("idempotency-key", bad)]).await.is_err());
+            assert!(
+                extract::<IdempotencyKey>(&[("idempotency-key", bad)])
+                    .await
+                    .is_err()
+            );
         }
         let twice: [(&str, &[u8]); 2] = [("idempotency-key", b"a"), ("idempotency-key", b"b")];
         assert!(extract::<IdempotencyKey>(&twice).await.is_err());
@@ -271,7 +379,10 @@ mod tests {
         headers.insert("x-request-id", "mine-1".parse().unwrap());
         assert_eq!(RequestId::of(&headers, Uuid::nil).0, "mine-1");
         headers.insert("x-request-id", "a b".parse().unwrap());
-        assert_eq!(RequestId::of(&headers, Uuid::nil).0, Uuid::nil().to_string());
+        assert_eq!(
+            RequestId::of(&headers, Uuid::nil).0,
+            Uuid::nil().to_string()
+        );
     }
 
     proptest! {

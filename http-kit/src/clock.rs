@@ -11,7 +11,10 @@ pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
 impl Clock {
     /// The machine's clock.
     pub fn system() -> Self {
-        #[expect(clippy::disallowed_methods, reason = "this is the edge at which time enters")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "this is the edge at which time enters"
+        )]
         Self::from_fn(Timestamp::now)
     }
 

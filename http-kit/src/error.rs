@@ -30,7 +30,13 @@ pub struct ApiError {
 impl ApiError {
     /// A failure with nothing more to say.
     pub fn new(code: Code) -> Self {
-        Self { code, reason: None, fields: Vec::new(), retry_after: None, source: None }
+        Self {
+            code,
+            reason: None,
+            fields: Vec::new(),
+            retry_after: None,
+            source: None,
+        }
     }
 
     /// Why, precisely.
@@ -56,12 +62,18 @@ impl ApiError {
 
     /// 500: a defect. Logged once, when it is answered; the client does not see the source.
     pub fn internal(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { source: Some(Arc::from(source.into())), ..Self::new(Code::Internal) }
+        Self {
+            source: Some(Arc::from(source.into())),
+            ..Self::new(Code::Internal)
+        }
     }
 
     /// 503: something is away. Logged once, when it is answered; the client does not see the source.
     pub fn unavailable(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { source: Some(Arc::from(source.into())), ..Self::new(Code::Unavailable).retry_after(1) }
+        Self {
+            source: Some(Arc::from(source.into())),
+            ..Self::new(Code::Unavailable).retry_after(1)
+        }
     }
 
     /// How the request failed.
@@ -73,22 +85,46 @@ impl ApiError {
     pub fn sentences(&self, language: Language) -> Vec<String> {
         let general = Text::new(self.code.general()).render(language);
         let reason = self.reason.iter().map(|reason| reason.render(language));
-        let fields = self.fields.iter().map(|(field, problem)| format!("{field}: {}", problem.render(language)));
-        std::iter::once(general).chain(reason).chain(fields).collect()
+        let fields = self
+            .fields
+            .iter()
+            .map(|(field, problem)| format!("{field}: {}", problem.render(language)));
+        std::iter::once(general)
+            .chain(reason)
+            .chain(fields)
+            .collect()
     }
 
     /// The answer in words. Headers that a library set and that say more, such as `Allow`, are kept.
-    pub(crate) fn render(&self, language: Language, problem_json: bool, now: Timestamp, original: &Response) -> Response {
+    pub(crate) fn render(
+        &self,
+        language: Language,
+        problem_json: bool,
+        now: Timestamp,
+        original: &Response,
+    ) -> Response {
         if let Some(source) = &self.source {
-            tracing::error!(error = chain(&**source), code = self.code.as_str(), "A request failed");
+            tracing::error!(
+                error = chain(&**source),
+                code = self.code.as_str(),
+                "A request failed"
+            );
         }
         let status = self.code.status();
         let (media_type, body) = if problem_json {
-            ("application/problem+json", serde_json::to_vec(&self.problem(language)))
+            (
+                "application/problem+json",
+                serde_json::to_vec(&self.problem(language)),
+            )
         } else {
             let errors = self.sentences(language);
-            let envelope =
-                Envelope { is_success: false, status_code: status.as_u16(), data: (), errors, timestamp: timestamp(now) };
+            let envelope = Envelope {
+                is_success: false,
+                status_code: status.as_u16(),
+                data: (),
+                errors,
+                timestamp: timestamp(now),
+            };
             ("application/json", serde_json::to_vec(&envelope))
         };
         let body = body.expect("strings and numbers are JSON");
@@ -99,11 +135,16 @@ impl ApiError {
                 headers.insert(name, value.clone());
             }
         }
-        headers.insert(HeaderName::from_static("x-error-code"), HeaderValue::from_static(self.code.as_str()));
+        headers.insert(
+            HeaderName::from_static("x-error-code"),
+            HeaderValue::from_static(self.code.as_str()),
+        );
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        let retry_after = self.retry_after.or((status == StatusCode::SERVICE_UNAVAILABLE).then_some(1));
+        let retry_after = self
+            .retry_after
+            .or((status == StatusCode::SERVICE_UNAVAILABLE).then_some(1));
         if let Some(seconds) = retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }

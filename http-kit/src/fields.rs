@@ -42,7 +42,10 @@ impl<'de> Deserialize<'de> for Object {
                 f.write_str("an object")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
-                let mut object = Object { members: Map::new(), twice: Vec::new() };
+                let mut object = Object {
+                    members: Map::new(),
+                    twice: Vec::new(),
+                };
                 while let Some((name, value)) = map.next_entry::<String, Value>()? {
                     if object.members.contains_key(&name) {
                         object.twice.push(name);
@@ -61,11 +64,17 @@ impl Fields {
     /// The members of a JSON object.
     pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
         let bad = |problem| ApiError::new(Code::ValidationFailed).field("body", problem);
-        let Object { members, twice } = serde_json::from_slice(body).map_err(|error| match error.classify() {
-            serde_json::error::Category::Data => bad(Text::new("NOT_AN_OBJECT")),
-            _ => bad(Text::new("NOT_JSON").with("line", error.line()).with("column", error.column())),
-        })?;
-        let mut fields = Self { members, problems: Vec::new() };
+        let Object { members, twice } =
+            serde_json::from_slice(body).map_err(|error| match error.classify() {
+                serde_json::error::Category::Data => bad(Text::new("NOT_AN_OBJECT")),
+                _ => bad(Text::new("NOT_JSON")
+                    .with("line", error.line())
+                    .with("column", error.column())),
+            })?;
+        let mut fields = Self {
+            members,
+            problems: Vec::new(),
+        };
         for name in twice {
             fields.problem(shown(&name), Text::new("DUPLICATE_FIELD"));
         }
@@ -75,14 +84,22 @@ impl Fields {
     /// The parameters of a query string; each value is a JSON string.
     pub fn from_query(query: Option<&str>) -> Self {
         let mut fields = Self::default();
-        for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+        for pair in query
+            .unwrap_or_default()
+            .split('&')
+            .filter(|pair| !pair.is_empty())
+        {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             match (decode(name), decode(value)) {
                 (Some(name), _) if fields.members.contains_key(&name) => {
                     fields.problem(shown(&name), Text::new("DUPLICATE_FIELD"));
                 }
-                (Some(name), Some(value)) => drop(fields.members.insert(name, Value::String(value))),
-                (name, _) => fields.problem(shown(name.as_deref().unwrap_or("?")), Text::new("NOT_UTF8")),
+                (Some(name), Some(value)) => {
+                    drop(fields.members.insert(name, Value::String(value)))
+                }
+                (name, _) => {
+                    fields.problem(shown(name.as_deref().unwrap_or("?")), Text::new("NOT_UTF8"))
+                }
             }
         }
         fields
@@ -114,7 +131,9 @@ impl Fields {
     ) -> Option<T> {
         match self.members.shift_remove(name) {
             None | Some(Value::Null) => None,
-            Some(value) => parse(&value).map_err(|problem| self.problem(name, problem)).ok(),
+            Some(value) => parse(&value)
+                .map_err(|problem| self.problem(name, problem))
+                .ok(),
         }
     }
 
@@ -144,13 +163,19 @@ impl Fields {
             return Ok(());
         }
         let error = ApiError::new(Code::ValidationFailed);
-        Err(self.problems.into_iter().fold(error, |error, (name, problem)| error.field(name, problem)))
+        Err(self
+            .problems
+            .into_iter()
+            .fold(error, |error, (name, problem)| error.field(name, problem)))
     }
 }
 
 /// A client's own name for a member, fit to be sent back.
 fn shown(name: &str) -> String {
-    name.chars().filter(|c| !c.is_control()).take(MAX_NAME).collect()
+    name.chars()
+        .filter(|c| !c.is_control())
+        .take(MAX_NAME)
+        .collect()
 }
 
 /// `application/x-www-form-urlencoded`.
@@ -176,12 +201,16 @@ fn decode(text: &str) -> Option<String> {
 
 /// A value that must be a string.
 pub fn string(value: &Value) -> Result<&str, Text> {
-    value.as_str().ok_or_else(|| Text::new("WRONG_TYPE").with("expected", "string"))
+    value
+        .as_str()
+        .ok_or_else(|| Text::new("WRONG_TYPE").with("expected", "string"))
 }
 
 /// A value that must be true or false.
 pub fn boolean(value: &Value) -> Result<bool, Text> {
-    value.as_bool().ok_or_else(|| Text::new("WRONG_TYPE").with("expected", "boolean"))
+    value
+        .as_bool()
+        .ok_or_else(|| Text::new("WRONG_TYPE").with("expected", "boolean"))
 }
 
 /// The bytes of a body that says it is JSON, up to the route's limit.
@@ -191,16 +220,30 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let media_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        if essence != "application/json" && !(essence.starts_with("application/") && essence.ends_with("+json")) {
+        let media_type = request
+            .headers()
+            .get(CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
+        let essence = media_type
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_ascii_lowercase();
+        if essence != "application/json"
+            && !(essence.starts_with("application/") && essence.ends_with("+json"))
+        {
             return Err(ApiError::new(Code::UnsupportedMediaType));
         }
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => ApiError::new(Code::BodyTooLarge),
-            // The connection broke, or the body was not what its framing promised.
-            _ => ApiError::new(Code::ValidationFailed),
-        })?;
+        let bytes =
+            Bytes::from_request(request, state)
+                .await
+                .map_err(|rejection| match rejection.status() {
+                    StatusCode::PAYLOAD_TOO_LARGE => ApiError::new(Code::BodyTooLarge),
+                    // The connection broke, or the body was not what its framing promised.
+                    _ => ApiError::new(Code::ValidationFailed),
+                })?;
         Ok(Self(bytes))
     }
 }
@@ -221,7 +264,12 @@ mod tests {
         fields.required("a", |value| string(value).map(str::to_owned));
         fields.required("b", |value| string(value).map(str::to_owned));
         fields.optional("c", |value| string(value).map(str::to_owned));
-        assert_eq!(fields.optional("d", |value| string(value).map(str::to_owned)).as_deref(), Some("x"));
+        assert_eq!(
+            fields
+                .optional("d", |value| string(value).map(str::to_owned))
+                .as_deref(),
+            Some("x")
+        );
         let error = fields.finish().unwrap_err();
         assert_eq!(
             sentences(&error),
@@ -243,7 +291,11 @@ mod tests {
             ("[1]", "body: must be a JSON object"),
             ("{} x", "body: is not valid JSON (line 1, column 4)"),
         ] {
-            assert_eq!(sentences(&Fields::parse(body.as_bytes()).unwrap_err())[1], sentence, "{body}");
+            assert_eq!(
+                sentences(&Fields::parse(body.as_bytes()).unwrap_err())[1],
+                sentence,
+                "{body}"
+            );
         }
         let deep = "{\"a\":".repeat(100_000);
         assert!(Fields::parse(deep.as_bytes()).is_err());
@@ -251,8 +303,13 @@ mod tests {
 
     #[test]
     fn a_thousand_unknown_members_get_a_short_answer() {
-        let members: Vec<_> = (0..1000).map(|i| format!("\"{}{i}\":0", "x".repeat(200))).collect();
-        let error = Fields::parse(format!("{{{}}}", members.join(",")).as_bytes()).unwrap().finish().unwrap_err();
+        let members: Vec<_> = (0..1000)
+            .map(|i| format!("\"{}{i}\":0", "x".repeat(200)))
+            .collect();
+        let error = Fields::parse(format!("{{{}}}", members.join(",")).as_bytes())
+            .unwrap()
+            .finish()
+            .unwrap_err();
         let sentences = sentences(&error);
         assert_eq!(sentences.len(), 51);
         assert!(sentences.iter().all(|sentence| sentence.len() < 120));
@@ -261,13 +318,26 @@ mod tests {
     #[test]
     fn a_query_string_is_decoded_and_checked() {
         let mut fields = Fields::from_query(Some("q=a+b%C4%B1&page=2&page=3&bad=%zz&empty"));
-        assert_eq!(fields.optional("q", |value| string(value).map(str::to_owned)).as_deref(), Some("a bı"));
-        assert_eq!(fields.optional("empty", |value| string(value).map(str::to_owned)).as_deref(), Some(""));
+        assert_eq!(
+            fields
+                .optional("q", |value| string(value).map(str::to_owned))
+                .as_deref(),
+            Some("a bı")
+        );
+        assert_eq!(
+            fields
+                .optional("empty", |value| string(value).map(str::to_owned))
+                .as_deref(),
+            Some("")
+        );
         fields.optional("page", |value| string(value).map(str::to_owned));
         let error = fields.finish().unwrap_err();
         assert_eq!(
             sentences(&error)[1..],
-            ["page: is given more than once", "bad: is not valid percent-encoded UTF-8"]
+            [
+                "page: is given more than once",
+                "bad: is not valid percent-encoded UTF-8"
+            ]
         );
     }
 

@@ -78,7 +78,10 @@ impl Keys {
         if secret.len() < MIN_SECRET {
             return Err(Error::ShortSecret);
         }
-        Ok(Self::one(Algorithm::HS256, DecodingKey::from_secret(secret)))
+        Ok(Self::one(
+            Algorithm::HS256,
+            DecodingKey::from_secret(secret),
+        ))
     }
 
     /// RS256, ES256 or EdDSA, whichever the public key is for.
@@ -89,7 +92,10 @@ impl Keys {
         let rsa = || DecodingKey::from_rsa_pem(pem).map(|key| (Algorithm::RS256, key));
         let ec = || DecodingKey::from_ec_pem(pem).map(|key| (Algorithm::ES256, key));
         let ed = || DecodingKey::from_ed_pem(pem).map(|key| (Algorithm::EdDSA, key));
-        let (algorithm, key) = rsa().or_else(|_| ec()).or_else(|_| ed()).map_err(|_| Error::NotAPublicKey)?;
+        let (algorithm, key) = rsa()
+            .or_else(|_| ec())
+            .or_else(|_| ed())
+            .map_err(|_| Error::NotAPublicKey)?;
         Ok(Self::one(algorithm, key))
     }
 
@@ -108,11 +114,20 @@ impl Keys {
         };
         let keys = RwLock::new(location.read().await?);
         let reading = tokio::sync::Mutex::new(());
-        Ok(Self(Source::Set(KeySet { location, keys, read_at: Mutex::new(None), reading })))
+        Ok(Self(Source::Set(KeySet {
+            location,
+            keys,
+            read_at: Mutex::new(None),
+            reading,
+        })))
     }
 
     fn one(algorithm: Algorithm, key: DecodingKey) -> Self {
-        Self(Source::One(Arc::new(Key { id: None, algorithm, key })))
+        Self(Source::One(Arc::new(Key {
+            id: None,
+            algorithm,
+            key,
+        })))
     }
 
     /// The key that a token names, or the only one.
@@ -138,7 +153,10 @@ impl KeySet {
     fn lookup(&self, id: Option<&str>) -> Option<Arc<Key>> {
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         match id {
-            Some(id) => keys.iter().find(|key| key.id.as_deref() == Some(id)).cloned(),
+            Some(id) => keys
+                .iter()
+                .find(|key| key.id.as_deref() == Some(id))
+                .cloned(),
             None if keys.len() == 1 => keys.first().cloned(),
             None => None,
         }
@@ -153,7 +171,9 @@ impl KeySet {
 
     async fn read_again(&self, now: Timestamp) {
         // One reads; others go on with the keys there are.
-        let Ok(_reading) = self.reading.try_lock() else { return };
+        let Ok(_reading) = self.reading.try_lock() else {
+            return;
+        };
         *self.read_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
         match self.location.read().await {
             Ok(keys) => *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys,
@@ -168,16 +188,25 @@ impl KeySet {
 impl Location {
     async fn read(&self) -> Result<Vec<Arc<Key>>, Error> {
         let bytes = match self {
-            Self::File(path) => tokio::fs::read(path).await.map_err(|error| Error::Source(error.into()))?,
+            Self::File(path) => tokio::fs::read(path)
+                .await
+                .map_err(|error| Error::Source(error.into()))?,
             Self::Url(client, url) => fetch(client, url).await.map_err(Error::Source)?,
         };
         let set: JwkSet = serde_json::from_slice(&bytes).map_err(Error::NotAKeySet)?;
         let keys: Vec<_> = set.keys.iter().filter_map(key).map(Arc::new).collect();
-        if keys.is_empty() { Err(Error::NoKey) } else { Ok(keys) }
+        if keys.is_empty() {
+            Err(Error::NoKey)
+        } else {
+            Ok(keys)
+        }
     }
 }
 
-async fn fetch(client: &reqwest::Client, url: &str) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
+async fn fetch(
+    client: &reqwest::Client,
+    url: &str,
+) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
     let mut response = client.get(url).send().await?.error_for_status()?;
     let mut bytes = Vec::new();
     while let Some(chunk) = response.chunk().await? {
@@ -197,12 +226,28 @@ fn key(jwk: &Jwk) -> Option<Key> {
     }
     let algorithm = match &jwk.algorithm {
         AlgorithmParameters::RSA(_) => Algorithm::RS256,
-        AlgorithmParameters::EllipticCurve(parameters) if parameters.curve == EllipticCurve::P256 => Algorithm::ES256,
-        AlgorithmParameters::OctetKeyPair(parameters) if parameters.curve == EllipticCurve::Ed25519 => Algorithm::EdDSA,
+        AlgorithmParameters::EllipticCurve(parameters)
+            if parameters.curve == EllipticCurve::P256 =>
+        {
+            Algorithm::ES256
+        }
+        AlgorithmParameters::OctetKeyPair(parameters)
+            if parameters.curve == EllipticCurve::Ed25519 =>
+        {
+            Algorithm::EdDSA
+        }
         _ => return None,
     };
-    if jwk.common.key_algorithm.is_some_and(|named| named.to_string() != format!("{algorithm:?}")) {
+    if jwk
+        .common
+        .key_algorithm
+        .is_some_and(|named| named.to_string() != format!("{algorithm:?}"))
+    {
         return None;
     }
-    Some(Key { id: jwk.common.key_id.clone(), algorithm, key: DecodingKey::from_jwk(jwk).ok()? })
+    Some(Key {
+        id: jwk.common.key_id.clone(),
+        algorithm,
+        key: DecodingKey::from_jwk(jwk).ok()?,
+    })
 }

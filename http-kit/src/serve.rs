@@ -41,7 +41,10 @@ pub fn limits<S: Clone + Send + Sync + 'static>(
 ) -> MethodRouter<S> {
     route
         .layer::<_, Infallible>(DefaultBodyLimit::max(body_bytes))
-        .layer::<_, Infallible>(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, time))
+        .layer::<_, Infallible>(TimeoutLayer::with_status_code(
+            StatusCode::REQUEST_TIMEOUT,
+            time,
+        ))
 }
 
 /// Marks an answer that is not put into the envelope: that of a probe, say.
@@ -63,7 +66,10 @@ pub fn harden(router: Router, clock: Clock) -> Router {
 struct Route(String);
 
 async fn matched(request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>().map(|path| Route(path.as_str().to_owned()));
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map(|path| Route(path.as_str().to_owned()));
     let mut response = next.run(request).await;
     if let Some(route) = route {
         response.extensions_mut().insert(route);
@@ -72,7 +78,10 @@ async fn matched(request: Request, next: Next) -> Response {
 }
 
 async fn envelope(State(clock): State<Clock>, mut request: Request, next: Next) -> Response {
-    #[expect(clippy::disallowed_methods, reason = "this is the edge at which ids of requests are made")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the edge at which ids of requests are made"
+    )]
     let id = RequestId::of(request.headers(), uuid::Uuid::now_v7);
     request.extensions_mut().insert(id.clone());
     let language = Language::of(request.headers());
@@ -98,18 +107,29 @@ async fn envelope(State(clock): State<Clock>, mut request: Request, next: Next) 
         headers.insert("x-request-id", value);
     }
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers
+        .entry(CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
     response
 }
 
 /// Ours or a library's: every failure leaves in the same form.
-fn render(mut response: Response, language: Language, problem_json: bool, now: jiff::Timestamp) -> Response {
+fn render(
+    mut response: Response,
+    language: Language,
+    problem_json: bool,
+    now: jiff::Timestamp,
+) -> Response {
     let status = response.status();
-    if !(status.is_client_error() || status.is_server_error()) || response.extensions().get::<AsIs>().is_some() {
+    if !(status.is_client_error() || status.is_server_error())
+        || response.extensions().get::<AsIs>().is_some()
+    {
         return response;
     }
-    let error =
-        response.extensions_mut().remove::<ApiError>().unwrap_or_else(|| ApiError::new(Code::of(status)));
+    let error = response
+        .extensions_mut()
+        .remove::<ApiError>()
+        .unwrap_or_else(|| ApiError::new(Code::of(status)));
     let mut rendered = error.render(language, problem_json, now, &response);
     if let Some(route) = response.extensions_mut().remove::<Route>() {
         rendered.extensions_mut().insert(route);
@@ -119,17 +139,29 @@ fn render(mut response: Response, language: Language, problem_json: bool, now: j
 
 /// Whether `Accept` names `application/problem+json` and does not refuse it.
 fn wants_problem_json(headers: &HeaderMap) -> bool {
-    headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|list| list.split(',')).any(
-        |range| {
+    headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|list| list.split(','))
+        .any(|range| {
             let mut parts = range.split(';').map(str::trim);
-            let named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("application/problem+json"));
+            let named = parts
+                .next()
+                .is_some_and(|name| name.eq_ignore_ascii_case("application/problem+json"));
             let refused = parts.any(|parameter| {
-                let quality = parameter.strip_prefix("q=").or_else(|| parameter.strip_prefix("Q="));
-                quality.is_some_and(|quality| quality.trim().parse::<f32>().is_ok_and(|quality| quality <= 0.0))
+                let quality = parameter
+                    .strip_prefix("q=")
+                    .or_else(|| parameter.strip_prefix("Q="));
+                quality.is_some_and(|quality| {
+                    quality
+                        .trim()
+                        .parse::<f32>()
+                        .is_ok_and(|quality| quality <= 0.0)
+                })
             });
             named && !refused
-        },
-    )
+        })
 }
 
 /// Serves until `shutdown`; then accepts no more, lets requests under way finish until `deadline`, and
@@ -141,7 +173,11 @@ pub async fn serve(
     deadline: Duration,
 ) -> std::io::Result<()> {
     let mut server = auto::Builder::new(TokioExecutor::new());
-    server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).max_buf_size(BUFFER);
+    server
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIME)
+        .max_buf_size(BUFFER);
     server
         .http2()
         .timer(TokioTimer::new())
@@ -163,7 +199,9 @@ pub async fn serve(
         match accepted {
             Ok((stream, _)) => {
                 let service = TowerToHyperService::new(router.clone());
-                let connection = server.serve_connection_with_upgrades(no_delay(stream), service).into_owned();
+                let connection = server
+                    .serve_connection_with_upgrades(no_delay(stream), service)
+                    .into_owned();
                 let connection = graceful.watch(connection);
                 connections.spawn(async move {
                     // A client that breaks its connection is no event of ours.
@@ -180,8 +218,14 @@ pub async fn serve(
         }
     }
     drop(listener);
-    if tokio::time::timeout(deadline, graceful.shutdown()).await.is_err() {
-        tracing::warn!(connections = connections.len(), "Connections were still open at the deadline and are dropped");
+    if tokio::time::timeout(deadline, graceful.shutdown())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            connections = connections.len(),
+            "Connections were still open at the deadline and are dropped"
+        );
     }
     connections.shutdown().await;
     Ok(())

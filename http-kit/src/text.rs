@@ -42,7 +42,10 @@ pub struct Text {
 impl Text {
     /// The text of a key.
     pub fn new(key: &'static str) -> Self {
-        Self { key, values: Vec::new() }
+        Self {
+            key,
+            values: Vec::new(),
+        }
     }
 
     /// The text with a place filled.
@@ -77,8 +80,11 @@ mod tests {
     use super::*;
 
     fn places(text: &str) -> Vec<&str> {
-        let mut places: Vec<_> =
-            text.split("%{").skip(1).map(|rest| rest.split('}').next().unwrap_or_default()).collect();
+        let mut places: Vec<_> = text
+            .split("%{")
+            .skip(1)
+            .map(|rest| rest.split('}').next().unwrap_or_default())
+            .collect();
         places.sort_unstable();
         places
     }
@@ -87,13 +93,24 @@ mod tests {
     fn every_text_exists_in_both_languages_with_the_same_places() {
         let file = include_str!("../locales/texts.yml");
         let mut keys = 0;
-        let mut lines = file.lines().filter(|line| !line.starts_with('#') && !line.starts_with("_version"));
+        let mut lines = file
+            .lines()
+            .filter(|line| !line.starts_with('#') && !line.starts_with("_version"));
         while let Some(line) = lines.next() {
-            let Some(key) = line.strip_suffix(':') else { continue };
-            let (en, tr) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+            let Some(key) = line.strip_suffix(':') else {
+                continue;
+            };
+            let (en, tr) = (
+                lines.next().unwrap_or_default(),
+                lines.next().unwrap_or_default(),
+            );
             assert!(en.starts_with("  en: \""), "{key} has no English text");
             assert!(tr.starts_with("  tr: \""), "{key} has no Turkish text");
-            assert_eq!(places(en), places(tr), "the places of {key} differ between the languages");
+            assert_eq!(
+                places(en),
+                places(tr),
+                "the places of {key} differ between the languages"
+            );
             assert!(has_text(key), "{key} is not loaded");
             keys += 1;
         }
@@ -103,13 +120,21 @@ mod tests {
     #[test]
     fn a_text_is_rendered_in_the_language_asked_for() {
         let text = Text::new("USERNAME_TAKEN").with("username", "ali");
-        assert_eq!(text.render(Language::En), "The username ali is taken; choose another one.");
-        assert_eq!(text.render(Language::Tr), "ali kullanıcı adı alınmış; başka bir ad seçin.");
+        assert_eq!(
+            text.render(Language::En),
+            "The username ali is taken; choose another one."
+        );
+        assert_eq!(
+            text.render(Language::Tr),
+            "ali kullanıcı adı alınmış; başka bir ad seçin."
+        );
     }
 
     #[test]
     fn a_value_that_looks_like_a_place_stays_as_it_is() {
-        let text = Text::new("USERNAME_HELD").with("username", "%{until}").with("until", "x");
+        let text = Text::new("USERNAME_HELD")
+            .with("username", "%{until}")
+            .with("until", "x");
         assert!(text.render(Language::En).contains("%{until}"));
     }
 }

@@ -1,1 +1,351 @@
-//! Projection.
+//! The projection: from the feed, through the fold, into the read model.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use events::document::fold;
+use events::envelope::StoredEvent;
+use events::feed::{self, Feed};
+use events::store::{self, History};
+use events::{Document, Position, UserId};
+use tokio::sync::watch;
+
+use crate::read_model::{self, ApplyError, Batch, Documents, Parked, ReadModel};
+
+/// The first wait after a failure; each further one is twice as long, up to the last.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LAST_WAIT: Duration = Duration::from_secs(5);
+/// Events of a parked user that are read at once.
+const PAGE: usize = 512;
+
+/// Why the projection cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The ledger or its feed failed.
+    #[error(transparent)]
+    Feed(#[from] feed::Error),
+    /// The read model failed.
+    #[error(transparent)]
+    ReadModel(#[from] read_model::Error),
+    /// The read model holds what the ledger does not: one of them was restored from a backup.
+    #[error(
+        "the read model is at position {checkpoint}, but the ledger ends at {head}: rebuild the read model"
+    )]
+    AheadOfLedger {
+        /// Where the read model is.
+        checkpoint: Position,
+        /// Where the ledger ends.
+        head: Position,
+    },
+    /// Another projector has taken this read model over.
+    #[error("another projector has moved the checkpoint")]
+    NotOwner,
+}
+
+impl From<store::Error> for Error {
+    fn from(error: store::Error) -> Self {
+        Self::Feed(error.into())
+    }
+}
+
+impl From<ApplyError> for Error {
+    fn from(error: ApplyError) -> Self {
+        match error {
+            ApplyError::NotOwner => Self::NotOwner,
+            ApplyError::ReadModel(error) => Self::ReadModel(error),
+        }
+    }
+}
+
+impl Error {
+    /// Whether trying again can help. What is missing or contradicts itself stays so.
+    fn is_passing(&self) -> bool {
+        match self {
+            Self::Feed(feed::Error::Store(store::Error::Unavailable(_)))
+            | Self::ReadModel(read_model::Error::Unavailable(_)) => true,
+            Self::Feed(_) | Self::ReadModel(_) | Self::AheadOfLedger { .. } | Self::NotOwner => {
+                false
+            }
+        }
+    }
+}
+
+/// How the projection is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// Up to where it has come.
+    pub applied: Position,
+    /// Whether it goes on.
+    pub state: State,
+}
+
+/// Whether the projection goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// It does.
+    Running,
+    /// Something is away; it tries again.
+    Retrying {
+        /// What.
+        error: String,
+    },
+    /// It does not, and a person has to look.
+    Stopped {
+        /// Why.
+        error: String,
+    },
+}
+
+/// Folds the events of a feed into the read model, which it alone writes.
+pub struct Projection {
+    read_model: Arc<dyn ReadModel>,
+    history: Arc<dyn History>,
+    health: watch::Sender<Health>,
+}
+
+/// What a run keeps between steps.
+struct Run {
+    checkpoint: Position,
+    parked: HashSet<UserId>,
+    feed: Box<dyn Feed>,
+}
+
+impl Projection {
+    /// A projection and its health.
+    pub fn new(
+        read_model: Arc<dyn ReadModel>,
+        history: Arc<dyn History>,
+    ) -> (Self, watch::Receiver<Health>) {
+        let applied = *read_model.watch_applied().borrow();
+        let (health, receiver) = watch::channel(Health {
+            applied,
+            state: State::Running,
+        });
+        (
+            Self {
+                read_model,
+                history,
+                health,
+            },
+            receiver,
+        )
+    }
+
+    /// Follows the feed that `feed_after` opens after a position. Passing failures are tried again for
+    /// ever; any other ends the run, loudly.
+    pub async fn run(self, mut feed_after: impl FnMut(Position) -> Box<dyn Feed> + Send) -> Error {
+        let mut wait = FIRST_WAIT;
+        let mut run = None;
+        loop {
+            let stepped = match &mut run {
+                Some(run) => self.step(run).await.map(|()| None),
+                None => self.begin(&mut feed_after).await.map(Some),
+            };
+            match stepped {
+                Ok(begun) => {
+                    run = begun.or(run);
+                    wait = FIRST_WAIT;
+                    let applied = run.as_ref().map_or(0, |run| run.checkpoint);
+                    self.health.send_replace(Health {
+                        applied,
+                        state: State::Running,
+                    });
+                }
+                Err(error) if error.is_passing() => {
+                    let message = chain(&error);
+                    let is_new = self.health.borrow().state == State::Running;
+                    if is_new {
+                        tracing::warn!(error = message, "The projection waits and tries again");
+                    }
+                    self.health
+                        .send_modify(|health| health.state = State::Retrying { error: message });
+                    // From the checkpoint on: what the failed step left is whole or absent.
+                    run = None;
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(LAST_WAIT);
+                }
+                Err(error) => {
+                    let message = chain(&error);
+                    tracing::error!(
+                        error = message,
+                        "The projection has stopped; documents will not change any more"
+                    );
+                    self.health
+                        .send_modify(|health| health.state = State::Stopped { error: message });
+                    return error;
+                }
+            }
+        }
+    }
+
+    /// Finds out where the read model is, and tries once more to fold the users that wait.
+    async fn begin(
+        &self,
+        feed_after: &mut impl FnMut(Position) -> Box<dyn Feed>,
+    ) -> Result<Run, Error> {
+        let checkpoint = self.read_model.checkpoint().await?;
+        let head = self.history.head().await?.position;
+        if checkpoint > head {
+            return Err(Error::AheadOfLedger { checkpoint, head });
+        }
+        let mut run = Run {
+            checkpoint,
+            parked: HashSet::new(),
+            feed: feed_after(checkpoint),
+        };
+        for parked in self.read_model.parked().await? {
+            if !self.unpark(&parked, checkpoint).await? {
+                run.parked.insert(parked.user_id);
+            }
+        }
+        Ok(run)
+    }
+
+    /// Waits for the next events and applies them, documents and checkpoint in one transaction.
+    async fn step(&self, run: &mut Run) -> Result<(), Error> {
+        let events = run.feed.next().await?;
+        let Some(to) = events.last().map(|event| event.position) else {
+            return Ok(());
+        };
+        let mut users: Vec<_> = events.iter().map(|event| event.user_id).collect();
+        users.sort_unstable();
+        users.dedup();
+        let before = self.read_model.documents(&users).await?;
+        let folded = fold_batch(before, &events, &run.parked);
+        for parked in &folded.parked {
+            tracing::error!(
+                user.id = %parked.user_id,
+                position = parked.from,
+                error = parked.error,
+                "An event cannot be folded: its user is parked and waits, others go on"
+            );
+        }
+        let batch = Batch {
+            from: run.checkpoint,
+            to,
+            documents: folded.documents,
+            parked: folded.parked,
+            unparked: Vec::new(),
+        };
+        self.read_model.apply(&batch).await?;
+        run.checkpoint = to;
+        run.parked
+            .extend(batch.parked.iter().map(|parked| parked.user_id));
+        Ok(())
+    }
+
+    /// Folds a parked user from its first event up to the checkpoint. `false`: it still cannot be.
+    async fn unpark(&self, parked: &Parked, checkpoint: Position) -> Result<bool, Error> {
+        let mut document: Option<Document> = None;
+        loop {
+            let after = document.as_ref().map_or(0, |document| document.version);
+            let mut events = self.history.read_user(&parked.user_id, after, PAGE).await?;
+            let is_last = events.len() < PAGE
+                || events
+                    .last()
+                    .is_some_and(|event| event.position > checkpoint);
+            events.retain(|event| event.position <= checkpoint);
+            for event in &events {
+                match fold_one(document.take(), event) {
+                    Ok(folded) => document = Some(folded),
+                    Err(_) => return Ok(false),
+                }
+            }
+            if is_last {
+                break;
+            }
+        }
+        let batch = Batch {
+            from: checkpoint,
+            to: checkpoint,
+            documents: document.into_iter().collect(),
+            parked: Vec::new(),
+            unparked: vec![parked.user_id],
+        };
+        self.read_model.apply(&batch).await?;
+        tracing::info!(user.id = %parked.user_id, "A parked user folds again");
+        Ok(true)
+    }
+}
+
+/// What a batch of events comes to.
+struct Folded {
+    documents: Vec<Document>,
+    parked: Vec<Parked>,
+}
+
+/// Folds events in order, each on the document of its user. Pure.
+fn fold_batch(before: Vec<Document>, events: &[StoredEvent], waiting: &HashSet<UserId>) -> Folded {
+    let mut documents: HashMap<UserId, Document> = before
+        .into_iter()
+        .map(|document| (document.user_id, document))
+        .collect();
+    let mut changed: HashSet<UserId> = HashSet::new();
+    let mut parked: BTreeMap<UserId, Parked> = BTreeMap::new();
+    for event in events {
+        let user_id = event.user_id;
+        if waiting.contains(&user_id) || parked.contains_key(&user_id) {
+            continue;
+        }
+        match fold_one(documents.get(&user_id).cloned(), event) {
+            Ok(document) => {
+                documents.insert(user_id, document);
+                changed.insert(user_id);
+            }
+            Err(error) => {
+                let (from, recorded_at) = (event.position, event.recorded_at);
+                parked.insert(
+                    user_id,
+                    Parked {
+                        user_id,
+                        from,
+                        error,
+                        recorded_at,
+                    },
+                );
+            }
+        }
+    }
+    documents.retain(|user_id, _| changed.contains(user_id));
+    let mut documents: Vec<_> = documents.into_values().collect();
+    documents.sort_unstable_by_key(|document| document.position);
+    Folded {
+        documents,
+        parked: parked.into_values().collect(),
+    }
+}
+
+/// The document after one more event, or why not. Messages hold no personal data: they are logged.
+fn fold_one(document: Option<Document>, event: &StoredEvent) -> Result<Document, String> {
+    let recorded = event.decode().map_err(|error| error.to_string())?;
+    if (recorded.position, recorded.user_id, recorded.version)
+        != (event.position, event.user_id, event.version)
+    {
+        return Err("the envelope contradicts its row".to_owned());
+    }
+    fold(document, &recorded).map_err(|error| error.to_string())
+}
+
+/// Waits until the documents are the fold up to a position. `false` when that takes too long.
+pub async fn wait_for(documents: &dyn Documents, position: Position, time: Duration) -> bool {
+    let mut applied = documents.watch_applied();
+    tokio::time::timeout(time, applied.wait_for(|applied| *applied >= position))
+        .await
+        .is_ok_and(|waited| waited.is_ok())
+}
+
+/// An error and its sources on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let more = error.to_string();
+        if !line.ends_with(&more) {
+            line.push_str(": ");
+            line.push_str(&more);
+        }
+        source = error.source();
+    }
+    line
+}

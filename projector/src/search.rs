@@ -1,1 +1,93 @@
-//! Search.
+//! How search folds letters: what a person types on any keyboard finds what another one wrote.
+
+use events::Document;
+use unicode_normalization::UnicodeNormalization as _;
+use unicode_normalization::char::is_combining_mark;
+
+/// Characters of a word that count.
+const WORD: usize = 64;
+/// Words of a text that count.
+const WORDS: usize = 32;
+
+/// Lower case without marks, `ı` and `İ` as `i`: `İSTANBUL`, `ISTANBUL` and `ıstanbul` are `istanbul`.
+pub fn fold(text: &str) -> String {
+    text.nfkd()
+        .filter(|c| !is_combining_mark(*c))
+        .flat_map(char::to_lowercase)
+        .nfkd()
+        .filter(|c| !is_combining_mark(*c))
+        .map(|c| if c == 'ı' { 'i' } else { c })
+        .collect()
+}
+
+/// The folded words of a text, each once, in order.
+pub fn words(text: &str) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    for word in fold(text)
+        .split(|c: char| !c.is_alphanumeric())
+        .filter(|word| !word.is_empty())
+    {
+        let word: String = word.chars().take(WORD).collect();
+        if words.len() < WORDS && !words.contains(&word) {
+            words.push(word);
+        }
+    }
+    words
+}
+
+/// The word that stands for an expertise; no folded text has one like it.
+pub(crate) fn expertise_word(expertise: &str) -> String {
+    format!("#{expertise}")
+}
+
+/// Every word by which a user is found: its username whole and in parts, its names, its expertise.
+pub(crate) fn words_of(document: &Document) -> Vec<String> {
+    let profile = &document.profile;
+    let mut found = words(&format!(
+        "{} {} {}",
+        document.username, profile.name, profile.surname
+    ));
+    found.push(document.username.clone());
+    found.extend(profile.expertise.as_deref().map(expertise_word));
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn turkish_letters_fold() {
+        for text in ["istanbul", "İSTANBUL", "ISTANBUL", "ıstanbul", "İstanbul"] {
+            assert_eq!(fold(text), "istanbul", "{text}");
+        }
+        assert_eq!(fold("ŞĞÇÖÜ şğçöü"), "sgcou sgcou");
+    }
+
+    #[test]
+    fn words_are_split_at_what_is_no_letter_or_digit() {
+        assert_eq!(
+            words("Anne-Marie  O'Neil 42 anne"),
+            ["anne", "marie", "o", "neil", "42"]
+        );
+        assert_eq!(words("%_'\"\\"), Vec::<String>::new());
+    }
+
+    proptest! {
+        #[test]
+        fn folding_twice_is_folding_once(text in "\\PC{0,60}") {
+            let folded = fold(&text);
+            prop_assert_eq!(fold(&folded), folded);
+        }
+
+        #[test]
+        fn any_text_has_few_short_words(text in ".{0,300}") {
+            let words = words(&text);
+            prop_assert!(words.len() <= WORDS);
+            prop_assert!(words.iter().all(|word| (1..=WORD).contains(&word.chars().count())));
+        }
+    }
+}

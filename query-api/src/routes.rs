@@ -34,12 +34,30 @@ const WAIT: Duration = Duration::from_secs(2);
 
 pub(crate) fn router() -> Router<QueryApi> {
     Router::new()
-        .route("/api/v1/users/profile", limits(get(own_profile::read), JSON_BYTES, TIME))
-        .route("/api/v1/users/profile/{userId}", limits(get(public_profile::by_id), JSON_BYTES, TIME))
-        .route("/api/v1/users/profile/username/{username}", limits(get(public_profile::by_username), JSON_BYTES, TIME))
-        .route("/api/v1/users/check-username", limits(post(check_username::check), JSON_BYTES, TIME))
-        .route("/api/v1/users/search", limits(get(search::search), JSON_BYTES, TIME))
-        .route("/media/users/{userId}/photos/{hash}/{photoId}/{file}", limits(get(media::read), JSON_BYTES, TIME))
+        .route(
+            "/api/v1/users/profile",
+            limits(get(own_profile::read), JSON_BYTES, TIME),
+        )
+        .route(
+            "/api/v1/users/profile/{userId}",
+            limits(get(public_profile::by_id), JSON_BYTES, TIME),
+        )
+        .route(
+            "/api/v1/users/profile/username/{username}",
+            limits(get(public_profile::by_username), JSON_BYTES, TIME),
+        )
+        .route(
+            "/api/v1/users/check-username",
+            limits(post(check_username::check), JSON_BYTES, TIME),
+        )
+        .route(
+            "/api/v1/users/search",
+            limits(get(search::search), JSON_BYTES, TIME),
+        )
+        .route(
+            "/media/users/{userId}/photos/{hash}/{photoId}/{file}",
+            limits(get(media::read), JSON_BYTES, TIME),
+        )
 }
 
 /// Who reads what: the client's headers, the parameters, and the position that the read model must have
@@ -55,10 +73,16 @@ impl FromRequestParts<QueryApi> for Reader {
     async fn from_request_parts(parts: &mut Parts, api: &QueryApi) -> Result<Self, ApiError> {
         Client::from_request_parts(parts, api).await?;
         let mut parameters = Fields::from_query(parts.uri.query());
-        let parameter = parameters.optional("minPosition", |value| position(http_kit::fields::string(value)?));
+        let parameter = parameters.optional("minPosition", |value| {
+            position(http_kit::fields::string(value)?)
+        });
         let header = match parts.headers.get("ledger-min-position") {
             None => None,
-            Some(value) => match value.to_str().map_err(|_| bad_position()).and_then(position) {
+            Some(value) => match value
+                .to_str()
+                .map_err(|_| bad_position())
+                .and_then(position)
+            {
                 Ok(position) => Some(position),
                 Err(problem) => {
                     parameters.problem("Ledger-Min-Position", problem);
@@ -72,20 +96,29 @@ impl FromRequestParts<QueryApi> for Reader {
                 .because(Text::new("NOT_YET_READABLE").with("position", wanted))
                 .retry_after(1));
         }
-        Ok(Self { parameters, headers: std::mem::take(&mut parts.headers) })
+        Ok(Self {
+            parameters,
+            headers: std::mem::take(&mut parts.headers),
+        })
     }
 }
 
 impl Reader {
     /// The answer of a read of one user: 304 when the client has this version already.
     fn answer(&self, api: &QueryApi, document: &Document, shape: &impl Serialize) -> Response {
-        let answer = Answer::ok(api.clock.now(), shape).version(document.version).position(document.position);
+        let answer = Answer::ok(api.clock.now(), shape)
+            .version(document.version)
+            .position(document.position);
         if if_none_match(&self.headers, &format!("\"{}\"", document.version)) {
             let mut response = answer.into_response();
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             *response.body_mut() = axum::body::Body::empty();
-            response.headers_mut().remove(axum::http::header::CONTENT_TYPE);
-            response.headers_mut().remove(axum::http::header::CONTENT_LENGTH);
+            response
+                .headers_mut()
+                .remove(axum::http::header::CONTENT_TYPE);
+            response
+                .headers_mut()
+                .remove(axum::http::header::CONTENT_LENGTH);
             return response;
         }
         answer.into_response()
@@ -94,7 +127,10 @@ impl Reader {
 
 fn position(text: &str) -> Result<Position, Text> {
     let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    text.parse().ok().filter(|position| is_number && i64::try_from(*position).is_ok()).ok_or_else(bad_position)
+    text.parse()
+        .ok()
+        .filter(|position| is_number && i64::try_from(*position).is_ok())
+        .ok_or_else(bad_position)
 }
 
 fn bad_position() -> Text {

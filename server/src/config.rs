@@ -11,47 +11,46 @@ use http_kit::caller::Role;
 /// Without a command, runs the whole service in this process, on SQLite and local files in the data directory.
 #[derive(Debug, Parser)]
 #[command(name = "profile-ledger", version, max_term_width = 100)]
-pub struct Cli {
+pub(crate) struct Cli {
     #[command(flatten)]
-    pub config: Config,
+    pub(crate) config: Config,
     #[command(subcommand)]
-    pub command: Option<Command>,
+    pub(crate) command: Option<Command>,
 }
 
 #[derive(Debug, Args)]
-pub struct Config {
+pub(crate) struct Config {
     /// Address and port to listen on; port 0 takes a free one. Without a JWT key only loopback addresses are allowed
     #[arg(long, env = "LISTEN", default_value = "127.0.0.1:8080", global = true)]
-    pub listen: SocketAddr,
+    pub(crate) listen: SocketAddr,
 
     /// Folder of the ledger, the read model, the photos and, in development mode, the token secret
     #[arg(long, env = "DATA_DIR", default_value = "data", global = true)]
-    pub data_dir: PathBuf,
+    pub(crate) data_dir: PathBuf,
 
     /// Where clients reach the service, for the URLs of photos [default: http://<listen>]
     #[arg(long, env = "PUBLIC_URL", global = true, value_parser = public_url)]
-    pub public_url: Option<String>,
-
+    pub(crate) public_url: Option<String>,
 
     /// PEM file with the public key of RS256, ES256 or EdDSA tokens
     #[arg(long, env = "JWT_PUBLIC_KEY", global = true)]
-    pub jwt_public_key: Option<PathBuf>,
+    pub(crate) jwt_public_key: Option<PathBuf>,
 
     /// File or URL of a JSON Web Key Set
     #[arg(long, env = "JWT_JWKS", global = true)]
-    pub jwt_jwks: Option<String>,
+    pub(crate) jwt_jwks: Option<String>,
 
     /// Required `iss` of tokens
     #[arg(long, env = "JWT_ISSUER", global = true)]
-    pub jwt_issuer: Option<String>,
+    pub(crate) jwt_issuer: Option<String>,
 
     /// Required `aud` of tokens
     #[arg(long, env = "JWT_AUDIENCE", global = true)]
-    pub jwt_audience: Option<String>,
+    pub(crate) jwt_audience: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Print a token for trying the service out
     Token(TokenArgs),
     /// Register the users of a file, one JSON object a line. Safe to run again: who is there already is passed over
@@ -59,28 +58,30 @@ pub enum Command {
 }
 
 #[derive(Debug, Args)]
-pub struct TokenArgs {
+pub(crate) struct TokenArgs {
     /// Whose token: the id of a user, or any name for a service
     #[arg(long)]
-    pub user: String,
+    pub(crate) user: String,
     /// What the token allows; may be given several times
     #[arg(long = "role", value_name = "ROLE", default_value = "user", value_parser = role)]
-    pub roles: Vec<Role>,
+    pub(crate) roles: Vec<Role>,
     /// For how many hours it is valid
     #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=8760))]
-    pub hours: u32,
+    pub(crate) hours: u32,
 }
 
 #[derive(Debug, Args)]
-pub struct ImportArgs {
+pub(crate) struct ImportArgs {
     /// NDJSON: each line is the body of `POST /api/v1/users`. Without `_id`, a user's id is made from its username
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
 }
 
 impl Config {
     /// The secret of HS256 tokens, if one is configured.
-    pub fn jwt_secret() -> Option<String> {
-        std::env::var("JWT_SECRET").ok().filter(|secret| !secret.is_empty())
+    pub(crate) fn jwt_secret() -> Option<String> {
+        std::env::var("JWT_SECRET")
+            .ok()
+            .filter(|secret| !secret.is_empty())
     }
 }
 
@@ -89,10 +90,14 @@ fn role(text: &str) -> Result<Role, String> {
 }
 
 fn public_url(text: &str) -> Result<String, String> {
-    let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    let rest = text
+        .strip_prefix("http://")
+        .or_else(|| text.strip_prefix("https://"));
     let is_plain = |c: char| c.is_ascii_graphic() && !"\"<>?#\\".contains(c);
     match rest {
-        Some(rest) if !rest.is_empty() && rest.chars().all(is_plain) => Ok(text.trim_end_matches('/').to_owned()),
+        Some(rest) if !rest.is_empty() && rest.chars().all(is_plain) => {
+            Ok(text.trim_end_matches('/').to_owned())
+        }
         _ => Err("an http:// or https:// URL without query or fragment".to_owned()),
     }
 }

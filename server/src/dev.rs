@@ -15,12 +15,12 @@ use http_kit::clock::Clock;
 use http_kit::fields::Fields;
 
 /// The user of the published page that the API follows.
-pub const DEMO_USER: &str = "507f1f77bcf86cd799439011";
+pub(crate) const DEMO_USER: &str = "507f1f77bcf86cd799439011";
 const DEMO_REGISTRATION: &str = include_str!("dev/demo-user.json");
 const DEMO_PHOTO: &[u8] = include_bytes!("dev/demo-photo.jpg");
 
 /// Refuses to serve strangers with a secret that nobody chose.
-pub fn refuse_other_than_loopback(listen: SocketAddr) -> anyhow::Result<()> {
+pub(crate) fn refuse_other_than_loopback(listen: SocketAddr) -> anyhow::Result<()> {
     if listen.ip().is_loopback() {
         return Ok(());
     }
@@ -32,7 +32,7 @@ pub fn refuse_other_than_loopback(listen: SocketAddr) -> anyhow::Result<()> {
 }
 
 /// The secret in the data directory; made at the first call, readable by its owner only.
-pub fn secret(data_dir: &Path, randomness: &Randomness) -> anyhow::Result<String> {
+pub(crate) fn secret(data_dir: &Path, randomness: &Randomness) -> anyhow::Result<String> {
     let path = data_dir.join("dev-jwt-secret");
     let describe = || format!("cannot use the development secret {}", path.display());
     std::fs::create_dir_all(data_dir).with_context(describe)?;
@@ -42,7 +42,11 @@ pub fn secret(data_dir: &Path, randomness: &Randomness) -> anyhow::Result<String
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     match options.open(&path) {
         Ok(mut file) => {
-            let secret: String = randomness.bytes::<32>().iter().map(|byte| format!("{byte:02x}")).collect();
+            let secret: String = randomness
+                .bytes::<32>()
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect();
             file.write_all(secret.as_bytes()).with_context(describe)?;
             file.sync_all().with_context(describe)?;
             Ok(secret)
@@ -50,7 +54,10 @@ pub fn secret(data_dir: &Path, randomness: &Randomness) -> anyhow::Result<String
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
             let secret = std::fs::read_to_string(&path).with_context(describe)?;
             if secret.trim().len() < 32 {
-                bail!("{} holds no secret of at least 32 characters; remove it to have one made", path.display());
+                bail!(
+                    "{} holds no secret of at least 32 characters; remove it to have one made",
+                    path.display()
+                );
             }
             Ok(secret.trim().to_owned())
         }
@@ -59,28 +66,40 @@ pub fn secret(data_dir: &Path, randomness: &Randomness) -> anyhow::Result<String
 }
 
 /// Registers the demo user if the ledger is empty.
-pub async fn register_demo_user(committer: &Committer, clock: &Clock) -> anyhow::Result<()> {
-    let mut fields = Fields::parse(DEMO_REGISTRATION.as_bytes()).map_err(|_| anyhow::anyhow!("no JSON object"))?;
+pub(crate) async fn register_demo_user(committer: &Committer, clock: &Clock) -> anyhow::Result<()> {
+    let mut fields = Fields::parse(DEMO_REGISTRATION.as_bytes())
+        .map_err(|_| anyhow::anyhow!("no JSON object"))?;
     let registration = values::registration(&mut fields, Time::from(clock.now()).date());
     let (Some(user_id), registration) = registration.context("the demo user breaks a rule")? else {
         bail!("the demo user has no id")
     };
     let action = Action::Register(Box::new(registration));
-    let context = Context { actor_type: "system".to_owned(), actor: "development-mode".to_owned(), ..Context::default() };
-    let command = Command { user_id, action, expected_version: None, idempotency: None, context };
+    let context = Context {
+        actor_type: "system".to_owned(),
+        actor: "development-mode".to_owned(),
+        ..Context::default()
+    };
+    let command = Command {
+        user_id,
+        action,
+        expected_version: None,
+        idempotency: None,
+        context,
+    };
     committer.submit(command).await?.result?;
     Ok(())
 }
 
 /// A photo to upload, beside the ledger.
-pub fn write_demo_photo(data_dir: &Path) -> anyhow::Result<PathBuf> {
+pub(crate) fn write_demo_photo(data_dir: &Path) -> anyhow::Result<PathBuf> {
     let path = data_dir.join("demo-photo.jpg");
-    std::fs::write(&path, DEMO_PHOTO).with_context(|| format!("cannot write {}", path.display()))?;
+    std::fs::write(&path, DEMO_PHOTO)
+        .with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path)
 }
 
 /// What a newcomer needs: URLs, a token, and lines to paste.
-pub fn banner(url: &str, secret: &str, photo: &Path, clock: &Clock) -> String {
+pub(crate) fn banner(url: &str, secret: &str, photo: &Path, clock: &Clock) -> String {
     let now = clock.now();
     let grant = Grant {
         subject: DEMO_USER,
@@ -115,4 +134,3 @@ Stop with Ctrl-C.
 "#
     )
 }
-

@@ -16,10 +16,10 @@ use tokio::sync::watch;
 
 /// What readiness depends on.
 #[derive(Clone)]
-pub struct Probes {
-    pub history: Arc<dyn History>,
-    pub documents: Arc<dyn Documents>,
-    pub projection: watch::Receiver<Health>,
+pub(crate) struct Probes {
+    pub(crate) history: Arc<dyn History>,
+    pub(crate) documents: Arc<dyn Documents>,
+    pub(crate) projection: watch::Receiver<Health>,
 }
 
 #[derive(Serialize)]
@@ -33,7 +33,7 @@ struct Readiness {
     parked_users: Option<usize>,
 }
 
-pub fn router(probes: Probes) -> Router {
+pub(crate) fn router(probes: Probes) -> Router {
     Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
@@ -59,10 +59,26 @@ async fn ready(State(probes): State<Probes>) -> Response {
     let health = probes.projection.borrow().clone();
     match health.state {
         ProjectionState::Running => {}
-        ProjectionState::Retrying { error } => missing.push(format!("projection, trying again: {error}")),
+        ProjectionState::Retrying { error } => {
+            missing.push(format!("projection, trying again: {error}"))
+        }
         ProjectionState::Stopped { error } => missing.push(format!("projection, stopped: {error}")),
     }
     let ready = missing.is_empty();
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(Readiness { ready, missing, head, applied: health.applied, parked_users })).into_response()
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (
+        status,
+        Json(Readiness {
+            ready,
+            missing,
+            head,
+            applied: health.applied,
+            parked_users,
+        }),
+    )
+        .into_response()
 }

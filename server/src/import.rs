@@ -1,7 +1,6 @@
 //! `import`: registers the users of a file, one JSON object a line, in constant memory.
 
 use std::io::IsTerminal as _;
-use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -28,21 +27,43 @@ const AT_ONCE: usize = 512;
 const MAX_REASONS: u64 = 1000;
 
 /// Registers every user of the file. The exit code is 1 when a line was bad.
-pub async fn run(config: &Config, args: &ImportArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(config: &Config, args: &ImportArgs) -> anyhow::Result<ExitCode> {
     let file = tokio::fs::File::open(&args.file)
         .await
         .with_context(|| format!("cannot open {}", args.file.display()))?;
-    let length = file.metadata().await.with_context(|| format!("cannot read {}", args.file.display()))?.len();
+    let length = file
+        .metadata()
+        .await
+        .with_context(|| format!("cannot read {}", args.file.display()))?
+        .len();
     let clock = Clock::system();
     let store = parts::store(&config.data_dir).await?;
     let (committer, commit_loop) = Committer::new(store, clock.clone(), parts::randomness());
     let commit_loop = tokio::spawn(commit_loop);
-    let counts = import(BufReader::with_capacity(256 * 1024, file), &committer, &clock, &progress_bar(length)).await;
+    let counts = import(
+        BufReader::with_capacity(256 * 1024, file),
+        &committer,
+        &clock,
+        &progress_bar(length),
+    )
+    .await;
     drop(committer);
     commit_loop.await.context("the commit loop failed")?;
-    let counts = counts.with_context(|| format!("stopped while importing {}; run it again to go on", args.file.display()))?;
-    println!("{} registered, {} there already, {} bad", counts.registered, counts.existing, counts.bad);
-    Ok(if counts.bad == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    let counts = counts.with_context(|| {
+        format!(
+            "stopped while importing {}; run it again to go on",
+            args.file.display()
+        )
+    })?;
+    println!(
+        "{} registered, {} there already, {} bad",
+        counts.registered, counts.existing, counts.bad
+    );
+    Ok(if counts.bad == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(1)
+    })
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -70,7 +91,7 @@ async fn import(
         let line = read_line(&mut reader).await?;
         Ok::<_, std::io::Error>(line.map(|line| ((number + 1, line), (reader, number + 1))))
     });
-    let mut results = lines
+    let results = lines
         .map(|line| async move {
             let (number, (bytes, length)) = line?;
             let came_to = match bytes.as_deref().map(|bytes| parse(bytes, today)) {
@@ -82,6 +103,7 @@ async fn import(
             Ok::<_, std::io::Error>((number, length, came_to))
         })
         .buffered(AT_ONCE);
+    let mut results = std::pin::pin!(results);
     let mut counts = Counts::default();
     while let Some(result) = results.next().await {
         let (number, length, came_to) = result?;
@@ -114,7 +136,9 @@ async fn import(
 
 /// The next line without its end, and its length with it; the line is `None` when it is too long, the
 /// whole `None` at the end of the file. Memory stays bounded whatever the file holds.
-async fn read_line(reader: &mut (impl AsyncBufRead + Unpin)) -> std::io::Result<Option<(Option<Vec<u8>>, u64)>> {
+async fn read_line(
+    reader: &mut (impl AsyncBufRead + Unpin),
+) -> std::io::Result<Option<(Option<Vec<u8>>, u64)>> {
     let mut line = Vec::new();
     let mut length = 0_u64;
     loop {
@@ -137,7 +161,10 @@ async fn read_line(reader: &mut (impl AsyncBufRead + Unpin)) -> std::io::Result<
     if length == 0 {
         return Ok(None);
     }
-    while line.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
+    while line
+        .last()
+        .is_some_and(|byte| matches!(byte, b'\n' | b'\r'))
+    {
         line.pop();
     }
     Ok(Some(((line.len() <= MAX_LINE).then_some(line), length)))
@@ -154,7 +181,11 @@ fn parse(line: &[u8], today: jiff::civil::Date) -> Result<Option<Command>, Vec<S
     fields.finish().map_err(sentences)?;
     let (user_id, registration) = registration.expect("`finish` has reported what is bad");
     let user_id = user_id.unwrap_or_else(|| id_of(registration.username.as_str()));
-    let context = Context { actor_type: "system".to_owned(), actor: "import".to_owned(), ..Context::default() };
+    let context = Context {
+        actor_type: "system".to_owned(),
+        actor: "import".to_owned(),
+        ..Context::default()
+    };
     Ok(Some(Command {
         user_id,
         action: Action::Register(Box::new(registration)),
@@ -167,8 +198,14 @@ fn parse(line: &[u8], today: jiff::civil::Date) -> Result<Option<Command>, Vec<S
 /// The id of a user whose line has none: always the same for the same username, so that a second run
 /// finds the users of the first.
 fn id_of(username: &str) -> UserId {
-    let hash = Sha256::new().chain_update("import:").chain_update(username).finalize();
-    let text: String = hash[..12].iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = Sha256::new()
+        .chain_update("import:")
+        .chain_update(username)
+        .finalize();
+    let text: String = hash[..12]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     text.parse().expect("twelve bytes in hexadecimal digits")
 }
 
@@ -181,12 +218,22 @@ struct Progress {
 
 fn progress_bar(length: u64) -> Progress {
     let is_terminal = std::io::stderr().is_terminal();
-    let bar = if is_terminal { ProgressBar::new(length) } else { ProgressBar::hidden() };
+    let bar = if is_terminal {
+        ProgressBar::new(length)
+    } else {
+        ProgressBar::hidden()
+    };
     bar.set_style(
-        ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes}  {msg}  {bytes_per_sec}  ETA {eta}")
-            .expect("a constant template"),
+        ProgressStyle::with_template(
+            "{wide_bar} {bytes}/{total_bytes}  {msg}  {bytes_per_sec}  ETA {eta}",
+        )
+        .expect("a constant template"),
     );
-    Progress { bar, is_terminal, length }
+    Progress {
+        bar,
+        is_terminal,
+        length,
+    }
 }
 
 impl Progress {
@@ -198,8 +245,16 @@ impl Progress {
         if !self.is_terminal && lines.is_multiple_of(Self::EVERY) {
             let (done, rate) = (self.bar.position(), self.bar.per_sec());
             let left = self.length.saturating_sub(done);
-            let eta = if rate > 0.0 { format!("{:.0} s", f64::from(u32::try_from(left).unwrap_or(u32::MAX)) / rate) } else { "?".to_owned() };
-            let lines_per_second = f64::from(u32::try_from(lines).unwrap_or(u32::MAX)) / self.bar.elapsed().as_secs_f64().max(0.001);
+            let eta = if rate > 0.0 {
+                format!(
+                    "{:.0} s",
+                    f64::from(u32::try_from(left).unwrap_or(u32::MAX)) / rate
+                )
+            } else {
+                "?".to_owned()
+            };
+            let lines_per_second = f64::from(u32::try_from(lines).unwrap_or(u32::MAX))
+                / self.bar.elapsed().as_secs_f64().max(0.001);
             eprintln!("{lines} lines, {:.0} lines/s, ETA {eta}", lines_per_second);
         } else if lines.is_multiple_of(256) {
             self.bar.set_message(format!("{lines} lines"));
@@ -233,15 +288,29 @@ mod tests {
         let mut reader = BufReader::with_capacity(1000, &text[..]);
         let (line, length) = read_line(&mut reader).await.unwrap().unwrap();
         assert_eq!((line, length), (None, 3 * MAX_LINE as u64 + 1));
-        assert_eq!(read_line(&mut reader).await.unwrap(), Some((Some(b"{}".to_vec()), 4)));
-        assert_eq!(read_line(&mut reader).await.unwrap(), Some((Some(b"last".to_vec()), 4)));
+        assert_eq!(
+            read_line(&mut reader).await.unwrap(),
+            Some((Some(b"{}".to_vec()), 4))
+        );
+        assert_eq!(
+            read_line(&mut reader).await.unwrap(),
+            Some((Some(b"last".to_vec()), 4))
+        );
         assert_eq!(read_line(&mut reader).await.unwrap(), None);
     }
 
     #[test]
     fn a_bad_line_names_every_reason() {
-        let reasons = parse(br#"{"username":"a","name":"","nope":1}"#, jiff::civil::date(2026, 1, 1)).unwrap_err();
-        assert_eq!(reasons.len(), 4, "username, name, surname and the unknown member: {reasons:?}");
+        let reasons = parse(
+            br#"{"username":"a","name":"","nope":1}"#,
+            jiff::civil::date(2026, 1, 1),
+        )
+        .unwrap_err();
+        assert_eq!(
+            reasons.len(),
+            4,
+            "username, name, surname and the unknown member: {reasons:?}"
+        );
     }
 
     proptest! {

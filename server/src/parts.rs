@@ -12,37 +12,45 @@ use projector::ReadModel;
 use projector::read_model::sqlite::SqliteReadModel;
 
 /// Where the service keeps things.
-pub struct Parts {
-    pub store: Arc<dyn EventStore>,
-    pub read_model: Arc<dyn ReadModel>,
-    pub photos: PhotoStore,
+pub(crate) struct Parts {
+    pub(crate) store: Arc<dyn EventStore>,
+    pub(crate) read_model: Arc<dyn ReadModel>,
+    pub(crate) photos: PhotoStore,
 }
 
 impl Parts {
     /// Opens everything in the data directory, making what is not there.
-    pub async fn embedded(data_dir: &Path) -> anyhow::Result<Self> {
+    pub(crate) async fn embedded(data_dir: &Path) -> anyhow::Result<Self> {
         let store = store(data_dir).await?;
         let path = data_dir.join("read-model.db");
         let read_model = SqliteReadModel::open(&path)
             .await
             .with_context(|| format!("cannot open the read model {}", path.display()))?;
         let path = data_dir.join("photos");
-        let photos =
-            PhotoStore::local(&path).with_context(|| format!("cannot open the photo folder {}", path.display()))?;
-        Ok(Self { store, read_model: Arc::new(read_model), photos })
+        let photos = PhotoStore::local(&path)
+            .with_context(|| format!("cannot open the photo folder {}", path.display()))?;
+        Ok(Self {
+            store,
+            read_model: Arc::new(read_model),
+            photos,
+        })
     }
 }
 
 /// Opens the ledger in the data directory.
-pub async fn store(data_dir: &Path) -> anyhow::Result<Arc<dyn EventStore>> {
+pub(crate) async fn store(data_dir: &Path) -> anyhow::Result<Arc<dyn EventStore>> {
     let path = data_dir.join("ledger.db");
-    let store =
-        SqliteStore::open(&path).await.with_context(|| format!("cannot open the ledger {}", path.display()))?;
+    let store = SqliteStore::open(&path)
+        .await
+        .with_context(|| format!("cannot open the ledger {}", path.display()))?;
     Ok(Arc::new(store))
 }
 
 /// Random bytes of the operating system's quality, seeded once a thread.
-#[expect(clippy::disallowed_methods, reason = "this is the edge at which randomness enters")]
-pub fn randomness() -> Randomness {
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the edge at which randomness enters"
+)]
+pub(crate) fn randomness() -> Randomness {
     Randomness::new(|bytes| rand::Rng::fill_bytes(&mut rand::rng(), bytes))
 }

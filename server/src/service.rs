@@ -20,37 +20,62 @@ use query_api::QueryApi;
 use tokio::net::TcpListener;
 
 use crate::config::Config;
+use crate::dev;
 use crate::health::{self, Probes};
 use crate::lifecycle::shutdown_signal;
 use crate::parts::{Parts, randomness};
-use crate::dev;
 
 /// How long requests under way may take after a signal.
 const DEADLINE: Duration = Duration::from_secs(20);
 /// Events that the projection folds at once.
 const FEED_BATCH: usize = 512;
 
-pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let clock = Clock::system();
     let randomness = randomness();
     let (keys, dev_secret) = keys(&config, &randomness).await?;
-    let verifier = Arc::new(Verifier::new(keys, config.jwt_issuer.clone(), config.jwt_audience.clone(), clock.clone()));
+    let verifier = Arc::new(Verifier::new(
+        keys,
+        config.jwt_issuer.clone(),
+        config.jwt_audience.clone(),
+        clock.clone(),
+    ));
 
-    let Parts { store, read_model, photos } = Parts::embedded(&config.data_dir).await?;
-    let (committer, commit_loop) = Committer::new(Arc::clone(&store), clock.clone(), randomness.clone());
+    let Parts {
+        store,
+        read_model,
+        photos,
+    } = Parts::embedded(&config.data_dir).await?;
+    let (committer, commit_loop) =
+        Committer::new(Arc::clone(&store), clock.clone(), randomness.clone());
     let commit_loop = tokio::spawn(commit_loop);
 
     // Listening comes after the locks: a second process on the same data must not take a single request.
-    let listener =
-        TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen on {}", config.listen))?;
-    let url = format!("http://{}", listener.local_addr().context("the listening socket has no address")?);
-    let public_url: Arc<str> = config.public_url.clone().unwrap_or_else(|| url.clone()).into();
-
-    let (projection, projection_health) = Projection::new(Arc::clone(&read_model), Arc::clone(&store) as _);
-    let feed_source = Arc::clone(&store);
-    let projection = tokio::spawn(
-        projection.run(move |after| Box::new(StoreFeed::new(Arc::clone(&feed_source) as _, after, FEED_BATCH))),
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", config.listen))?;
+    let url = format!(
+        "http://{}",
+        listener
+            .local_addr()
+            .context("the listening socket has no address")?
     );
+    let public_url: Arc<str> = config
+        .public_url
+        .clone()
+        .unwrap_or_else(|| url.clone())
+        .into();
+
+    let (projection, projection_health) =
+        Projection::new(Arc::clone(&read_model), Arc::clone(&store) as _);
+    let feed_source = Arc::clone(&store);
+    let projection = tokio::spawn(projection.run(move |after| {
+        Box::new(StoreFeed::new(
+            Arc::clone(&feed_source) as _,
+            after,
+            FEED_BATCH,
+        ))
+    }));
     let sweeper = tokio::spawn(sweep(Arc::clone(&store), photos.clone(), clock.clone()));
 
     let api = CommandApi {
@@ -76,20 +101,26 @@ pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
         documents: Arc::clone(&read_model) as _,
         projection: projection_health,
     };
-    let router = command_api::router(api).merge(query_api::router(queries)).merge(health::router(probes));
+    let router = command_api::router(api)
+        .merge(query_api::router(queries))
+        .merge(health::router(probes));
     let router = http_kit::serve::harden(router, clock.clone());
 
     match dev_secret {
         Some(secret) => {
             if store.head().await?.position == 0 {
-                dev::register_demo_user(&committer, &clock).await.context("cannot register the demo user")?;
+                dev::register_demo_user(&committer, &clock)
+                    .await
+                    .context("cannot register the demo user")?;
             }
             let photo = dev::write_demo_photo(&config.data_dir)?;
             let banner = dev::banner(&url, &secret, &photo, &clock);
             // A closed standard output is no reason not to serve.
             let _ = std::io::stdout().write_all(banner.as_bytes());
         }
-        None => println!("Profile Ledger is running on {url}. Nothing is published: no message broker is part of this run."),
+        None => println!(
+            "Profile Ledger is running on {url}. Nothing is published: no message broker is part of this run."
+        ),
     }
     tracing::info!(url, "Listening");
 
@@ -98,12 +129,16 @@ pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
             tracing::error!(%error, "Signals cannot be received");
         }
     };
-    http_kit::serve::serve(listener, router, shutdown, DEADLINE).await.context("cannot serve")?;
+    http_kit::serve::serve(listener, router, shutdown, DEADLINE)
+        .await
+        .context("cannot serve")?;
 
     // What was handed in is decided and written before the process ends.
     drop(committer);
     if tokio::time::timeout(DEADLINE, commit_loop).await.is_err() {
-        tracing::warn!("Commands were still being written at the deadline; their clients got no answer");
+        tracing::warn!(
+            "Commands were still being written at the deadline; their clients got no answer"
+        );
     }
     projection.abort();
     sweeper.abort();
@@ -117,12 +152,21 @@ async fn keys(
     randomness: &command_api::Randomness,
 ) -> anyhow::Result<(Keys, Option<String>)> {
     let secret = Config::jwt_secret();
-    let given = [secret.is_some(), config.jwt_public_key.is_some(), config.jwt_jwks.is_some()];
+    let given = [
+        secret.is_some(),
+        config.jwt_public_key.is_some(),
+        config.jwt_jwks.is_some(),
+    ];
     if given.iter().filter(|given| **given).count() > 1 {
-        anyhow::bail!("JWT_SECRET, JWT_PUBLIC_KEY and JWT_JWKS exclude each other: set one of them");
+        anyhow::bail!(
+            "JWT_SECRET, JWT_PUBLIC_KEY and JWT_JWKS exclude each other: set one of them"
+        );
     }
     if let Some(secret) = secret {
-        return Ok((Keys::secret(secret.as_bytes()).context("JWT_SECRET cannot be used")?, None));
+        return Ok((
+            Keys::secret(secret.as_bytes()).context("JWT_SECRET cannot be used")?,
+            None,
+        ));
     }
     if let Some(path) = &config.jwt_public_key {
         let describe = || format!("JWT_PUBLIC_KEY {} cannot be used", path.display());
@@ -130,7 +174,9 @@ async fn keys(
         return Ok((Keys::public_key(&pem).with_context(describe)?, None));
     }
     if let Some(source) = &config.jwt_jwks {
-        let keys = Keys::jwks(source).await.with_context(|| format!("JWT_JWKS {source} cannot be used"))?;
+        let keys = Keys::jwks(source)
+            .await
+            .with_context(|| format!("JWT_JWKS {source} cannot be used"))?;
         return Ok((keys, None));
     }
     dev::refuse_other_than_loopback(config.listen)?;
@@ -144,13 +190,22 @@ async fn sweep(store: Arc<dyn EventStore>, photos: PhotoStore, clock: Clock) {
     loop {
         hours.tick().await;
         let now = Time::from(clock.now());
-        if let Err(error) = store.sweep(now, now.plus_days(-command_api::committer::OUTCOME_DAYS)).await {
-            tracing::warn!(error = http_kit::error::chain(&error), "Sweeping the ledger's side tables failed");
+        if let Err(error) = store
+            .sweep(now, now.plus_days(-command_api::committer::OUTCOME_DAYS))
+            .await
+        {
+            tracing::warn!(
+                error = http_kit::error::chain(&error),
+                "Sweeping the ledger's side tables failed"
+            );
         }
         match photo_sweep::sweep(&photos, &*store, now).await {
             Ok(0) => {}
             Ok(photos) => tracing::info!(photos, "Removed photos that no event names"),
-            Err(error) => tracing::warn!(error = http_kit::error::chain(&error), "Sweeping photos failed"),
+            Err(error) => tracing::warn!(
+                error = http_kit::error::chain(&error),
+                "Sweeping photos failed"
+            ),
         }
     }
 }

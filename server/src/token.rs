@@ -10,9 +10,11 @@ use http_kit::clock::Clock;
 use crate::config::{Config, TokenArgs};
 use crate::{dev, parts};
 
-pub fn run(config: &Config, args: &TokenArgs) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(config: &Config, args: &TokenArgs) -> anyhow::Result<ExitCode> {
     if config.jwt_public_key.is_some() || config.jwt_jwks.is_some() {
-        bail!("tokens for the configured public key come from whoever has its private key; this command makes only tokens of JWT_SECRET or of development mode");
+        bail!(
+            "tokens for the configured public key come from whoever has its private key; this command makes only tokens of JWT_SECRET or of development mode"
+        );
     }
     if args.user.is_empty() || args.user.len() > 128 {
         bail!("--user takes 1 to 128 characters");

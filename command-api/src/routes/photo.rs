@@ -39,7 +39,10 @@ pub struct Uploads {
 
 impl Default for Uploads {
     fn default() -> Self {
-        Self { places: Arc::new(Semaphore::new(UPLOADS)), users: Arc::default() }
+        Self {
+            places: Arc::new(Semaphore::new(UPLOADS)),
+            users: Arc::default(),
+        }
     }
 }
 
@@ -53,17 +56,28 @@ impl Uploads {
     fn begin(&self, user_id: UserId) -> Result<Upload, ApiError> {
         let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
         if users.contains(&user_id) {
-            return Err(ApiError::new(Code::TooManyRequests).because(Text::new("ONE_UPLOAD_AT_A_TIME")).retry_after(1));
+            return Err(ApiError::new(Code::TooManyRequests)
+                .because(Text::new("ONE_UPLOAD_AT_A_TIME"))
+                .retry_after(1));
         }
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| busy())?;
+        let place = Arc::clone(&self.places)
+            .try_acquire_owned()
+            .map_err(|_| busy())?;
         users.insert(user_id);
-        Ok(Upload { _place: place, users: Arc::clone(&self.users), user_id })
+        Ok(Upload {
+            _place: place,
+            users: Arc::clone(&self.users),
+            user_id,
+        })
     }
 }
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        self.users.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.user_id);
+        self.users
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.user_id);
     }
 }
 
@@ -81,30 +95,53 @@ pub(super) async fn change(
     // Bytes first, event second: an event never names bytes that are not there.
     let photo_id = PhotoId::new(Time::from(api.clock.now()), api.randomness.bytes());
     let content_hash = processed.content_hash_hex();
-    try_join_all(processed.renditions.iter().map(|rendition| {
+    try_join_all(processed.renditions.iter().map(async |rendition| {
         let key = photos::key(&user_id, &content_hash, &photo_id, rendition.name);
-        async move { api.photo_store.create(&key, rendition.bytes.clone()).await }
+        api.photo_store.create(&key, rendition.bytes.clone()).await
     }))
     .await
     .map_err(ApiError::unavailable)?;
 
     let action = Action::ChangePhoto(Box::new(new_photo(photo_id, &content_hash, &processed)));
     let decided = sender
-        .submit(&api, user_id, action, "change photo", content_hash.as_bytes())
+        .submit(
+            &api,
+            user_id,
+            action,
+            "change photo",
+            content_hash.as_bytes(),
+        )
         .await
         .map_err(undecided)?;
     let is_used = decided.result.as_ref().is_ok_and(|document| {
-        document.photo.as_ref().is_some_and(|photo| photo.id == photo_id)
+        document
+            .photo
+            .as_ref()
+            .is_some_and(|photo| photo.id == photo_id)
     });
-    if !is_used && let Err(error) = api.photo_store.remove(&user_id, &content_hash, &photo_id).await {
-        tracing::warn!(error = http_kit::error::chain(&error), "Bytes of an unused photo stay until they are swept");
+    if !is_used
+        && let Err(error) = api
+            .photo_store
+            .remove(&user_id, &content_hash, &photo_id)
+            .await
+    {
+        tracing::warn!(
+            error = http_kit::error::chain(&error),
+            "Bytes of an unused photo stay until they are swept"
+        );
     }
     answer(&api, StatusCode::OK, decided)
 }
 
 fn new_photo(photo_id: PhotoId, content_hash: &str, processed: &Processed) -> NewPhoto {
-    let main = processed.renditions.iter().find(|rendition| rendition.media_type == "image/jpeg");
-    let variants = processed.renditions.iter().filter(|rendition| rendition.media_type != "image/jpeg");
+    let main = processed
+        .renditions
+        .iter()
+        .find(|rendition| rendition.media_type == "image/jpeg");
+    let variants = processed
+        .renditions
+        .iter()
+        .filter(|rendition| rendition.media_type != "image/jpeg");
     NewPhoto {
         photo_id,
         content_hash: content_hash.to_owned(),
@@ -114,7 +151,11 @@ fn new_photo(photo_id: PhotoId, content_hash: &str, processed: &Processed) -> Ne
         height: processed.height,
         main: main.expect("the pipeline makes one JPEG").name.to_owned(),
         variants: variants
-            .map(|rendition| Variant { size: rendition.label, file: rendition.name.to_owned(), side: rendition.side })
+            .map(|rendition| Variant {
+                size: rendition.label,
+                file: rendition.name.to_owned(),
+                side: rendition.side,
+            })
             .collect(),
     }
 }
@@ -127,8 +168,15 @@ async fn read_file(mut multipart: Multipart) -> Result<Bytes, ApiError> {
             Some("file") if file.is_none() => file = Some(read_part(field).await?),
             Some("file") => return Err(bad_file(Text::new("PHOTO_MORE_THAN_ONE"))),
             name => {
-                let name: String = name.unwrap_or_default().chars().filter(|c| !c.is_control()).take(64).collect();
-                return Err(ApiError::new(Code::ValidationFailed).field(name, Text::new("UNKNOWN_FIELD")));
+                let name: String = name
+                    .unwrap_or_default()
+                    .chars()
+                    .filter(|c| !c.is_control())
+                    .take(64)
+                    .collect();
+                return Err(
+                    ApiError::new(Code::ValidationFailed).field(name, Text::new("UNKNOWN_FIELD"))
+                );
             }
         }
     }
@@ -158,7 +206,9 @@ fn bad_file(problem: Text) -> ApiError {
 }
 
 fn busy() -> ApiError {
-    ApiError::new(Code::QueueFull).because(Text::new("PHOTO_BUSY")).retry_after(2)
+    ApiError::new(Code::QueueFull)
+        .because(Text::new("PHOTO_BUSY"))
+        .retry_after(2)
 }
 
 fn bad_photo(error: Error) -> ApiError {
@@ -167,9 +217,13 @@ fn bad_photo(error: Error) -> ApiError {
         Error::Empty => bad_file(Text::new("PHOTO_EMPTY")),
         Error::TooManyBytes => ApiError::new(Code::BodyTooLarge)
             .because(Text::new("PHOTO_TOO_MANY_BYTES").with("max", MAX_BYTES / (1024 * 1024))),
-        Error::UnsupportedFormat(format) => bad_file(Text::new("PHOTO_FORMAT_UNSUPPORTED").with("format", format)),
+        Error::UnsupportedFormat(format) => {
+            bad_file(Text::new("PHOTO_FORMAT_UNSUPPORTED").with("format", format))
+        }
         Error::UnknownFormat => bad_file(Text::new("PHOTO_FORMAT_UNKNOWN")),
-        Error::TooManyPixels => bad_file(Text::new("PHOTO_TOO_MANY_PIXELS").with("max", MAX_MEGAPIXELS)),
+        Error::TooManyPixels => {
+            bad_file(Text::new("PHOTO_TOO_MANY_PIXELS").with("max", MAX_MEGAPIXELS))
+        }
         Error::TooLarge => bad_file(Text::new("PHOTO_TOO_LARGE").with("max", MAX_SIDE)),
         Error::TooSmall => bad_file(Text::new("PHOTO_TOO_SMALL").with("min", MIN_SIDE)),
         Error::Damaged => bad_file(Text::new("PHOTO_DAMAGED")),

@@ -22,6 +22,9 @@ pub(super) async fn replace(
     fields.finish()?;
     let profile = profile.expect("`finish` has reported what is bad");
     let action = Action::ReplaceProfile(Box::new(profile));
-    let decided = sender.submit(&api, user_id, action, "replace profile", &body).await.map_err(undecided)?;
+    let decided = sender
+        .submit(&api, user_id, action, "replace profile", &body)
+        .await
+        .map_err(undecided)?;
     answer(&api, StatusCode::OK, decided)
 }

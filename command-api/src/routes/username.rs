@@ -18,9 +18,14 @@ pub(super) async fn change(
 ) -> Result<Answer, ApiError> {
     let user_id = sender.user()?;
     let mut fields = Fields::parse(&body)?;
-    let username = fields.required("newUsername", |value| values::username(fields::string(value)?));
+    let username = fields.required("newUsername", |value| {
+        values::username(fields::string(value)?)
+    });
     fields.finish()?;
     let action = Action::ChangeUsername(username.expect("`finish` has reported what is bad"));
-    let decided = sender.submit(&api, user_id, action, "change username", &body).await.map_err(undecided)?;
+    let decided = sender
+        .submit(&api, user_id, action, "change username", &body)
+        .await
+        .map_err(undecided)?;
     answer(&api, StatusCode::OK, decided)
 }

@@ -23,8 +23,12 @@ pub(super) async fn register(
     let registration = values::registration(&mut fields, today(&api));
     fields.finish()?;
     let (user_id, registration) = registration.expect("`finish` has reported what is bad");
-    let user_id = user_id.unwrap_or_else(|| UserId::new(Time::from(api.clock.now()), api.randomness.bytes()));
+    let user_id =
+        user_id.unwrap_or_else(|| UserId::new(Time::from(api.clock.now()), api.randomness.bytes()));
     let action = Action::Register(Box::new(registration));
-    let decided = sender.submit(&api, user_id, action, "register", &body).await.map_err(undecided)?;
+    let decided = sender
+        .submit(&api, user_id, action, "register", &body)
+        .await
+        .map_err(undecided)?;
     answer(&api, StatusCode::CREATED, decided)
 }

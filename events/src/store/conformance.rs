@@ -1,1 +1,568 @@
-//! What every store must do.
+//! What every store must do, whatever its backend: `run_all` panics at the first thing that one does
+//! not. Each backend's tests call it with a way to open a new, empty store.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{AppendError, Batch, Claim, EventStore, Head, Outcome, OutcomeKey, claims_of};
+use crate::envelope::{Context, Recorded, StoredEvent};
+use crate::feed::{Feed as _, StoreFeed};
+use crate::user::{Profile, UserEvent, UserRegistered, UsernameChanged};
+use crate::{EventId, Time, UserId};
+
+/// How long a test waits before it fails.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The identifier of the nth user of a test.
+pub fn user(n: u64) -> UserId {
+    format!("{n:024x}").parse().expect("24 hexadecimal digits")
+}
+
+/// The registration of the nth user as the next event after a head.
+pub fn registered(head: &Head, n: u64, username: &str) -> StoredEvent {
+    let profile = Profile {
+        name: "John".to_owned(),
+        surname: "Doe".to_owned(),
+        ..Profile::default()
+    };
+    let registered = UserRegistered {
+        username: username.to_owned(),
+        profile,
+        country_code: None,
+        phone_number: None,
+        consents: crate::user::Consents::default(),
+        is_registration_complete: true,
+        roles: vec!["user".to_owned()],
+        last_login: None,
+    };
+    stored(
+        head,
+        1,
+        n,
+        1,
+        UserEvent::UserRegistered(Box::new(registered)),
+    )
+}
+
+/// An event of the nth user, `ahead` places after a head.
+pub fn stored(head: &Head, ahead: u64, n: u64, version: u64, event: UserEvent) -> StoredEvent {
+    let position = head.position + ahead;
+    let recorded = Recorded {
+        position,
+        event_id: EventId::new(Time::from_millis(1), random(position)),
+        user_id: user(n),
+        version,
+        time: head.recorded_at,
+        recorded_at: head.recorded_at,
+        previous: None,
+        context: Context::default(),
+        event,
+    };
+    recorded.to_stored()
+}
+
+fn random(seed: u64) -> [u8; 10] {
+    let mut bytes = [0; 10];
+    bytes[2..].copy_from_slice(&seed.to_be_bytes());
+    bytes
+}
+
+/// A batch of events after a head, with their claims.
+pub fn batch_after(head: &Head, events: Vec<StoredEvent>) -> Batch {
+    let claims = events
+        .iter()
+        .flat_map(|stored| {
+            claims_of(
+                &stored.user_id,
+                &stored.decode().expect("a test's own event").event,
+            )
+        })
+        .collect();
+    Batch {
+        expected: head.clone(),
+        recorded_at: head.recorded_at,
+        events,
+        claims,
+        outcomes: Vec::new(),
+    }
+}
+
+fn renamed(before: &str, after: &str, held_until: i64) -> UserEvent {
+    UserEvent::UsernameChanged(UsernameChanged {
+        before: before.to_owned(),
+        after: after.to_owned(),
+        held_until: Time::from_millis(held_until),
+    })
+}
+
+fn outcome(key: &str, answer: &[u8], millis: i64) -> Outcome {
+    Outcome {
+        key: OutcomeKey {
+            actor: "actor".to_owned(),
+            key: key.to_owned(),
+        },
+        fingerprint: [7; 32],
+        answer: answer.to_vec(),
+        recorded_at: Time::from_millis(millis),
+    }
+}
+
+/// Runs every test, each on a new store.
+pub async fn run_all(open: impl AsyncFn() -> Arc<dyn EventStore>) {
+    a_new_ledger_is_empty(&*open().await).await;
+    events_are_read_back_byte_for_byte(&*open().await).await;
+    events_are_read_in_pages(&*open().await).await;
+    users_are_read_by_version_and_position(&*open().await).await;
+    an_append_on_an_old_head_changes_nothing(&*open().await).await;
+    an_append_of_another_epoch_or_ledger_is_refused(&*open().await).await;
+    a_taken_name_rolls_everything_back(&*open().await).await;
+    a_held_name_is_free_when_its_time_is_over(&*open().await).await;
+    a_name_can_pass_on_within_a_batch(&*open().await).await;
+    outcomes_are_kept_and_replaced(&*open().await).await;
+    an_event_is_found_by_its_id(&*open().await).await;
+    sweeping_forgets_only_what_is_past_its_time(&*open().await).await;
+    an_abandoned_append_leaves_nothing(open().await).await;
+    a_follower_sees_every_event_once_in_order(open().await).await;
+}
+
+async fn a_new_ledger_is_empty(store: &dyn EventStore) {
+    let head = store.head().await.expect("head");
+    assert_eq!(head.position, 0);
+    assert!(!head.store_id.is_empty());
+    assert_eq!(*store.watch_head().borrow(), 0);
+    assert!(store.read(0, 10).await.expect("read").is_empty());
+}
+
+async fn events_are_read_back_byte_for_byte(store: &dyn EventStore) {
+    let mut head = store.head().await.expect("head");
+    head.recorded_at = Time::from_millis(5_000);
+    let event = registered(&head, 1, "john");
+    head.recorded_at = Time::from_millis(0);
+    let batch = Batch {
+        recorded_at: Time::from_millis(5_000),
+        ..batch_after(&head, vec![event.clone()])
+    };
+    store.append(&batch).await.expect("append");
+    let read = store.read(0, 10).await.expect("read");
+    assert_eq!(read, [event]);
+    assert_eq!(read[0].leaf_hash, crate::LeafHash::of(&read[0].envelope));
+    let head = store.head().await.expect("head");
+    assert_eq!(
+        (head.position, head.recorded_at),
+        (1, Time::from_millis(5_000))
+    );
+    assert_eq!(*store.watch_head().borrow(), 1);
+}
+
+/// Appends users `1..=n` in one batch and returns the head afterwards.
+async fn register(store: &dyn EventStore, n: u64) -> Head {
+    let head = store.head().await.expect("head");
+    let events = (1..=n)
+        .map(|i| {
+            let at = Head {
+                position: head.position + i - 1,
+                ..head.clone()
+            };
+            registered(&at, i, &format!("user{i}"))
+        })
+        .collect();
+    store
+        .append(&batch_after(&head, events))
+        .await
+        .expect("append");
+    store.head().await.expect("head")
+}
+
+async fn events_are_read_in_pages(store: &dyn EventStore) {
+    register(store, 300).await;
+    let (mut after, mut seen) = (0, Vec::new());
+    loop {
+        let page = store.read(after, 77).await.expect("read");
+        assert!(page.len() <= 77);
+        let Some(last) = page.last() else { break };
+        after = last.position;
+        seen.extend(page.iter().map(|event| event.position));
+    }
+    assert!(seen.into_iter().eq(1..=300));
+    assert!(store.read(u64::MAX, 10).await.expect("read").is_empty());
+}
+
+async fn users_are_read_by_version_and_position(store: &dyn EventStore) {
+    let head = register(store, 3).await;
+    let events = vec![
+        stored(&head, 1, 2, 2, renamed("user2", "other2", 10)),
+        stored(&head, 2, 1, 2, renamed("user1", "other1", 10)),
+        stored(&head, 3, 2, 3, renamed("other2", "third2", 10)),
+    ];
+    store
+        .append(&batch_after(&head, events))
+        .await
+        .expect("append");
+    let versions =
+        |events: &[StoredEvent]| events.iter().map(|event| event.version).collect::<Vec<_>>();
+    assert_eq!(
+        versions(&store.read_user(&user(2), 0, 10).await.expect("read")),
+        [1, 2, 3]
+    );
+    assert_eq!(
+        versions(&store.read_user(&user(2), 1, 1).await.expect("read")),
+        [2]
+    );
+    assert!(
+        store
+            .read_user(&user(9), 0, 10)
+            .await
+            .expect("read")
+            .is_empty()
+    );
+    let both = store
+        .read_users(&[user(2), user(1), user(9)])
+        .await
+        .expect("read");
+    assert_eq!(
+        both.iter().map(|event| event.position).collect::<Vec<_>>(),
+        [1, 2, 4, 5, 6]
+    );
+    let many: Vec<_> = (0..5_000).map(user).collect();
+    assert_eq!(store.read_users(&many).await.expect("read").len(), 6);
+}
+
+async fn an_append_on_an_old_head_changes_nothing(store: &dyn EventStore) {
+    let old = store.head().await.expect("head");
+    let head = register(store, 1).await;
+    let mut batch = batch_after(&old, vec![registered(&old, 2, "late")]);
+    batch.outcomes.push(outcome("late", b"no", 1));
+    assert!(matches!(
+        store.append(&batch).await,
+        Err(AppendError::HeadMoved)
+    ));
+    assert_eq!(store.head().await.expect("head"), head);
+    assert!(
+        store
+            .claims(&["late".to_owned()])
+            .await
+            .expect("claims")
+            .is_empty()
+    );
+    assert!(
+        store
+            .outcomes(&[batch.outcomes[0].key.clone()])
+            .await
+            .expect("outcomes")
+            .is_empty()
+    );
+}
+
+async fn an_append_of_another_epoch_or_ledger_is_refused(store: &dyn EventStore) {
+    let head = store.head().await.expect("head");
+    for wrong in [
+        Head {
+            epoch: head.epoch + 1,
+            ..head.clone()
+        },
+        Head {
+            store_id: "other".to_owned(),
+            ..head.clone()
+        },
+    ] {
+        let batch = batch_after(&wrong, vec![registered(&wrong, 1, "john")]);
+        assert!(matches!(
+            store.append(&batch).await,
+            Err(AppendError::HeadMoved)
+        ));
+    }
+}
+
+async fn a_taken_name_rolls_everything_back(store: &dyn EventStore) {
+    let head = register(store, 1).await;
+    let mut batch = batch_after(&head, vec![registered(&head, 2, "user1")]);
+    batch.outcomes.push(outcome("taken", b"no", 1));
+    assert!(matches!(
+        store.append(&batch).await,
+        Err(AppendError::NameTaken)
+    ));
+    assert_eq!(store.head().await.expect("head"), head);
+    assert_eq!(store.read(0, 10).await.expect("read").len(), 1);
+    assert!(
+        store
+            .outcomes(&[batch.outcomes[0].key.clone()])
+            .await
+            .expect("outcomes")
+            .is_empty()
+    );
+}
+
+async fn a_held_name_is_free_when_its_time_is_over(store: &dyn EventStore) {
+    let head = register(store, 1).await;
+    let rename = stored(&head, 1, 1, 2, renamed("user1", "renamed", 1_000));
+    store
+        .append(&batch_after(&head, vec![rename]))
+        .await
+        .expect("append");
+    let claims = store
+        .claims(&[
+            "user1".to_owned(),
+            "renamed".to_owned(),
+            "nobody".to_owned(),
+        ])
+        .await
+        .expect("claims");
+    assert_eq!(claims.len(), 2);
+    let held = claims
+        .iter()
+        .find(|claim| claim.username == "user1")
+        .expect("held");
+    assert_eq!(held.held_until, Some(Time::from_millis(1_000)));
+    for (millis, free) in [(999, false), (1_000, true)] {
+        let mut head = store.head().await.expect("head");
+        let recorded_at = Time::from_millis(millis);
+        head.recorded_at = recorded_at;
+        let event = registered(&head, 2, "user1");
+        let batch = Batch {
+            recorded_at,
+            ..batch_after(&head, vec![event])
+        };
+        match store.append(&batch).await {
+            Ok(()) => assert!(free, "a name was taken while it was held"),
+            Err(AppendError::NameTaken) => assert!(!free, "a name stayed held after its time"),
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+async fn a_name_can_pass_on_within_a_batch(store: &dyn EventStore) {
+    let head = register(store, 1).await;
+    // Held until a time that is over already when the batch is recorded.
+    let events = vec![
+        stored(&head, 1, 1, 2, renamed("user1", "second", 0)),
+        registered(
+            &Head {
+                position: head.position + 1,
+                ..head.clone()
+            },
+            2,
+            "user1",
+        ),
+    ];
+    store
+        .append(&batch_after(&head, events))
+        .await
+        .expect("append");
+    let claims = store.claims(&["user1".to_owned()]).await.expect("claims");
+    assert_eq!(
+        claims,
+        [Claim {
+            username: "user1".to_owned(),
+            user_id: user(2),
+            held_until: None
+        }]
+    );
+}
+
+async fn outcomes_are_kept_and_replaced(store: &dyn EventStore) {
+    let head = store.head().await.expect("head");
+    let first = outcome("k", b"first", 1);
+    let mut batch = batch_after(&head, Vec::new());
+    batch.outcomes.push(first.clone());
+    store
+        .append(&batch)
+        .await
+        .expect("an outcome without events");
+    assert_eq!(store.head().await.expect("head").position, head.position);
+    assert_eq!(
+        store
+            .outcomes(std::slice::from_ref(&first.key))
+            .await
+            .expect("outcomes"),
+        [first.clone()]
+    );
+    let second = outcome("k", b"second", 2);
+    batch.outcomes = vec![second.clone()];
+    batch.recorded_at = Time::from_millis(2);
+    store.append(&batch).await.expect("append");
+    let other = OutcomeKey {
+        actor: "other".to_owned(),
+        key: "k".to_owned(),
+    };
+    assert_eq!(
+        store
+            .outcomes(&[second.key.clone(), other])
+            .await
+            .expect("outcomes"),
+        [second]
+    );
+}
+
+async fn an_event_is_found_by_its_id(store: &dyn EventStore) {
+    register(store, 3).await;
+    let event = store.read(1, 1).await.expect("read").remove(0);
+    assert_eq!(
+        store.position_of(&event.event_id).await.expect("position"),
+        Some(2)
+    );
+    let unknown = EventId::new(Time::from_millis(99), [9; 10]);
+    assert_eq!(store.position_of(&unknown).await.expect("position"), None);
+}
+
+async fn sweeping_forgets_only_what_is_past_its_time(store: &dyn EventStore) {
+    let head = register(store, 1).await;
+    let rename = stored(&head, 1, 1, 2, renamed("user1", "renamed", 1_000));
+    let mut batch = batch_after(&head, vec![rename]);
+    batch.outcomes = vec![outcome("old", b"", 10), outcome("new", b"", 20)];
+    store.append(&batch).await.expect("append");
+    let names = ["user1".to_owned(), "renamed".to_owned()];
+    let keys = batch
+        .outcomes
+        .iter()
+        .map(|outcome| outcome.key.clone())
+        .collect::<Vec<_>>();
+    store
+        .sweep(Time::from_millis(1_000), Time::from_millis(20))
+        .await
+        .expect("sweep");
+    assert_eq!(
+        store.claims(&names).await.expect("claims").len(),
+        2,
+        "held until the very millisecond"
+    );
+    assert_eq!(
+        store.outcomes(&keys).await.expect("outcomes"),
+        batch.outcomes[1..]
+    );
+    store
+        .sweep(Time::from_millis(1_001), Time::from_millis(20))
+        .await
+        .expect("sweep");
+    assert_eq!(store.claims(&names).await.expect("claims").len(), 1);
+    assert_eq!(store.read(0, 10).await.expect("read").len(), 2);
+}
+
+async fn an_abandoned_append_leaves_nothing(store: Arc<dyn EventStore>) {
+    // Dropped at each of its first awaits, the append is whole or absent, and the next one works.
+    for polls in 0..40 {
+        let head = store.head().await.expect("head");
+        let batch = batch_after(
+            &head,
+            vec![registered(
+                &head,
+                head.position + 1,
+                &format!("u{}", head.position),
+            )],
+        );
+        let mut append = std::pin::pin!(store.append(&batch));
+        for _ in 0..polls {
+            if futures::poll!(append.as_mut()).is_ready() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+    let head = settled_head(&*store).await;
+    let events = store.read(0, 100).await.expect("read");
+    assert_eq!(events.len() as u64, head.position);
+}
+
+/// The head after an append that takes its turn behind whatever was abandoned.
+async fn settled_head(store: &dyn EventStore) -> Head {
+    loop {
+        let head = store.head().await.expect("head");
+        let n = head.position + 1_000;
+        match store
+            .append(&batch_after(
+                &head,
+                vec![registered(&head, n, &format!("last{n}"))],
+            ))
+            .await
+        {
+            Ok(()) => return store.head().await.expect("head"),
+            Err(AppendError::HeadMoved) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+async fn a_follower_sees_every_event_once_in_order(store: Arc<dyn EventStore>) {
+    const WRITERS: u64 = 6;
+    const EACH: u64 = 40;
+    let mut writers = tokio::task::JoinSet::new();
+    for writer in 0..WRITERS {
+        let store = Arc::clone(&store);
+        writers.spawn(async move {
+            let mut done = 0;
+            while done < EACH {
+                let head = store.head().await.expect("head");
+                let n = writer * EACH + done + 1;
+                let batch = batch_after(&head, vec![registered(&head, n, &format!("user{n}"))]);
+                // Now and then a writer pauses between deciding and writing, or gives up halfway.
+                if (n + head.position) % 7 == 0 {
+                    let append = store.append(&batch);
+                    if let Ok(done_anyway) =
+                        tokio::time::timeout(Duration::from_micros(50), append).await
+                    {
+                        done += u64::from(done_anyway.is_ok());
+                    } else {
+                        done += u64::from(
+                            store
+                                .position_of(&batch.events[0].event_id)
+                                .await
+                                .expect("position")
+                                .is_some()
+                                && !store
+                                    .read_user(&user(n), 0, 1)
+                                    .await
+                                    .expect("read")
+                                    .is_empty(),
+                        );
+                    }
+                    continue;
+                }
+                match store.append(&batch).await {
+                    Ok(()) => done += 1,
+                    // The name is there already when an append that seemed abandoned took place.
+                    Err(AppendError::HeadMoved | AppendError::NameTaken) => {
+                        done += u64::from(
+                            !store
+                                .read_user(&user(n), 0, 1)
+                                .await
+                                .expect("read")
+                                .is_empty(),
+                        );
+                    }
+                    // The database refuses a user's second registration for the same reason.
+                    Err(AppendError::Store(error)) => {
+                        let there = !store
+                            .read_user(&user(n), 0, 1)
+                            .await
+                            .expect("read")
+                            .is_empty();
+                        assert!(there, "{error:?}");
+                        done += 1;
+                    }
+                }
+            }
+        });
+    }
+    let mut feed = StoreFeed::new(Arc::clone(&store) as _, 0, 16);
+    let follower = async {
+        let mut expected = 1;
+        while expected <= WRITERS * EACH {
+            for event in feed.next().await.expect("next") {
+                assert_eq!(event.position, expected);
+                expected += 1;
+            }
+        }
+    };
+    tokio::time::timeout(DEADLINE, follower)
+        .await
+        .expect("the follower saw every event before the deadline");
+    while let Some(writer) = writers.join_next().await {
+        writer.expect("a writer");
+    }
+    let events = store.read(0, 1_000).await.expect("read");
+    assert!(
+        events
+            .iter()
+            .map(|event| event.position)
+            .eq(1..=WRITERS * EACH)
+    );
+}

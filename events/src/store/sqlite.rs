@@ -1,1 +1,552 @@
 //! The ledger in one SQLite file.
+//!
+//! One connection writes and a few read, in WAL mode, so reads never wait for a commit. A lock on a
+//! file beside the database keeps other processes out: this process alone knows the head.
+
+use std::fs::{File, TryLockError};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::migrate::Migrator;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
+    SqliteSynchronous,
+};
+use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
+use tokio::sync::watch;
+
+use super::{AppendError, Batch, Claim, Error, EventStore, Head, History, Outcome, OutcomeKey};
+use crate::envelope::{LeafHash, StoredEvent};
+use crate::{EventId, Position, Time, UserId, Version};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite/ledger");
+
+/// Connections that read.
+const READERS: u32 = 4;
+/// Rows of one INSERT: few enough for its parameters, and few enough different statements to keep prepared.
+const ROWS: usize = 64;
+/// How long an operation waits for a connection.
+const WAIT: Duration = Duration::from_secs(5);
+
+const EVENT_COLUMNS: &str = "position, event_id, user_id, version, event_type, schema_version, recorded_at, envelope, leaf_hash";
+
+/// The ledger in one SQLite file.
+#[derive(Debug)]
+pub struct SqliteStore {
+    writer: SqlitePool,
+    readers: SqlitePool,
+    head: watch::Sender<Position>,
+    /// Held as long as the store is open; the operating system frees it when the process dies.
+    _lock: File,
+}
+
+impl SqliteStore {
+    /// Opens the ledger in a file, making it and its folder if they are not there.
+    pub async fn open(path: &Path) -> Result<Self, Error> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(unavailable)?;
+        }
+        let lock = lock(path)?;
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            // Every commit reaches the disk before it is answered.
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(WAIT)
+            .pragma("recursive_triggers", "ON");
+        let writer = pool(1).connect_with(options.clone()).await?;
+        MIGRATIONS.run(&writer).await.map_err(unavailable)?;
+        let readers = pool(READERS)
+            .connect_with(options.create_if_missing(false).read_only(true))
+            .await?;
+        let store = Self {
+            writer,
+            readers,
+            head: watch::Sender::new(0),
+            _lock: lock,
+        };
+        store.head().await?;
+        Ok(store)
+    }
+
+    /// The head has been seen at a position: waiters are told, and it never goes back.
+    fn saw(&self, position: Position) {
+        self.head.send_if_modified(|head| {
+            let moved = position > *head;
+            *head = position.max(*head);
+            moved
+        });
+    }
+}
+
+fn pool(connections: u32) -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(WAIT)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+}
+
+fn lock(path: &Path) -> Result<File, Error> {
+    let mut lock_path = path.as_os_str().to_owned();
+    lock_path.push(".lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&lock_path)
+        .map_err(unavailable)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::Locked(path.to_owned())),
+        Err(TryLockError::Error(error)) => Err(unavailable(error)),
+    }
+}
+
+fn unavailable(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::Unavailable(Arc::new(error))
+}
+
+/// SQLite's integers are signed; positions, versions and counts are far from their limit.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn unsigned(row: &SqliteRow, column: &str) -> Result<u64, Error> {
+    let number: i64 = row.try_get(column)?;
+    u64::try_from(number).map_err(|_| Error::Damaged(format!("column {column} holds {number}")))
+}
+
+fn event(row: &SqliteRow) -> Result<StoredEvent, Error> {
+    let position = unsigned(row, "position")?;
+    let damaged = |what: &str| Error::Damaged(format!("position {position}: bad {what}"));
+    let envelope: Vec<u8> = row.try_get("envelope")?;
+    let leaf_hash: &[u8] = row.try_get("leaf_hash")?;
+    Ok(StoredEvent {
+        position,
+        event_id: row
+            .try_get::<&str, _>("event_id")?
+            .parse()
+            .map_err(|_| damaged("event id"))?,
+        user_id: row
+            .try_get::<&str, _>("user_id")?
+            .parse()
+            .map_err(|_| damaged("user id"))?,
+        version: unsigned(row, "version")?,
+        event_type: row.try_get("event_type")?,
+        schema_version: u32::try_from(unsigned(row, "schema_version")?)
+            .map_err(|_| damaged("schema version"))?,
+        recorded_at: Time::from_millis(row.try_get("recorded_at")?),
+        envelope: envelope.into(),
+        leaf_hash: LeafHash(leaf_hash.try_into().map_err(|_| damaged("leaf hash"))?),
+    })
+}
+
+fn events(rows: &[SqliteRow]) -> Result<Vec<StoredEvent>, Error> {
+    rows.iter().map(event).collect()
+}
+
+fn json(list: &impl serde::Serialize) -> String {
+    serde_json::to_string(list).expect("strings are JSON")
+}
+
+#[async_trait]
+impl History for SqliteStore {
+    async fn head(&self) -> Result<Head, Error> {
+        let row = sqlx::query("SELECT store_id, epoch, position, recorded_at FROM ledger_head")
+            .fetch_one(&self.readers)
+            .await?;
+        let head = Head {
+            store_id: row.try_get("store_id")?,
+            epoch: unsigned(&row, "epoch")?,
+            position: unsigned(&row, "position")?,
+            recorded_at: Time::from_millis(row.try_get("recorded_at")?),
+        };
+        self.saw(head.position);
+        Ok(head)
+    }
+
+    fn watch_head(&self) -> watch::Receiver<Position> {
+        self.head.subscribe()
+    }
+
+    async fn read(&self, after: Position, limit: usize) -> Result<Vec<StoredEvent>, Error> {
+        let rows = sqlx::query(
+            "SELECT position, event_id, user_id, version, event_type, schema_version, recorded_at, envelope, leaf_hash \
+             FROM events WHERE position > ? ORDER BY position LIMIT ?",
+        )
+        .bind(signed(after))
+        .bind(signed(limit as u64))
+        .fetch_all(&self.readers)
+        .await?;
+        events(&rows)
+    }
+
+    async fn read_user(
+        &self,
+        user: &UserId,
+        after: Version,
+        limit: usize,
+    ) -> Result<Vec<StoredEvent>, Error> {
+        let rows = sqlx::query(
+            "SELECT position, event_id, user_id, version, event_type, schema_version, recorded_at, envelope, leaf_hash \
+             FROM events WHERE user_id = ? AND version > ? ORDER BY version LIMIT ?",
+        )
+        .bind(user.to_string())
+        .bind(signed(after))
+        .bind(signed(limit as u64))
+        .fetch_all(&self.readers)
+        .await?;
+        events(&rows)
+    }
+
+    async fn read_users(&self, users: &[UserId]) -> Result<Vec<StoredEvent>, Error> {
+        let rows = sqlx::query(
+            "SELECT position, event_id, user_id, version, event_type, schema_version, recorded_at, envelope, leaf_hash \
+             FROM events WHERE user_id IN (SELECT value FROM json_each(?)) ORDER BY position",
+        )
+        .bind(json(&users))
+        .fetch_all(&self.readers)
+        .await?;
+        events(&rows)
+    }
+
+    async fn claims(&self, usernames: &[String]) -> Result<Vec<Claim>, Error> {
+        let rows = sqlx::query(
+            "SELECT username, user_id, held_until FROM username_claims WHERE username IN (SELECT value FROM json_each(?))",
+        )
+        .bind(json(&usernames))
+        .fetch_all(&self.readers)
+        .await?;
+        let claim = |row: &SqliteRow| {
+            Ok(Claim {
+                username: row.try_get("username")?,
+                user_id: row
+                    .try_get::<&str, _>("user_id")?
+                    .parse()
+                    .map_err(|_| Error::Damaged("a username claim has a bad user id".to_owned()))?,
+                held_until: row
+                    .try_get::<Option<i64>, _>("held_until")?
+                    .map(Time::from_millis),
+            })
+        };
+        rows.iter().map(claim).collect()
+    }
+
+    async fn outcomes(&self, keys: &[OutcomeKey]) -> Result<Vec<Outcome>, Error> {
+        let pairs: Vec<_> = keys.iter().map(|key| (&key.actor, &key.key)).collect();
+        let rows = sqlx::query(
+            "SELECT o.actor, o.key, o.fingerprint, o.answer, o.recorded_at FROM json_each(?) AS wanted \
+             JOIN idempotency AS o ON o.actor = wanted.value ->> 0 AND o.key = wanted.value ->> 1",
+        )
+        .bind(json(&pairs))
+        .fetch_all(&self.readers)
+        .await?;
+        let outcome = |row: &SqliteRow| {
+            Ok(Outcome {
+                key: OutcomeKey {
+                    actor: row.try_get("actor")?,
+                    key: row.try_get("key")?,
+                },
+                fingerprint: row
+                    .try_get::<&[u8], _>("fingerprint")?
+                    .try_into()
+                    .map_err(|_| Error::Damaged("an outcome has a bad fingerprint".to_owned()))?,
+                answer: row.try_get("answer")?,
+                recorded_at: Time::from_millis(row.try_get("recorded_at")?),
+            })
+        };
+        rows.iter().map(outcome).collect()
+    }
+
+    async fn position_of(&self, event: &EventId) -> Result<Option<Position>, Error> {
+        let row = sqlx::query("SELECT position FROM events WHERE event_id = ?")
+            .bind(event.to_string())
+            .fetch_optional(&self.readers)
+            .await?;
+        row.as_ref()
+            .map(|row| unsigned(row, "position"))
+            .transpose()
+    }
+}
+
+#[async_trait]
+impl EventStore for SqliteStore {
+    async fn append(&self, batch: &Batch) -> Result<(), AppendError> {
+        // Dropped before the commit, by an error or by its caller, the transaction rolls back.
+        let mut transaction = self
+            .writer
+            .begin_with("BEGIN IMMEDIATE")
+            .await
+            .map_err(Error::from)?;
+        let position = batch.expected.position + batch.events.len() as u64;
+        let moved = sqlx::query(
+            "UPDATE ledger_head SET position = ?, recorded_at = ? WHERE position = ? AND epoch = ? AND store_id = ?",
+        )
+        .bind(signed(position))
+        .bind(batch.recorded_at.millis())
+        .bind(signed(batch.expected.position))
+        .bind(signed(batch.expected.epoch))
+        .bind(&batch.expected.store_id)
+        .execute(&mut *transaction)
+        .await
+        .map_err(Error::from)?;
+        if moved.rows_affected() == 0 {
+            return Err(AppendError::HeadMoved);
+        }
+        insert_events(&mut transaction, &batch.events).await?;
+        for claim in &batch.claims {
+            if !claim_name(&mut transaction, claim, batch.recorded_at).await? {
+                return Err(AppendError::NameTaken);
+            }
+        }
+        for outcome in &batch.outcomes {
+            write_outcome(&mut transaction, outcome).await?;
+        }
+        transaction.commit().await.map_err(Error::from)?;
+        self.saw(position);
+        Ok(())
+    }
+
+    async fn sweep(&self, now: Time, outcomes_before: Time) -> Result<(), Error> {
+        sqlx::query("DELETE FROM idempotency WHERE recorded_at < ?")
+            .bind(outcomes_before.millis())
+            .execute(&self.writer)
+            .await?;
+        sqlx::query("DELETE FROM username_claims WHERE held_until < ?")
+            .bind(now.millis())
+            .execute(&self.writer)
+            .await?;
+        Ok(())
+    }
+}
+
+async fn insert_events(
+    connection: &mut SqliteConnection,
+    events: &[StoredEvent],
+) -> Result<(), Error> {
+    for rows in events.chunks(ROWS) {
+        let mut insert = QueryBuilder::<Sqlite>::new("INSERT INTO events (");
+        insert
+            .push(EVENT_COLUMNS)
+            .push(") ")
+            .push_values(rows, |mut row, event| {
+                row.push_bind(signed(event.position))
+                    .push_bind(event.event_id.to_string())
+                    .push_bind(event.user_id.to_string())
+                    .push_bind(signed(event.version))
+                    .push_bind(event.event_type.clone())
+                    .push_bind(i64::from(event.schema_version))
+                    .push_bind(event.recorded_at.millis())
+                    .push_bind(event.envelope.to_vec())
+                    .push_bind(event.leaf_hash.0.to_vec());
+            });
+        insert.build().execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+/// `false` when the name belongs to somebody else.
+async fn claim_name(
+    connection: &mut SqliteConnection,
+    claim: &Claim,
+    now: Time,
+) -> Result<bool, Error> {
+    let done = sqlx::query(
+        "INSERT INTO username_claims (username, user_id, held_until) VALUES (?1, ?2, ?3) \
+         ON CONFLICT (username) DO UPDATE SET user_id = ?2, held_until = ?3 \
+         WHERE username_claims.user_id = ?2 OR username_claims.held_until <= ?4",
+    )
+    .bind(&claim.username)
+    .bind(claim.user_id.to_string())
+    .bind(claim.held_until.map(Time::millis))
+    .bind(now.millis())
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+async fn write_outcome(connection: &mut SqliteConnection, outcome: &Outcome) -> Result<(), Error> {
+    sqlx::query(
+        "INSERT INTO idempotency (actor, key, fingerprint, answer, recorded_at) VALUES (?1, ?2, ?3, ?4, ?5) \
+         ON CONFLICT (actor, key) DO UPDATE SET fingerprint = ?3, answer = ?4, recorded_at = ?5",
+    )
+    .bind(&outcome.key.actor)
+    .bind(&outcome.key.key)
+    .bind(&outcome.fingerprint[..])
+    .bind(&outcome.answer)
+    .bind(outcome.recorded_at.millis())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::conformance::{self, batch_after, registered};
+    use super::*;
+
+    async fn open(folder: &Path) -> SqliteStore {
+        SqliteStore::open(&folder.join("ledger.db")).await.unwrap()
+    }
+
+    /// Another connection, without any of our settings: what a person with a shell has.
+    async fn stranger(folder: &Path) -> SqliteConnection {
+        use sqlx::Connection as _;
+        let url = format!("sqlite://{}", folder.join("ledger.db").display());
+        SqliteConnection::connect(&url).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_sqlite_store_does_what_every_store_must() {
+        let folder = tempfile::tempdir().unwrap();
+        let opened = std::cell::Cell::new(0);
+        conformance::run_all(async || {
+            opened.set(opened.get() + 1);
+            let store: Arc<dyn EventStore> =
+                Arc::new(open(&folder.path().join(opened.get().to_string())).await);
+            store
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn the_database_refuses_to_change_or_delete_events() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path()).await;
+        let head = store.head().await.unwrap();
+        store
+            .append(&batch_after(&head, vec![registered(&head, 1, "john")]))
+            .await
+            .unwrap();
+        let mut stranger = stranger(folder.path()).await;
+        for statement in [
+            "UPDATE events SET envelope = x'00'",
+            "UPDATE OR REPLACE events SET version = 2",
+            "DELETE FROM events",
+            "INSERT OR REPLACE INTO events SELECT * FROM events",
+            "INSERT OR REPLACE INTO events SELECT 2, event_id, user_id, version, event_type, schema_version, recorded_at, x'00', leaf_hash FROM events",
+            "INSERT OR REPLACE INTO events SELECT 2, event_id, user_id, 2, event_type, schema_version, recorded_at, x'00', leaf_hash FROM events",
+            "INSERT INTO events SELECT 3, 'x', user_id, 2, event_type, schema_version, recorded_at, x'00', leaf_hash FROM events",
+            "DELETE FROM ledger_head",
+            "UPDATE ledger_head SET position = 0",
+        ] {
+            let refused = sqlx::query(statement).execute(&mut stranger).await;
+            assert!(refused.is_err(), "{statement}");
+        }
+        assert_eq!(store.read(0, 10).await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_second_store_on_the_same_file_is_refused_until_the_first_is_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = open(folder.path()).await;
+        let path = folder.path().join("ledger.db");
+        let error = SqliteStore::open(&path).await.unwrap_err();
+        assert!(
+            matches!(&error, Error::Locked(locked) if *locked == path),
+            "{error}"
+        );
+        drop(first);
+        open(folder.path()).await;
+    }
+
+    #[tokio::test]
+    async fn what_was_appended_is_there_after_opening_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path()).await;
+        let head = store.head().await.unwrap();
+        let event = registered(&head, 1, "john");
+        store
+            .append(&batch_after(&head, vec![event.clone()]))
+            .await
+            .unwrap();
+        drop(store);
+        let store = open(folder.path()).await;
+        assert_eq!(store.read(0, 10).await.unwrap(), [event]);
+        assert_eq!(*store.watch_head().borrow(), 1);
+        assert_eq!(store.head().await.unwrap().store_id, head.store_id);
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_loses_nothing_and_heals() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path()).await;
+        let pages: i64 = sqlx::query_scalar("PRAGMA page_count")
+            .fetch_one(&store.writer)
+            .await
+            .unwrap();
+        let limit = |pages: i64| sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"));
+        sqlx::query(limit(pages + 2))
+            .execute(&store.writer)
+            .await
+            .unwrap();
+        let mut appended = 0;
+        let error = loop {
+            let head = store.head().await.unwrap();
+            match store
+                .append(&batch_after(
+                    &head,
+                    vec![registered(&head, appended + 1, &format!("u{appended}"))],
+                ))
+                .await
+            {
+                Ok(()) => appended += 1,
+                Err(error) => break error,
+            }
+            assert!(appended < 1000, "the limit is never reached");
+        };
+        assert!(
+            matches!(error, AppendError::Store(Error::Unavailable(_))),
+            "{error}"
+        );
+        assert_eq!(store.read(0, 2000).await.unwrap().len() as u64, appended);
+        sqlx::query(limit(1_000_000))
+            .execute(&store.writer)
+            .await
+            .unwrap();
+        let head = store.head().await.unwrap();
+        store
+            .append(&batch_after(
+                &head,
+                vec![registered(&head, appended + 1, "after")],
+            ))
+            .await
+            .unwrap();
+        assert_eq!(store.head().await.unwrap().position, appended + 1);
+    }
+
+    #[tokio::test]
+    async fn commits_are_durable() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path()).await;
+        let mode: String = sqlx::query_scalar("PRAGMA journal_mode")
+            .fetch_one(&store.writer)
+            .await
+            .unwrap();
+        let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous")
+            .fetch_one(&store.writer)
+            .await
+            .unwrap();
+        assert_eq!((mode.as_str(), synchronous), ("wal", 2), "2 is FULL");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_no_database_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(
+            folder.path().join("ledger.db"),
+            "no database, but long enough to be read as one".repeat(100),
+        )
+        .unwrap();
+        assert!(
+            SqliteStore::open(&folder.path().join("ledger.db"))
+                .await
+                .is_err()
+        );
+    }
+}

@@ -1,1 +1,326 @@
-//! Conformance.
+//! What every read model must do, whatever its backend: `run_all` panics at the first thing that one
+//! does not.
+
+use std::sync::Arc;
+
+use events::store::conformance::user;
+use events::user::{Consents, Profile};
+use events::{Document, Time};
+
+use super::{ApplyError, Batch, Parked, ReadModel, Search};
+use crate::search::words;
+
+/// The document of the nth user after one event.
+pub fn document(n: u64, username: &str, name: &str, surname: &str, position: u64) -> Document {
+    Document {
+        user_id: user(n),
+        version: 1,
+        position,
+        username: username.to_owned(),
+        profile: Profile {
+            name: name.to_owned(),
+            surname: surname.to_owned(),
+            ..Profile::default()
+        },
+        country_code: None,
+        phone_number: None,
+        consents: Consents::default(),
+        is_registration_complete: true,
+        roles: vec!["user".to_owned()],
+        photo: None,
+        last_login: None,
+        created_at: Time::from_millis(0),
+        updated_at: Time::from_millis(0),
+    }
+}
+
+fn step(from: u64, to: u64, documents: Vec<Document>) -> Batch {
+    Batch {
+        from,
+        to,
+        documents,
+        parked: Vec::new(),
+        unparked: Vec::new(),
+    }
+}
+
+/// Runs every test, each on a new read model.
+pub async fn run_all(open: impl AsyncFn() -> Arc<dyn ReadModel>) {
+    a_step_is_read_back(&*open().await).await;
+    a_step_from_another_checkpoint_changes_nothing(&*open().await).await;
+    a_username_leads_to_who_has_it_now(&*open().await).await;
+    search_finds_beginnings_of_words(&*open().await).await;
+    search_follows_renames(&*open().await).await;
+    search_pages_have_everybody_once(&*open().await).await;
+    hostile_searches_find_nothing(&*open().await).await;
+    parked_users_come_and_go(&*open().await).await;
+}
+
+async fn a_step_is_read_back(read_model: &dyn ReadModel) {
+    assert_eq!(read_model.checkpoint().await.expect("checkpoint"), 0);
+    let documents: Vec<_> = (1..=300)
+        .map(|n| document(n, &format!("user{n}"), "John", "Doe", n))
+        .collect();
+    let applied = read_model.watch_applied();
+    read_model
+        .apply(&step(0, 300, documents.clone()))
+        .await
+        .expect("apply");
+    assert_eq!(*applied.borrow(), 300);
+    assert_eq!(read_model.checkpoint().await.expect("checkpoint"), 300);
+    assert_eq!(
+        read_model
+            .document(&user(7))
+            .await
+            .expect("document")
+            .as_ref(),
+        Some(&documents[6])
+    );
+    assert_eq!(
+        read_model.document(&user(999)).await.expect("document"),
+        None
+    );
+    let wanted: Vec<_> = (290..=310).map(user).collect();
+    assert_eq!(
+        read_model
+            .documents(&wanted)
+            .await
+            .expect("documents")
+            .len(),
+        11
+    );
+}
+
+async fn a_step_from_another_checkpoint_changes_nothing(read_model: &dyn ReadModel) {
+    read_model
+        .apply(&step(0, 5, vec![document(1, "john", "John", "Doe", 5)]))
+        .await
+        .expect("apply");
+    let late = step(4, 9, vec![document(1, "late", "Late", "Doe", 9)]);
+    assert!(matches!(
+        read_model.apply(&late).await,
+        Err(ApplyError::NotOwner)
+    ));
+    assert_eq!(read_model.checkpoint().await.expect("checkpoint"), 5);
+    assert_eq!(
+        read_model
+            .document(&user(1))
+            .await
+            .expect("document")
+            .expect("there")
+            .username,
+        "john"
+    );
+}
+
+async fn a_username_leads_to_who_has_it_now(read_model: &dyn ReadModel) {
+    read_model
+        .apply(&step(0, 1, vec![document(1, "john", "John", "Doe", 1)]))
+        .await
+        .expect("apply");
+    let passed_on = vec![
+        document(2, "john", "Jane", "Doe", 3),
+        document(1, "johnny", "John", "Doe", 2),
+    ];
+    read_model
+        .apply(&step(1, 3, passed_on))
+        .await
+        .expect("apply");
+    let found = read_model
+        .document_by_username("john")
+        .await
+        .expect("document")
+        .expect("there");
+    assert_eq!(found.user_id, user(2));
+    assert_eq!(
+        read_model
+            .document_by_username("JOHN")
+            .await
+            .expect("document"),
+        None
+    );
+    assert_eq!(
+        read_model
+            .document_by_username("nobody")
+            .await
+            .expect("document"),
+        None
+    );
+}
+
+async fn found(read_model: &dyn ReadModel, query: &str, expertise: Option<&str>) -> Vec<u64> {
+    let search = Search {
+        words: words(query),
+        expertise: expertise.map(str::to_owned),
+        offset: 0,
+        limit: 100,
+    };
+    let found = read_model.search(&search).await.expect("search");
+    let mut numbers: Vec<_> = found
+        .iter()
+        .map(|document| {
+            u64::from_str_radix(&document.user_id.to_string(), 16).expect("the id of a test")
+        })
+        .collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+async fn search_finds_beginnings_of_words(read_model: &dyn ReadModel) {
+    let mut designer = document(3, "ayse.yilmaz", "Ayşe Nur", "Yılmaz", 3);
+    designer.profile.expertise = Some("designer".to_owned());
+    let documents = vec![
+        document(1, "johndoe123", "John", "Doe", 1),
+        document(2, "sehir", "İSTANBUL", "Şehri", 2),
+        designer,
+        document(4, "istanbullu", "Ali", "Istanbul", 4),
+    ];
+    read_model
+        .apply(&step(0, 4, documents))
+        .await
+        .expect("apply");
+    for (query, expected) in [
+        ("john", &[1][..]),
+        ("johndoe1", &[1]),
+        ("DOE", &[1]),
+        ("istanbul", &[2, 4]),
+        ("ISTANBUL", &[2, 4]),
+        ("sehri", &[2]),
+        ("yıl", &[3]),
+        ("ayse yilmaz", &[3]),
+        ("ayse.yilmaz", &[3]),
+        ("nur ay", &[3]),
+        ("ayse doe", &[]),
+        ("ohn", &[]),
+    ] {
+        assert_eq!(found(read_model, query, None).await, expected, "{query}");
+    }
+    assert_eq!(found(read_model, "", Some("designer")).await, [3]);
+    assert_eq!(found(read_model, "ay", Some("designer")).await, [3]);
+    assert_eq!(
+        found(read_model, "john", Some("designer")).await,
+        Vec::<u64>::new()
+    );
+    assert_eq!(found(read_model, "", Some("chef")).await, Vec::<u64>::new());
+    assert_eq!(found(read_model, "", None).await, [1, 2, 3, 4]);
+}
+
+async fn search_follows_renames(read_model: &dyn ReadModel) {
+    read_model
+        .apply(&step(0, 1, vec![document(1, "john", "John", "Doe", 1)]))
+        .await
+        .expect("apply");
+    read_model
+        .apply(&step(1, 2, vec![document(1, "jane", "Jane", "Doe", 2)]))
+        .await
+        .expect("apply");
+    assert_eq!(found(read_model, "john", None).await, Vec::<u64>::new());
+    assert_eq!(found(read_model, "jane", None).await, [1]);
+    assert_eq!(found(read_model, "doe", None).await, [1]);
+}
+
+async fn search_pages_have_everybody_once(read_model: &dyn ReadModel) {
+    let documents = (1..=100)
+        .map(|n| document(n, &format!("ali{n}"), "Ali", &format!("Alişan{n}"), n))
+        .collect();
+    read_model
+        .apply(&step(0, 100, documents))
+        .await
+        .expect("apply");
+    let mut seen = Vec::new();
+    for page in 0..12 {
+        let search = Search {
+            words: words("ali"),
+            expertise: None,
+            offset: page * 9,
+            limit: 9,
+        };
+        seen.extend(
+            read_model
+                .search(&search)
+                .await
+                .expect("search")
+                .into_iter()
+                .map(|document| document.user_id),
+        );
+    }
+    assert_eq!(seen.len(), 100);
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen.len(), 100, "somebody came twice");
+}
+
+async fn hostile_searches_find_nothing(read_model: &dyn ReadModel) {
+    read_model
+        .apply(&step(0, 1, vec![document(1, "john", "John", "Doe", 1)]))
+        .await
+        .expect("apply");
+    for hostile in [
+        "%",
+        "_",
+        "'",
+        "\"",
+        "\\",
+        "\u{10ffff}",
+        "john%",
+        "x' OR '1'='1",
+        "#designer",
+        "\0",
+    ] {
+        let search = Search {
+            words: vec![hostile.to_owned()],
+            expertise: None,
+            offset: 0,
+            limit: 10,
+        };
+        assert!(
+            read_model.search(&search).await.expect("search").is_empty(),
+            "{hostile:?}"
+        );
+        let search = Search {
+            words: vec![],
+            expertise: Some(hostile.to_owned()),
+            offset: 0,
+            limit: 10,
+        };
+        assert!(
+            read_model.search(&search).await.expect("search").is_empty(),
+            "{hostile:?}"
+        );
+        assert_eq!(
+            read_model
+                .document_by_username(hostile)
+                .await
+                .expect("document"),
+            None
+        );
+    }
+}
+
+async fn parked_users_come_and_go(read_model: &dyn ReadModel) {
+    let parked = Parked {
+        user_id: user(1),
+        from: 3,
+        error: "cannot".to_owned(),
+        recorded_at: Time::from_millis(9),
+    };
+    let batch = Batch {
+        parked: vec![parked.clone()],
+        ..step(0, 3, Vec::new())
+    };
+    read_model.apply(&batch).await.expect("apply");
+    assert_eq!(read_model.parked().await.expect("parked"), [parked]);
+    let batch = Batch {
+        unparked: vec![user(1)],
+        ..step(3, 3, vec![document(1, "john", "John", "Doe", 3)])
+    };
+    read_model.apply(&batch).await.expect("apply");
+    assert!(read_model.parked().await.expect("parked").is_empty());
+    assert!(
+        read_model
+            .document(&user(1))
+            .await
+            .expect("document")
+            .is_some()
+    );
+}

@@ -1,1 +1,391 @@
-//! Sqlite.
+//! The read model in one SQLite file.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use events::{Document, Position, Time, UserId};
+use sqlx::migrate::Migrator;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
+    SqliteSynchronous,
+};
+use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
+use tokio::sync::watch;
+
+use super::{ApplyError, Batch, Documents, Error, Parked, ReadModel, Search};
+use crate::search::{expertise_word, words_of};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite/read-model");
+
+const READERS: u32 = 4;
+const ROWS: usize = 64;
+const WAIT: Duration = Duration::from_secs(5);
+/// Sorts after every folded word: no letter or digit is greater.
+const LAST: char = '\u{10ffff}';
+
+/// The read model in one SQLite file.
+#[derive(Debug)]
+pub struct SqliteReadModel {
+    writer: SqlitePool,
+    readers: SqlitePool,
+    applied: watch::Sender<Position>,
+}
+
+impl SqliteReadModel {
+    /// Opens the read model in a file, making it and its folder if they are not there.
+    pub async fn open(path: &Path) -> Result<Self, Error> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(unavailable)?;
+        }
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            // A power failure may take back the last steps, whole: the projection folds them again.
+            .synchronous(SqliteSynchronous::Normal)
+            .busy_timeout(WAIT);
+        let writer = pool(1).connect_with(options.clone()).await?;
+        MIGRATIONS.run(&writer).await.map_err(unavailable)?;
+        let readers = pool(READERS)
+            .connect_with(options.create_if_missing(false).read_only(true))
+            .await?;
+        let read_model = Self {
+            writer,
+            readers,
+            applied: watch::Sender::new(0),
+        };
+        read_model.checkpoint().await?;
+        Ok(read_model)
+    }
+
+    fn applied(&self, position: Position) {
+        self.applied
+            .send_if_modified(|applied| std::mem::replace(applied, position) != position);
+    }
+}
+
+fn pool(connections: u32) -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(WAIT)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+}
+
+fn unavailable(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::Unavailable(Arc::new(error))
+}
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn unsigned(row: &SqliteRow, column: &str) -> Result<u64, Error> {
+    let number: i64 = row.try_get(column)?;
+    u64::try_from(number).map_err(|_| Error::Damaged(format!("column {column} holds {number}")))
+}
+
+fn document(row: &SqliteRow) -> Result<Document, Error> {
+    let text: &str = row.try_get("document")?;
+    serde_json::from_str(text).map_err(|error| {
+        let user_id: String = row.try_get("user_id").unwrap_or_default();
+        Error::Damaged(format!(
+            "the document of user {user_id} cannot be read: {error}"
+        ))
+    })
+}
+
+#[async_trait]
+impl Documents for SqliteReadModel {
+    fn watch_applied(&self) -> watch::Receiver<Position> {
+        self.applied.subscribe()
+    }
+
+    async fn document(&self, user: &UserId) -> Result<Option<Document>, Error> {
+        let row = sqlx::query("SELECT user_id, document FROM users WHERE user_id = ?")
+            .bind(user.to_string())
+            .fetch_optional(&self.readers)
+            .await?;
+        row.as_ref().map(document).transpose()
+    }
+
+    async fn document_by_username(&self, username: &str) -> Result<Option<Document>, Error> {
+        let row = sqlx::query(
+            "SELECT user_id, document FROM users WHERE username = ? ORDER BY position DESC LIMIT 1",
+        )
+        .bind(username)
+        .fetch_optional(&self.readers)
+        .await?;
+        row.as_ref().map(document).transpose()
+    }
+
+    async fn search(&self, search: &Search) -> Result<Vec<Document>, Error> {
+        // The longest word is found along the index of words, in its order; of the others it is asked
+        // whether the user has them. Nothing is collected or sorted, so a page costs what is on it and
+        // before it.
+        let mut query = QueryBuilder::<Sqlite>::new("SELECT u.user_id, u.document FROM ");
+        let mut words = search.words.clone();
+        words.sort_unstable_by_key(|word| std::cmp::Reverse(word.len()));
+        let expertise = search.expertise.as_deref().map(expertise_word);
+        let mut exact = expertise.iter();
+        let mut rest = words.iter();
+        if let Some(first) = rest.next() {
+            query.push(
+                "user_words AS w CROSS JOIN users AS u ON u.user_id = w.user_id WHERE w.word >= ",
+            );
+            query
+                .push_bind(first)
+                .push(" AND w.word < ")
+                .push_bind(format!("{first}{LAST}"));
+            // Whom two words lead to comes once, at the smaller.
+            query.push(" AND NOT EXISTS (SELECT 1 FROM user_words AS s WHERE s.user_id = w.user_id AND s.word >= ");
+            query.push_bind(first).push(" AND s.word < w.word)");
+        } else if let Some(word) = exact.next() {
+            query.push("user_words AS w CROSS JOIN users AS u ON u.user_id = w.user_id WHERE w.word = ").push_bind(word);
+        } else {
+            query.push("users AS u JOIN (SELECT '' AS word) AS w WHERE 1");
+        }
+        for word in rest {
+            query.push(" AND EXISTS (SELECT 1 FROM user_words AS o WHERE o.user_id = u.user_id AND o.word >= ");
+            query
+                .push_bind(word)
+                .push(" AND o.word < ")
+                .push_bind(format!("{word}{LAST}"))
+                .push(")");
+        }
+        for word in exact {
+            query.push(" AND EXISTS (SELECT 1 FROM user_words AS e WHERE e.user_id = u.user_id AND e.word = ");
+            query.push_bind(word).push(")");
+        }
+        query
+            .push(" ORDER BY w.word, w.user_id LIMIT ")
+            .push_bind(i64::from(search.limit));
+        query.push(" OFFSET ").push_bind(i64::from(search.offset));
+        let rows = query.build().fetch_all(&self.readers).await?;
+        rows.iter().map(document).collect()
+    }
+
+    async fn parked(&self) -> Result<Vec<Parked>, Error> {
+        let rows = sqlx::query(
+            "SELECT user_id, from_position, error, recorded_at FROM parked_users ORDER BY from_position LIMIT 10000",
+        )
+        .fetch_all(&self.readers)
+        .await?;
+        let parked = |row: &SqliteRow| {
+            Ok(Parked {
+                user_id: row
+                    .try_get::<&str, _>("user_id")?
+                    .parse()
+                    .map_err(|_| Error::Damaged("a parked user has a bad id".to_owned()))?,
+                from: unsigned(row, "from_position")?,
+                error: row.try_get("error")?,
+                recorded_at: Time::from_millis(row.try_get("recorded_at")?),
+            })
+        };
+        rows.iter().map(parked).collect()
+    }
+}
+
+#[async_trait]
+impl ReadModel for SqliteReadModel {
+    async fn checkpoint(&self) -> Result<Position, Error> {
+        let row = sqlx::query("SELECT position FROM projections WHERE name = 'users'")
+            .fetch_one(&self.readers)
+            .await?;
+        let position = unsigned(&row, "position")?;
+        self.applied(position);
+        Ok(position)
+    }
+
+    async fn documents(&self, users: &[UserId]) -> Result<Vec<Document>, Error> {
+        let users = serde_json::to_string(users).expect("strings are JSON");
+        let rows = sqlx::query(
+            "SELECT user_id, document FROM users WHERE user_id IN (SELECT value FROM json_each(?))",
+        )
+        .bind(users)
+        .fetch_all(&self.readers)
+        .await?;
+        rows.iter().map(document).collect()
+    }
+
+    async fn apply(&self, batch: &Batch) -> Result<(), ApplyError> {
+        let mut transaction = self
+            .writer
+            .begin_with("BEGIN IMMEDIATE")
+            .await
+            .map_err(Error::from)?;
+        let moved = sqlx::query(
+            "UPDATE projections SET position = ? WHERE name = 'users' AND position = ?",
+        )
+        .bind(signed(batch.to))
+        .bind(signed(batch.from))
+        .execute(&mut *transaction)
+        .await
+        .map_err(Error::from)?;
+        if moved.rows_affected() == 0 {
+            return Err(ApplyError::NotOwner);
+        }
+        write(&mut transaction, batch).await?;
+        transaction.commit().await.map_err(Error::from)?;
+        self.applied(batch.to);
+        Ok(())
+    }
+}
+
+async fn write(connection: &mut SqliteConnection, batch: &Batch) -> Result<(), Error> {
+    for documents in batch.documents.chunks(ROWS) {
+        write_words(connection, documents).await?;
+        let mut upsert = QueryBuilder::<Sqlite>::new(
+            "INSERT INTO users (user_id, version, position, username, document) ",
+        );
+        upsert.push_values(documents, |mut row, document| {
+            row.push_bind(document.user_id.to_string())
+                .push_bind(signed(document.version))
+                .push_bind(signed(document.position))
+                .push_bind(document.username.clone())
+                .push_bind(
+                    serde_json::to_string(document)
+                        .expect("documents are plain strings and numbers"),
+                );
+        });
+        upsert.push(
+            " ON CONFLICT (user_id) DO UPDATE SET version = excluded.version, position = excluded.position, \
+             username = excluded.username, document = excluded.document",
+        );
+        upsert.build().execute(&mut *connection).await?;
+    }
+    for parked in &batch.parked {
+        sqlx::query(
+            "INSERT INTO parked_users (user_id, from_position, error, recorded_at) VALUES (?1, ?2, ?3, ?4) \
+             ON CONFLICT (user_id) DO UPDATE SET from_position = ?2, error = ?3, recorded_at = ?4",
+        )
+        .bind(parked.user_id.to_string())
+        .bind(signed(parked.from))
+        .bind(&parked.error)
+        .bind(parked.recorded_at.millis())
+        .execute(&mut *connection)
+        .await?;
+    }
+    for user_id in &batch.unparked {
+        sqlx::query("DELETE FROM parked_users WHERE user_id = ?")
+            .bind(user_id.to_string())
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Brings the words of some users up to date: most steps change none, so the words that are there
+/// are read first and only differences are written.
+async fn write_words(
+    connection: &mut SqliteConnection,
+    documents: &[Document],
+) -> Result<(), Error> {
+    let users: Vec<_> = documents.iter().map(|document| document.user_id).collect();
+    let users = serde_json::to_string(&users).expect("strings are JSON");
+    let rows = sqlx::query(
+        "SELECT user_id, word FROM user_words WHERE user_id IN (SELECT value FROM json_each(?))",
+    )
+    .bind(users)
+    .fetch_all(&mut *connection)
+    .await?;
+    let mut there = std::collections::HashSet::new();
+    for row in &rows {
+        there.insert((
+            row.try_get::<String, _>("user_id")?,
+            row.try_get::<String, _>("word")?,
+        ));
+    }
+    let mut missing = Vec::new();
+    for document in documents {
+        let user_id = document.user_id.to_string();
+        for word in words_of(document) {
+            let entry = (user_id.clone(), word);
+            if !there.remove(&entry) {
+                missing.push(entry);
+            }
+        }
+    }
+    for (user_id, word) in there {
+        sqlx::query("DELETE FROM user_words WHERE user_id = ? AND word = ?")
+            .bind(user_id)
+            .bind(word)
+            .execute(&mut *connection)
+            .await?;
+    }
+    for entries in missing.chunks(256) {
+        let mut insert = QueryBuilder::<Sqlite>::new("INSERT INTO user_words (user_id, word) ");
+        insert.push_values(entries, |mut row, (user_id, word)| {
+            row.push_bind(user_id.clone()).push_bind(word.clone());
+        });
+        insert.build().execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::conformance;
+    use super::*;
+
+    #[tokio::test]
+    async fn the_sqlite_read_model_does_what_every_read_model_must() {
+        let folder = tempfile::tempdir().unwrap();
+        let opened = std::cell::Cell::new(0);
+        conformance::run_all(async || {
+            opened.set(opened.get() + 1);
+            let path = folder.path().join(format!("{}.db", opened.get()));
+            let read_model: Arc<dyn ReadModel> =
+                Arc::new(SqliteReadModel::open(&path).await.unwrap());
+            read_model
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn the_checkpoint_is_there_after_opening_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("read-model.db");
+        let read_model = SqliteReadModel::open(&path).await.unwrap();
+        let batch = Batch {
+            from: 0,
+            to: 7,
+            documents: vec![],
+            parked: vec![],
+            unparked: vec![],
+        };
+        read_model.apply(&batch).await.unwrap();
+        drop(read_model);
+        let read_model = SqliteReadModel::open(&path).await.unwrap();
+        assert_eq!(*read_model.watch_applied().borrow(), 7);
+    }
+
+    #[tokio::test]
+    async fn a_document_that_cannot_be_read_names_its_user() {
+        let folder = tempfile::tempdir().unwrap();
+        let read_model = SqliteReadModel::open(&folder.path().join("read-model.db"))
+            .await
+            .unwrap();
+        let document = conformance::document(1, "john", "John", "Doe", 1);
+        let batch = Batch {
+            from: 0,
+            to: 1,
+            documents: vec![document.clone()],
+            parked: vec![],
+            unparked: vec![],
+        };
+        read_model.apply(&batch).await.unwrap();
+        sqlx::query("UPDATE users SET document = '{}'")
+            .execute(&read_model.writer)
+            .await
+            .unwrap();
+        let error = read_model.document(&document.user_id).await.unwrap_err();
+        assert!(
+            error.to_string().contains(&document.user_id.to_string()),
+            "{error}"
+        );
+    }
+}

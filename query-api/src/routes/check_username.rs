@@ -26,10 +26,12 @@ pub(super) async fn check(
 ) -> Result<Answer, ApiError> {
     reader.parameters.finish()?;
     let mut fields = Fields::parse(&body)?;
-    let username = fields.required("username", |value| match Username::parse(fields::string(value)?) {
-        Ok(username) => Ok(Some(username)),
-        Err(InvalidUsername::Reserved) => Ok(None),
-        Err(invalid) => Err(problem(invalid)),
+    let username = fields.required("username", |value| {
+        match Username::parse(fields::string(value)?) {
+            Ok(username) => Ok(Some(username)),
+            Err(InvalidUsername::Reserved) => Ok(None),
+            Err(invalid) => Err(problem(invalid)),
+        }
     });
     fields.finish()?;
     let now = Time::from(api.clock.now());
@@ -37,7 +39,11 @@ pub(super) async fn check(
         None => false,
         Some(username) => {
             // The ledger's own claims, not the read model: a name is never free here and taken there.
-            let claims = api.history.claims(&[username.to_string()]).await.map_err(ApiError::unavailable)?;
+            let claims = api
+                .history
+                .claims(&[username.to_string()])
+                .await
+                .map_err(ApiError::unavailable)?;
             let user_id = caller.subject.parse().ok();
             claims.iter().all(|claim| match user_id {
                 Some(user_id) => claim.is_free_for(&user_id, now),
@@ -52,7 +58,9 @@ fn problem(invalid: InvalidUsername) -> Text {
     match invalid {
         InvalidUsername::TooShort => Text::new("TOO_SHORT").with("min", Username::MIN),
         InvalidUsername::TooLong => Text::new("TOO_LONG").with("max", Username::MAX),
-        InvalidUsername::Characters { suggestion } => Text::new("USERNAME_CHARACTERS").with("suggestion", suggestion),
+        InvalidUsername::Characters { suggestion } => {
+            Text::new("USERNAME_CHARACTERS").with("suggestion", suggestion)
+        }
         InvalidUsername::Shape => Text::new("USERNAME_SHAPE"),
         InvalidUsername::Reserved => Text::new("USERNAME_RESERVED"),
     }

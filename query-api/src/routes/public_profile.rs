@@ -20,7 +20,11 @@ pub(super) async fn by_id(
     std::mem::take(&mut reader.parameters).finish()?;
     // What is no id is the id of nobody.
     let user_id = user_id.parse().map_err(|_| not_found())?;
-    let document = api.documents.document(&user_id).await.map_err(ApiError::unavailable)?;
+    let document = api
+        .documents
+        .document(&user_id)
+        .await
+        .map_err(ApiError::unavailable)?;
     answer(&api, &reader, document)
 }
 
@@ -33,12 +37,28 @@ pub(super) async fn by_username(
     std::mem::take(&mut reader.parameters).finish()?;
     // History may hold names that today's rules refuse, so only the spelling is made canonical.
     let username = username.to_ascii_lowercase();
-    let document = api.documents.document_by_username(&username).await.map_err(ApiError::unavailable)?;
+    let document = api
+        .documents
+        .document_by_username(&username)
+        .await
+        .map_err(ApiError::unavailable)?;
     answer(&api, &reader, document)
 }
 
-fn answer(api: &QueryApi, reader: &Reader, document: Option<Document>) -> Result<Response, ApiError> {
+fn answer(
+    api: &QueryApi,
+    reader: &Reader,
+    document: Option<Document>,
+) -> Result<Response, ApiError> {
     let document = document.ok_or_else(not_found)?;
     let today = Time::from(api.clock.now()).date();
-    Ok(reader.answer(api, &document, &PublicProfile { document: &document, public_url: &api.public_url, today }))
+    Ok(reader.answer(
+        api,
+        &document,
+        &PublicProfile {
+            document: &document,
+            public_url: &api.public_url,
+            today,
+        },
+    ))
 }

@@ -30,20 +30,36 @@ struct Page<'a> {
     has_more: bool,
 }
 
-pub(super) async fn search(State(api): State<QueryApi>, _caller: Caller, reader: Reader) -> Result<Answer, ApiError> {
+pub(super) async fn search(
+    State(api): State<QueryApi>,
+    _caller: Caller,
+    reader: Reader,
+) -> Result<Answer, ApiError> {
     let mut parameters = reader.parameters;
     let words = parameters.optional("q", |value| query(string(value)?));
-    let page = parameters.optional("page", |value| number(string(value)?, MAX_PAGE)).unwrap_or(1);
-    let limit = parameters.optional("limit", |value| number(string(value)?, MAX_LIMIT)).unwrap_or(DEFAULT_LIMIT);
+    let page = parameters
+        .optional("page", |value| number(string(value)?, MAX_PAGE))
+        .unwrap_or(1);
+    let limit = parameters
+        .optional("limit", |value| number(string(value)?, MAX_LIMIT))
+        .unwrap_or(DEFAULT_LIMIT);
     let expertise = parameters.optional("expertise", |value| expertise(string(value)?));
     if words.is_none() && expertise.is_none() && !parameters.has_problems() {
         parameters.problem("q", Text::new("REQUIRED"));
     }
     parameters.finish()?;
     // One more than asked for tells whether there is another page.
-    let search =
-        Search { words: words.unwrap_or_default(), expertise, offset: (page - 1) * limit, limit: limit + 1 };
-    let mut found = api.documents.search(&search).await.map_err(ApiError::unavailable)?;
+    let search = Search {
+        words: words.unwrap_or_default(),
+        expertise,
+        offset: (page - 1) * limit,
+        limit: limit + 1,
+    };
+    let mut found = api
+        .documents
+        .search(&search)
+        .await
+        .map_err(ApiError::unavailable)?;
     let limit_as_len = usize::try_from(limit).expect("at most 100");
     let has_more = found.len() > limit_as_len;
     found.truncate(limit_as_len);
@@ -51,9 +67,21 @@ pub(super) async fn search(State(api): State<QueryApi>, _caller: Caller, reader:
     let today = Time::from(now).date();
     let items = found
         .iter()
-        .map(|document| PublicProfile { document, public_url: &api.public_url, today })
+        .map(|document| PublicProfile {
+            document,
+            public_url: &api.public_url,
+            today,
+        })
         .collect();
-    Ok(Answer::ok(now, &Page { items, page, limit, has_more }))
+    Ok(Answer::ok(
+        now,
+        &Page {
+            items,
+            page,
+            limit,
+            has_more,
+        },
+    ))
 }
 
 fn query(text: &str) -> Result<Vec<String>, Text> {
@@ -69,13 +97,18 @@ fn query(text: &str) -> Result<Vec<String>, Text> {
 
 fn number(text: &str, max: u32) -> Result<u32, Text> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    let number = text.parse().ok().filter(|number| digits && (1..=max).contains(number));
+    let number = text
+        .parse()
+        .ok()
+        .filter(|number| digits && (1..=max).contains(number));
     number.ok_or_else(|| Text::new("BAD_NUMBER").with("min", 1).with("max", max))
 }
 
 fn expertise(text: &str) -> Result<String, Text> {
     match events::profile::EXPERTISE.iter().find(|one| **one == text) {
         Some(one) => Ok((*one).to_owned()),
-        None => Err(Text::new("NOT_ALLOWED").with("allowed", events::profile::EXPERTISE.join(", "))),
+        None => {
+            Err(Text::new("NOT_ALLOWED").with("allowed", events::profile::EXPERTISE.join(", ")))
+        }
     }
 }
