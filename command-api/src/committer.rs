@@ -4,7 +4,7 @@
 //! While one batch is being written the next one queues up, so a busy service writes large batches
 //! and an idle one answers at once; no timer is needed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -169,8 +169,8 @@ impl CommitLoop {
                 .drain(..)
                 .map(|waiting| (waiting.command, waiting.answer))
                 .unzip();
-            // A panic is a defect, but it must not end the service: the batch is refused, and nothing
-            // in memory is trusted afterwards.
+            // A panic here is a defect of the store's, but it must not end the service: the batch is
+            // refused, and nothing in memory is trusted afterwards.
             let results = match AssertUnwindSafe(self.commit(&commands))
                 .catch_unwind()
                 .await
@@ -198,17 +198,28 @@ impl CommitLoop {
         commands.iter().map(|_| Err(why.clone())).collect()
     }
 
-    /// Decides and appends a batch; again from the start as often as another process was faster.
+    /// Decides and appends a batch; again from the start as often as another process was faster, and
+    /// without the command whose decision panicked, which must not disturb its neighbours.
     async fn commit(
         &mut self,
         commands: &[Command],
     ) -> Result<Vec<Result<Decided, Undecided>>, store::Error> {
-        loop {
+        let mut panicked = HashSet::new();
+        'again: loop {
             let mut draft = self.load(commands).await?;
-            let results = commands
-                .iter()
-                .map(|command| self.decide(&mut draft, command))
-                .collect();
+            let mut results = Vec::with_capacity(commands.len());
+            for (number, command) in commands.iter().enumerate() {
+                if panicked.contains(&number) {
+                    results.push(Err(Undecided::Panicked));
+                    continue;
+                }
+                let decide = AssertUnwindSafe(|| self.decide(&mut draft, command));
+                let Ok(result) = std::panic::catch_unwind(decide) else {
+                    panicked.insert(number);
+                    continue 'again;
+                };
+                results.push(result);
+            }
             if self.append(draft).await? {
                 return Ok(results);
             }
@@ -459,3 +470,6 @@ fn replay(before: Option<User>, stored: &StoredEvent) -> Result<User, store::Err
     };
     apply(before, &recorded, last).map_err(|error| damaged(&error))
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,8 +11,8 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::MethodRouter;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
@@ -28,8 +28,9 @@ use crate::text::Language;
 
 /// Connections served at once; more wait to be accepted.
 const CONNECTIONS: usize = 10_000;
-/// How long a client may take to send the headers of a request.
-const HEADER_TIME: Duration = Duration::from_secs(10);
+/// How long a client may take to send the headers of a request, and how long a connection may be idle
+/// between requests.
+const HEADER_TIME: Duration = Duration::from_secs(30);
 /// Bytes read ahead of a connection: also the most that headers may have.
 const BUFFER: usize = 64 * 1024;
 
@@ -172,19 +173,13 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
     deadline: Duration,
 ) -> std::io::Result<()> {
-    let mut server = auto::Builder::new(TokioExecutor::new());
+    // HTTP/1.1 only: telling HTTP/2 apart by its first bytes would wait for them without a limit, and
+    // gateways speak HTTP/1.1 to what is behind them.
+    let mut server = http1::Builder::new();
     server
-        .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIME)
         .max_buf_size(BUFFER);
-    server
-        .http2()
-        .timer(TokioTimer::new())
-        .max_header_list_size(u32::try_from(BUFFER).expect("a small constant"))
-        .max_concurrent_streams(128)
-        .keep_alive_interval(Duration::from_secs(20))
-        .keep_alive_timeout(Duration::from_secs(20));
     let graceful = GracefulShutdown::new();
     let mut connections = tokio::task::JoinSet::new();
     let mut shutdown = std::pin::pin!(shutdown);
@@ -199,14 +194,11 @@ pub async fn serve(
         match accepted {
             Ok((stream, _)) => {
                 let service = TowerToHyperService::new(router.clone());
-                let connection = server
-                    .serve_connection_with_upgrades(no_delay(stream), service)
-                    .into_owned();
-                let connection = graceful.watch(connection);
+                let connection = graceful.watch(server.serve_connection(no_delay(stream), service));
                 connections.spawn(async move {
                     // A client that breaks its connection is no event of ours.
                     if let Err(error) = connection.await {
-                        tracing::debug!(error, "A connection ended early");
+                        tracing::debug!(%error, "A connection ended early");
                     }
                 });
             }

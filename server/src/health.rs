@@ -6,9 +6,10 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use events::Position;
 use events::store::History;
+use http_kit::serve::AsIs;
 use projector::Documents;
 use projector::projection::{Health, State as ProjectionState};
 use serde::Serialize;
@@ -70,8 +71,10 @@ async fn ready(State(probes): State<Probes>) -> Response {
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
+    // A probe reads what is missing, not an envelope.
     (
         status,
+        Extension(AsIs),
         Json(Readiness {
             ready,
             missing,

@@ -2,14 +2,26 @@
 
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Resolves at the first SIGINT or SIGTERM.
+/// Exit code after a second signal: what a shell reports of a process that SIGINT ended.
+const INTERRUPTED: i32 = 130;
+
+/// Resolves at the first SIGINT or SIGTERM. The second ends the process at once: what was answered
+/// is on disk.
 pub(crate) async fn shutdown_signal() -> std::io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
+    let mut next = async move || {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    next().await;
     tracing::info!("Shutting down: no new connections; requests under way are finished");
+    tokio::spawn(async move {
+        next().await;
+        tracing::warn!("Stopped at once by a second signal");
+        std::process::exit(INTERRUPTED);
+    });
     Ok(())
 }

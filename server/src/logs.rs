@@ -16,6 +16,10 @@ pub(crate) fn init() {
     if std::io::stderr().is_terminal() {
         lines.init();
     } else {
-        lines.json().flatten_event(true).init();
+        lines
+            .json()
+            .flatten_event(true)
+            .with_span_list(false)
+            .init();
     }
 }

@@ -132,6 +132,7 @@ impl Documents for SqliteReadModel {
         let expertise = search.expertise.as_deref().map(expertise_word);
         let mut exact = expertise.iter();
         let mut rest = words.iter();
+        let mut order = "w.word, w.user_id";
         if let Some(first) = rest.next() {
             query.push(
                 "user_words AS w CROSS JOIN users AS u ON u.user_id = w.user_id WHERE w.word >= ",
@@ -146,7 +147,8 @@ impl Documents for SqliteReadModel {
         } else if let Some(word) = exact.next() {
             query.push("user_words AS w CROSS JOIN users AS u ON u.user_id = w.user_id WHERE w.word = ").push_bind(word);
         } else {
-            query.push("users AS u JOIN (SELECT '' AS word) AS w WHERE 1");
+            query.push("users AS u WHERE 1");
+            order = "u.user_id";
         }
         for word in rest {
             query.push(" AND EXISTS (SELECT 1 FROM user_words AS o WHERE o.user_id = u.user_id AND o.word >= ");
@@ -161,7 +163,9 @@ impl Documents for SqliteReadModel {
             query.push_bind(word).push(")");
         }
         query
-            .push(" ORDER BY w.word, w.user_id LIMIT ")
+            .push(" ORDER BY ")
+            .push(order)
+            .push(" LIMIT ")
             .push_bind(i64::from(search.limit));
         query.push(" OFFSET ").push_bind(i64::from(search.offset));
         let rows = query.build().fetch_all(&self.readers).await?;
