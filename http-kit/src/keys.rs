@@ -11,6 +11,8 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 
 /// The shortest secret that HS256 is safe with (RFC 7518, 3.2).
 const MIN_SECRET: usize = 32;
+/// Bytes of an uncompressed point on P-256 (SEC 1, 2.3.3).
+const P256_POINT: usize = 65;
 const MAX_JWKS: usize = 1024 * 1024;
 const FETCH_TIME: Duration = Duration::from_secs(5);
 /// A key set is read again after so long, and no sooner than `AGAIN` for a key that is not in it.
@@ -96,6 +98,11 @@ impl Keys {
             .or_else(|_| ec())
             .or_else(|_| ed())
             .map_err(|_| Error::NotAPublicKey)?;
+        // The PEM reader takes any curve; a key of another one would refuse every token.
+        let length = key.try_get_as_bytes().map_or(0, <[u8]>::len);
+        if algorithm == Algorithm::ES256 && length != P256_POINT {
+            return Err(Error::NotAPublicKey);
+        }
         Ok(Self::one(algorithm, key))
     }
 
@@ -250,4 +257,131 @@ fn key(jwk: &Jwk) -> Option<Key> {
         algorithm,
         key: DecodingKey::from_jwk(jwk).ok()?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEYS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys");
+
+    fn key_file(name: &str) -> Vec<u8> {
+        std::fs::read(format!("{KEYS}/{name}")).unwrap()
+    }
+
+    fn now(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_780_000_000 + seconds).unwrap()
+    }
+
+    async fn has(keys: &Keys, id: &str, seconds: i64) -> bool {
+        keys.find(Some(id), now(seconds)).await.is_some()
+    }
+
+    #[test]
+    fn a_secret_has_at_least_32_bytes() {
+        assert!(matches!(Keys::secret(&[b'x'; 31]), Err(Error::ShortSecret)));
+        assert!(Keys::secret(&[b'x'; 32]).is_ok());
+    }
+
+    #[test]
+    fn only_public_keys_of_the_three_kinds_are_taken() {
+        for good in ["rsa.pub.pem", "ec.pub.pem", "ed.pub.pem"] {
+            assert!(Keys::public_key(&key_file(good)).is_ok(), "{good}");
+        }
+        for private in ["rsa.pem", "ec.pem", "ed.pem"] {
+            let refused = Keys::public_key(&key_file(private));
+            assert!(matches!(refused, Err(Error::PrivateKey)), "{private}");
+        }
+        let p384 = key_file("p384.pub.pem");
+        for bad in [
+            &p384[..],
+            b"",
+            b"\xff\xfe",
+            b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
+        ] {
+            assert!(matches!(Keys::public_key(bad), Err(Error::NotAPublicKey)));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_key_set_that_cannot_be_used_says_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("jwks.json");
+        let source = path.to_str().unwrap();
+        assert!(matches!(Keys::jwks(source).await, Err(Error::Source(_))));
+        std::fs::write(&path, "nonsense").unwrap();
+        assert!(matches!(
+            Keys::jwks(source).await,
+            Err(Error::NotAKeySet(_))
+        ));
+        std::fs::write(&path, r#"{"keys":[]}"#).unwrap();
+        assert!(matches!(Keys::jwks(source).await, Err(Error::NoKey)));
+        let away = Keys::jwks("http://127.0.0.1:1/jwks.json").await;
+        assert!(matches!(away, Err(Error::Source(_))));
+    }
+
+    #[tokio::test]
+    async fn a_new_key_is_found_and_a_revoked_one_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("jwks.json");
+        let all: serde_json::Value = serde_json::from_slice(&key_file("jwks.json")).unwrap();
+        let write = |which: &[usize]| {
+            let keys: Vec<_> = which.iter().map(|one| &all["keys"][*one]).collect();
+            std::fs::write(&path, serde_json::json!({"keys": keys}).to_string()).unwrap();
+        };
+        write(&[0]);
+        let keys = Keys::jwks(path.to_str().unwrap()).await.unwrap();
+        assert!(has(&keys, "rsa-1", 0).await);
+        assert!(!has(&keys, "ec-1", 0).await);
+
+        write(&[1]);
+        assert!(
+            !has(&keys, "ec-1", 29).await,
+            "the set was asked for a moment ago"
+        );
+        assert!(
+            has(&keys, "ec-1", 30).await,
+            "an unknown key makes the set be read again"
+        );
+        assert!(!has(&keys, "rsa-1", 30).await);
+
+        write(&[0]);
+        assert!(has(&keys, "ec-1", 30 + 599).await);
+        assert!(
+            !has(&keys, "ec-1", 30 + 600).await,
+            "a set is read again every ten minutes"
+        );
+
+        std::fs::write(&path, "nonsense").unwrap();
+        assert!(
+            has(&keys, "rsa-1", 10_000).await,
+            "a set that breaks stays as it was"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_key_set_comes_from_a_url() {
+        let jwks = key_file("jwks.json");
+        let router = axum::Router::new()
+            .route("/jwks.json", axum::routing::get(async move || jwks.clone()))
+            .route(
+                "/huge.json",
+                axum::routing::get(async || vec![b' '; MAX_JWKS + 1]),
+            )
+            .route(
+                "/elsewhere.json",
+                axum::routing::get(async || axum::response::Redirect::to("/jwks.json")),
+            );
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let server = tokio::spawn(async move { axum::serve(listener, router).await });
+        let keys = Keys::jwks(&format!("{url}/jwks.json")).await.unwrap();
+        assert!(has(&keys, "ec-1", 0).await);
+        for bad in ["huge.json", "elsewhere.json", "nothing.json"] {
+            assert!(Keys::jwks(&format!("{url}/{bad}")).await.is_err(), "{bad}");
+        }
+        server.abort();
+        // The issuer is away: the keys that are known stay in use.
+        assert!(has(&keys, "ec-1", 10_000).await);
+    }
 }
