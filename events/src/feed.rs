@@ -36,6 +36,20 @@ pub enum Error {
     Closed,
 }
 
+/// The position of the last of some events that follow a position without a gap.
+pub fn follow(after: Position, events: &[StoredEvent]) -> Result<Position, Error> {
+    events.iter().try_fold(after, |last, event| {
+        if event.position == last + 1 {
+            Ok(event.position)
+        } else {
+            Err(Error::Gap {
+                expected: last + 1,
+                found: event.position,
+            })
+        }
+    })
+}
+
 /// Tails the ledger itself. Idle, it waits on the head and asks nothing.
 pub struct StoreFeed {
     history: Arc<dyn History>,
@@ -65,24 +79,15 @@ impl Feed for StoreFeed {
             .await
             .map_err(|_| Error::Closed)?;
         let events = self.history.read(self.after, self.batch).await?;
+        let last = follow(self.after, &events)?;
         // The head says that there is a next event: an answer without it is a gap, too.
-        let mut expected = self.after + 1;
-        if events.is_empty() {
+        if last == self.after {
             return Err(Error::Gap {
-                expected,
-                found: expected + 1,
+                expected: last + 1,
+                found: last + 2,
             });
         }
-        for event in &events {
-            if event.position != expected {
-                return Err(Error::Gap {
-                    expected,
-                    found: event.position,
-                });
-            }
-            expected += 1;
-        }
-        self.after = expected - 1;
+        self.after = last;
         Ok(events)
     }
 }

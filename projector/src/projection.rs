@@ -1,6 +1,7 @@
 //! The projection: from the feed, through the fold, into the read model.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use events::envelope::StoredEvent;
 use events::feed::{self, Feed};
 use events::store::{self, History};
 use events::{Document, Position, UserId};
+use futures::FutureExt as _;
 use tokio::sync::watch;
 
 use crate::read_model::{self, ApplyError, Batch, Documents, Parked, ReadModel};
@@ -41,6 +43,9 @@ pub enum Error {
     /// Another projector has taken this read model over.
     #[error("another projector has moved the checkpoint")]
     NotOwner,
+    /// A defect of this program.
+    #[error("a step panicked")]
+    Panicked,
 }
 
 impl From<store::Error> for Error {
@@ -64,9 +69,11 @@ impl Error {
         match self {
             Self::Feed(feed::Error::Store(store::Error::Unavailable(_)))
             | Self::ReadModel(read_model::Error::Unavailable(_)) => true,
-            Self::Feed(_) | Self::ReadModel(_) | Self::AheadOfLedger { .. } | Self::NotOwner => {
-                false
-            }
+            Self::Feed(_)
+            | Self::ReadModel(_)
+            | Self::AheadOfLedger { .. }
+            | Self::NotOwner
+            | Self::Panicked => false,
         }
     }
 }
@@ -109,6 +116,9 @@ struct Run {
     checkpoint: Position,
     parked: HashSet<UserId>,
     feed: Box<dyn Feed>,
+    /// Whether nothing waits to be folded or the last step succeeded. Until then a failure that was
+    /// reported is not over.
+    is_well: bool,
 }
 
 impl Projection {
@@ -138,19 +148,25 @@ impl Projection {
         let mut wait = FIRST_WAIT;
         let mut run = None;
         loop {
-            let stepped = match &mut run {
-                Some(run) => self.step(run).await.map(|()| None),
-                None => self.begin(&mut feed_after).await.map(Some),
+            let step = async {
+                match run.take() {
+                    Some(run) => self.step(run).await,
+                    None => self.begin(&mut feed_after).await,
+                }
             };
-            match stepped {
-                Ok(begun) => {
-                    run = begun.or(run);
-                    wait = FIRST_WAIT;
-                    let applied = run.as_ref().map_or(0, |run| run.checkpoint);
-                    self.health.send_replace(Health {
-                        applied,
-                        state: State::Running,
+            let stepped = AssertUnwindSafe(step).catch_unwind().await;
+            match stepped.unwrap_or(Err(Error::Panicked)) {
+                Ok(next) => {
+                    self.health.send_modify(|health| {
+                        health.applied = next.checkpoint;
+                        if next.is_well {
+                            health.state = State::Running;
+                        }
                     });
+                    if next.is_well {
+                        wait = FIRST_WAIT;
+                    }
+                    run = Some(next);
                 }
                 Err(error) if error.is_passing() => {
                     let message = chain(&error);
@@ -160,8 +176,7 @@ impl Projection {
                     }
                     self.health
                         .send_modify(|health| health.state = State::Retrying { error: message });
-                    // From the checkpoint on: what the failed step left is whole or absent.
-                    run = None;
+                    // Again from the checkpoint on: what the failed step left is whole or absent.
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(LAST_WAIT);
                 }
@@ -193,6 +208,7 @@ impl Projection {
             checkpoint,
             parked: HashSet::new(),
             feed: feed_after(checkpoint),
+            is_well: checkpoint == head,
         };
         for parked in self.read_model.parked().await? {
             if !self.unpark(&parked, checkpoint).await? {
@@ -203,11 +219,10 @@ impl Projection {
     }
 
     /// Waits for the next events and applies them, documents and checkpoint in one transaction.
-    async fn step(&self, run: &mut Run) -> Result<(), Error> {
+    async fn step(&self, mut run: Run) -> Result<Run, Error> {
         let events = run.feed.next().await?;
-        let Some(to) = events.last().map(|event| event.position) else {
-            return Ok(());
-        };
+        // Whatever feeds it, the projection itself makes sure that nothing is skipped.
+        let to = feed::follow(run.checkpoint, &events)?;
         let mut users: Vec<_> = events.iter().map(|event| event.user_id).collect();
         users.sort_unstable();
         users.dedup();
@@ -230,9 +245,10 @@ impl Projection {
         };
         self.read_model.apply(&batch).await?;
         run.checkpoint = to;
+        run.is_well = true;
         run.parked
             .extend(batch.parked.iter().map(|parked| parked.user_id));
-        Ok(())
+        Ok(run)
     }
 
     /// Folds a parked user from its first event up to the checkpoint. `false`: it still cannot be.
@@ -349,3 +365,6 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
     line
 }
+
+#[cfg(test)]
+mod tests;

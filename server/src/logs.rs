@@ -22,4 +22,13 @@ pub(crate) fn init() {
             .with_span_list(false)
             .init();
     }
+    // A panic is a line like any other. A message that was put together may quote what a client sent.
+    std::panic::set_hook(Box::new(|panic| {
+        let message = panic.payload().downcast_ref::<&'static str>();
+        tracing::error!(
+            panic.message = message.copied().unwrap_or("(withheld)"),
+            panic.place = panic.location().map(ToString::to_string),
+            "Something panicked: a defect"
+        );
+    }));
 }
