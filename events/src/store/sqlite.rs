@@ -277,6 +277,28 @@ impl History for SqliteStore {
 #[async_trait]
 impl EventStore for SqliteStore {
     async fn append(&self, batch: &Batch) -> Result<(), AppendError> {
+        let appended = self.append_once(batch).await;
+        if let Err(AppendError::Store(_)) = appended {
+            self.replace_writer().await;
+        }
+        appended
+    }
+
+    async fn sweep(&self, now: Time, outcomes_before: Time) -> Result<(), Error> {
+        sqlx::query("DELETE FROM idempotency WHERE recorded_at < ?")
+            .bind(outcomes_before.millis())
+            .execute(&self.writer)
+            .await?;
+        sqlx::query("DELETE FROM username_claims WHERE held_until < ?")
+            .bind(now.millis())
+            .execute(&self.writer)
+            .await?;
+        Ok(())
+    }
+}
+
+impl SqliteStore {
+    async fn append_once(&self, batch: &Batch) -> Result<(), AppendError> {
         // Dropped before the commit, by an error or by its caller, the transaction rolls back.
         let mut transaction = self
             .writer
@@ -312,16 +334,15 @@ impl EventStore for SqliteStore {
         Ok(())
     }
 
-    async fn sweep(&self, now: Time, outcomes_before: Time) -> Result<(), Error> {
-        sqlx::query("DELETE FROM idempotency WHERE recorded_at < ?")
-            .bind(outcomes_before.millis())
-            .execute(&self.writer)
-            .await?;
-        sqlx::query("DELETE FROM username_claims WHERE held_until < ?")
-            .bind(now.millis())
-            .execute(&self.writer)
-            .await?;
-        Ok(())
+    /// Closes the writing connection; the next append opens another. After an error of the disk SQLite
+    /// has rolled back by itself, which the driver does not know: it would refuse every transaction
+    /// from then on.
+    async fn replace_writer(&self) {
+        if let Ok(connection) = self.writer.acquire().await
+            && let Err(error) = connection.close().await
+        {
+            tracing::debug!(%error, "A connection that had failed could not be closed");
+        }
     }
 }
 

@@ -216,6 +216,16 @@ impl ReadModel for SqliteReadModel {
     }
 
     async fn apply(&self, batch: &Batch) -> Result<(), ApplyError> {
+        let applied = self.apply_once(batch).await;
+        if let Err(ApplyError::ReadModel(_)) = applied {
+            self.replace_writer().await;
+        }
+        applied
+    }
+}
+
+impl SqliteReadModel {
+    async fn apply_once(&self, batch: &Batch) -> Result<(), ApplyError> {
         let mut transaction = self
             .writer
             .begin_with("BEGIN IMMEDIATE")
@@ -236,6 +246,17 @@ impl ReadModel for SqliteReadModel {
         transaction.commit().await.map_err(Error::from)?;
         self.applied(batch.to);
         Ok(())
+    }
+
+    /// Closes the writing connection; the next step opens another. After an error of the disk SQLite
+    /// has rolled back by itself, which the driver does not know: it would refuse every transaction
+    /// from then on.
+    async fn replace_writer(&self) {
+        if let Ok(connection) = self.writer.acquire().await
+            && let Err(error) = connection.close().await
+        {
+            tracing::debug!(%error, "A connection that had failed could not be closed");
+        }
     }
 }
 
