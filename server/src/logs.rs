@@ -12,7 +12,9 @@ pub(crate) fn init() {
         .from_env_lossy();
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        .with_writer(std::io::stderr)
+        // A line that cannot be written, on a full disk say, is lost: complaining of it would panic.
+        .log_internal_errors(false);
     if std::io::stderr().is_terminal() {
         lines.init();
     } else {

@@ -1,4 +1,4 @@
-//! The one binary. Without a command it runs the whole service in this process.
+#![doc = include_str!("../README.md")]
 
 use std::process::ExitCode;
 

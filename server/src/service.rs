@@ -106,7 +106,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<ExitCode> {
         .merge(health::router(probes));
     let router = http_kit::serve::harden(router, clock.clone());
 
-    match dev_secret {
+    let greeting = match dev_secret {
         Some(secret) => {
             if store.head().await?.position == 0 {
                 dev::register_demo_user(&committer, &clock)
@@ -114,14 +114,14 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<ExitCode> {
                     .context("cannot register the demo user")?;
             }
             let photo = dev::write_demo_photo(&config.data_dir)?;
-            let banner = dev::banner(&url, &secret, &photo, &clock);
-            // A closed standard output is no reason not to serve.
-            let _ = std::io::stdout().write_all(banner.as_bytes());
+            dev::banner(&url, &secret, &photo, &clock)
         }
-        None => println!(
-            "Profile Ledger is running on {url}. Nothing is published: no message broker is part of this run."
+        None => format!(
+            "Profile Ledger is running on {url}. Nothing is published: no message broker is part of this run.\n"
         ),
-    }
+    };
+    // A closed standard output is no reason not to serve.
+    let _ = std::io::stdout().write_all(greeting.as_bytes());
     tracing::info!(url, "Listening");
 
     let shutdown = async {
