@@ -2,15 +2,21 @@
 //! server itself.
 
 use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{self, Poll};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
-use axum::http::header::{ACCEPT, CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{ACCEPT, CACHE_CONTROL, EXPECT, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::MethodRouter;
+use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt as _;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -42,10 +48,85 @@ pub fn limits<S: Clone + Send + Sync + 'static>(
 ) -> MethodRouter<S> {
     route
         .layer::<_, Infallible>(DefaultBodyLimit::max(body_bytes))
+        .layer::<_, Infallible>(from_fn(linger))
         .layer::<_, Infallible>(TimeoutLayer::with_status_code(
             StatusCode::REQUEST_TIMEOUT,
             time,
         ))
+}
+
+/// Bytes that a client may go on sending after its request was refused.
+const LINGER_BYTES: usize = 12 * 1024 * 1024;
+/// How long it may go on.
+const LINGER_TIME: Duration = Duration::from_secs(5);
+
+/// Reads and forgets what is left of the body of a refused request. A client that is still sending
+/// would see its connection reset, and never the answer that says why.
+async fn linger(request: Request, next: Next) -> Response {
+    if request.body().is_end_stream() {
+        return next.run(request).await;
+    }
+    let (parts, body) = request.into_parts();
+    // Such a client sends nothing before it has read our answer or our consent.
+    let waits = parts.headers.contains_key(EXPECT);
+    let lent = Lent(Arc::new(Mutex::new(Begun {
+        body,
+        is_begun: false,
+    })));
+    let mut rest = Lent(Arc::clone(&lent.0));
+    let response = next.run(Request::from_parts(parts, Body::new(lent))).await;
+    let is_refused = response.status().is_client_error() || response.status().is_server_error();
+    if is_refused && !(waits && !rest.lock().is_begun) {
+        let rest = async {
+            let mut read = 0;
+            while let Some(Ok(frame)) = rest.frame().await {
+                read += frame.data_ref().map_or(0, Bytes::len);
+                if read > LINGER_BYTES {
+                    break;
+                }
+            }
+        };
+        // A client that sends more, or slower, has to live with the reset.
+        let _ = tokio::time::timeout(LINGER_TIME, rest).await;
+    }
+    response
+}
+
+/// A body that its route reads, and whose rest is read by [`linger`].
+struct Lent(Arc<Mutex<Begun>>);
+
+struct Begun {
+    body: Body,
+    /// Whether any of it was asked for.
+    is_begun: bool,
+}
+
+impl Lent {
+    fn lock(&self) -> MutexGuard<'_, Begun> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl HttpBody for Lent {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let mut begun = self.lock();
+        begun.is_begun = true;
+        Pin::new(&mut begun.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.lock().body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.lock().body.size_hint()
+    }
 }
 
 /// Marks an answer that is not put into the envelope: that of a probe, say.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::FromRequestParts;
+use axum::http::header::IF_NONE_MATCH;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
@@ -60,11 +61,12 @@ pub(crate) fn router() -> Router<QueryApi> {
         )
 }
 
-/// Who reads what: the client's headers, the parameters, and the position that the read model must have
-/// reached, which the extractor has waited for.
+/// What is read: the parameters, which version the client has already, and the position that the read
+/// model must have reached, which the extractor has waited for.
 pub(crate) struct Reader {
     parameters: Fields,
-    headers: HeaderMap,
+    /// `If-None-Match` alone: the extractors of the body still need the other headers.
+    conditions: HeaderMap,
 }
 
 impl FromRequestParts<QueryApi> for Reader {
@@ -96,9 +98,13 @@ impl FromRequestParts<QueryApi> for Reader {
                 .because(Text::new("NOT_YET_READABLE").with("position", wanted))
                 .retry_after(1));
         }
+        let mut conditions = HeaderMap::new();
+        for value in parts.headers.get_all(IF_NONE_MATCH) {
+            conditions.append(IF_NONE_MATCH, value.clone());
+        }
         Ok(Self {
             parameters,
-            headers: std::mem::take(&mut parts.headers),
+            conditions,
         })
     }
 }
@@ -109,7 +115,7 @@ impl Reader {
         let answer = Answer::ok(api.clock.now(), shape)
             .version(document.version)
             .position(document.position);
-        if if_none_match(&self.headers, &format!("\"{}\"", document.version)) {
+        if if_none_match(&self.conditions, &format!("\"{}\"", document.version)) {
             let mut response = answer.into_response();
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             *response.body_mut() = axum::body::Body::empty();
