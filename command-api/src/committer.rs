@@ -228,12 +228,11 @@ impl CommitLoop {
 
     /// Everything that the decisions depend on, as of one head.
     async fn load(&mut self, commands: &[Command]) -> Result<Draft, store::Error> {
-        let head = match self.head.clone() {
-            Some(head) => head,
-            None => {
-                self.users = moka::sync::Cache::new(CACHED_USERS);
-                self.store.head().await?
-            }
+        let head = if let Some(head) = self.head.clone() {
+            head
+        } else {
+            self.users = moka::sync::Cache::new(CACHED_USERS);
+            self.store.head().await?
         };
         self.head = Some(head.clone());
         let mut users = HashMap::new();

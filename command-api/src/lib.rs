@@ -53,7 +53,9 @@ pub fn router(api: CommandApi) -> Router {
 
 /// A source of random bytes, handed in from the edge so that tests can know what comes.
 #[derive(Clone)]
-pub struct Randomness(Arc<dyn Fn(&mut [u8]) + Send + Sync>);
+pub struct Randomness(Arc<Fill>);
+
+type Fill = dyn Fn(&mut [u8]) + Send + Sync;
 
 impl Randomness {
     /// A source that fills what it is given.

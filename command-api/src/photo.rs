@@ -1,10 +1,10 @@
 //! Turns an uploaded photo into square renditions that are safe to show.
 //!
 //! The bytes come from strangers, so every step is bounded. What a file is, and how large, is read
-//! from its first bytes before anything is allocated ([`recognise`]); the pixels are decoded with
-//! a known worst case of memory ([`decode`]), for which [`Photos`] hands out permits from a fixed
+//! from its first bytes before anything is allocated (`recognise`); the pixels are decoded with
+//! a known worst case of memory (`decode`), for which [`Photos`] hands out permits from a fixed
 //! budget; and only pixels are kept, so no metadata and none of the original bytes can survive
-//! ([`colour`], [`encode`]).
+//! (`colour`, `encode`).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

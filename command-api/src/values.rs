@@ -80,10 +80,10 @@ pub fn registration(fields: &mut Fields, today: Date) -> Option<(Option<UserId>,
         }
         // One without the other is no number; a bad one has been reported already.
         (Some(_), None) if !fields.has_problem("phoneNumber") => {
-            fields.problem("phoneNumber", Text::new("REQUIRED"))
+            fields.problem("phoneNumber", Text::new("REQUIRED"));
         }
         (None, Some(_)) if !fields.has_problem("countryCode") => {
-            fields.problem("countryCode", Text::new("REQUIRED"))
+            fields.problem("countryCode", Text::new("REQUIRED"));
         }
         _ => {}
     }

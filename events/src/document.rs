@@ -104,7 +104,7 @@ pub fn fold(document: Option<Document>, recorded: &Recorded) -> Result<Document,
         UserEvent::UserRegistered(_) => return Err(FoldError::AlreadyRegistered),
         UserEvent::ProfileUpdated(updated) => updated.apply_to(&mut document.profile),
         UserEvent::PhotoChanged(changed) => {
-            document.photo = Some(photo(changed, recorded.recorded_at))
+            document.photo = Some(photo(changed, recorded.recorded_at));
         }
         UserEvent::UsernameChanged(changed) => document.username.clone_from(&changed.after),
     }

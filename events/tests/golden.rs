@@ -4,6 +4,8 @@
 //! If a test here fails because a payload has changed: never edit a file that was released. Add an
 //! optional member, or a new schema version with an upcaster and a file of its own.
 
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -76,7 +76,7 @@ async fn linger(request: Request, next: Next) -> Response {
     let mut rest = Lent(Arc::clone(&lent.0));
     let response = next.run(Request::from_parts(parts, Body::new(lent))).await;
     let is_refused = response.status().is_client_error() || response.status().is_server_error();
-    if is_refused && !(waits && !rest.lock().is_begun) {
+    if is_refused && (!waits || rest.lock().is_begun) {
         let rest = async {
             let mut read = 0;
             while let Some(Ok(frame)) = rest.frame().await {

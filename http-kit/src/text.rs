@@ -17,7 +17,10 @@ pub enum Language {
 impl Language {
     /// The language of `X-Language`; anything unknown is English.
     pub fn of(headers: &HeaderMap) -> Self {
-        match headers.get("x-language").map(|value| value.as_bytes()) {
+        match headers
+            .get("x-language")
+            .map(axum::http::HeaderValue::as_bytes)
+        {
             Some(b"tr") => Self::Tr,
             _ => Self::En,
         }

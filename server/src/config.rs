@@ -28,7 +28,7 @@ pub(crate) struct Config {
     #[arg(long, env = "DATA_DIR", default_value = "data", global = true)]
     pub(crate) data_dir: PathBuf,
 
-    /// Where clients reach the service, for the URLs of photos [default: http://<listen>]
+    /// Where clients reach the service, for the URLs of photos; without it, the address that is listened on
     #[arg(long, env = "PUBLIC_URL", global = true, value_parser = public_url)]
     pub(crate) public_url: Option<String>,
 

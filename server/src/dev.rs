@@ -42,11 +42,7 @@ pub(crate) fn secret(data_dir: &Path, randomness: &Randomness) -> anyhow::Result
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     match options.open(&path) {
         Ok(mut file) => {
-            let secret: String = randomness
-                .bytes::<32>()
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect();
+            let secret = hex::encode(randomness.bytes::<32>());
             file.write_all(secret.as_bytes()).with_context(describe)?;
             file.sync_all().with_context(describe)?;
             Ok(secret)

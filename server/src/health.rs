@@ -61,7 +61,7 @@ async fn ready(State(probes): State<Probes>) -> Response {
     match health.state {
         ProjectionState::Running => {}
         ProjectionState::Retrying { error } => {
-            missing.push(format!("projection, trying again: {error}"))
+            missing.push(format!("projection, trying again: {error}"));
         }
         ProjectionState::Stopped { error } => missing.push(format!("projection, stopped: {error}")),
     }

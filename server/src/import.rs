@@ -74,6 +74,10 @@ struct Counts {
 }
 
 /// What one line came to.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "at most 512 are there at once, and most are the large one"
+)]
 enum Line {
     Blank,
     Bad(Vec<String>),
@@ -202,11 +206,9 @@ fn id_of(username: &str) -> UserId {
         .chain_update("import:")
         .chain_update(username)
         .finalize();
-    let text: String = hash[..12]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    text.parse().expect("twelve bytes in hexadecimal digits")
+    hex::encode(&hash[..12])
+        .parse()
+        .expect("twelve bytes in hexadecimal digits")
 }
 
 /// A bar on a terminal, a line now and then elsewhere.
@@ -255,7 +257,7 @@ impl Progress {
             };
             let lines_per_second = f64::from(u32::try_from(lines).unwrap_or(u32::MAX))
                 / self.bar.elapsed().as_secs_f64().max(0.001);
-            eprintln!("{lines} lines, {:.0} lines/s, ETA {eta}", lines_per_second);
+            eprintln!("{lines} lines, {lines_per_second:.0} lines/s, ETA {eta}");
         } else if lines.is_multiple_of(256) {
             self.bar.set_message(format!("{lines} lines"));
         }

@@ -18,6 +18,10 @@ pub(crate) async fn shutdown_signal() -> std::io::Result<()> {
     };
     next().await;
     tracing::info!("Shutting down: no new connections; requests under way are finished");
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "whoever asks twice does not want to wait for `main`"
+    )]
     tokio::spawn(async move {
         next().await;
         tracing::warn!("Stopped at once by a second signal");

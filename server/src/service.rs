@@ -106,22 +106,12 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<ExitCode> {
         .merge(health::router(probes));
     let router = http_kit::serve::harden(router, clock.clone());
 
-    let greeting = match dev_secret {
-        Some(secret) => {
-            if store.head().await?.position == 0 {
-                dev::register_demo_user(&committer, &clock)
-                    .await
-                    .context("cannot register the demo user")?;
-            }
-            let photo = dev::write_demo_photo(&config.data_dir)?;
-            dev::banner(&url, &secret, &photo, &clock)
-        }
-        None => format!(
-            "Profile Ledger is running on {url}. Nothing is published: no message broker is part of this run.\n"
-        ),
-    };
-    // A closed standard output is no reason not to serve.
-    let _ = std::io::stdout().write_all(greeting.as_bytes());
+    if dev_secret.is_some() && store.head().await?.position == 0 {
+        dev::register_demo_user(&committer, &clock)
+            .await
+            .context("cannot register the demo user")?;
+    }
+    greet(&config, &url, dev_secret.as_deref(), &clock)?;
     tracing::info!(url, "Listening");
 
     let shutdown = async {
@@ -144,6 +134,27 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<ExitCode> {
     sweeper.abort();
     tracing::info!("Stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Tells whoever started it where it is, and in development mode what to paste.
+fn greet(
+    config: &Config,
+    url: &str,
+    dev_secret: Option<&str>,
+    clock: &Clock,
+) -> anyhow::Result<()> {
+    let greeting = match dev_secret {
+        Some(secret) => {
+            let photo = dev::write_demo_photo(&config.data_dir)?;
+            dev::banner(url, secret, &photo, clock)
+        }
+        None => format!(
+            "Profile Ledger is running on {url}. Nothing is published: no message broker is part of this run.\n"
+        ),
+    };
+    // A closed standard output is no reason not to serve.
+    let _ = std::io::stdout().write_all(greeting.as_bytes());
+    Ok(())
 }
 
 /// The keys of tokens; in development mode also its secret.

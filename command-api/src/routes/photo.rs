@@ -163,7 +163,11 @@ fn new_photo(photo_id: PhotoId, content_hash: &str, processed: &Processed) -> Ne
 /// The bytes of the one part `file`.
 async fn read_file(mut multipart: Multipart) -> Result<Bytes, ApiError> {
     let mut file = None;
-    while let Some(field) = multipart.next_field().await.map_err(bad_multipart)? {
+    while let Some(field) = multipart
+        .next_field()
+        .await
+        .map_err(|error| bad_multipart(&error))?
+    {
         match field.name() {
             Some("file") if file.is_none() => file = Some(read_part(field).await?),
             Some("file") => return Err(bad_file(Text::new("PHOTO_MORE_THAN_ONE"))),
@@ -185,7 +189,7 @@ async fn read_file(mut multipart: Multipart) -> Result<Bytes, ApiError> {
 
 async fn read_part(mut field: Field<'_>) -> Result<Bytes, ApiError> {
     let mut bytes = BytesMut::new();
-    while let Some(chunk) = field.chunk().await.map_err(bad_multipart)? {
+    while let Some(chunk) = field.chunk().await.map_err(|error| bad_multipart(&error))? {
         if bytes.len() + chunk.len() > MAX_BYTES {
             return Err(bad_photo(Error::TooManyBytes));
         }
@@ -194,7 +198,7 @@ async fn read_part(mut field: Field<'_>) -> Result<Bytes, ApiError> {
     Ok(bytes.freeze())
 }
 
-fn bad_multipart(error: MultipartError) -> ApiError {
+fn bad_multipart(error: &MultipartError) -> ApiError {
     if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
         return bad_photo(Error::TooManyBytes);
     }

@@ -374,7 +374,7 @@ async fn outcomes_are_kept_and_replaced(store: &dyn EventStore) {
             .outcomes(std::slice::from_ref(&first.key))
             .await
             .expect("outcomes"),
-        [first.clone()]
+        std::slice::from_ref(&first)
     );
     let second = outcome("k", b"second", 2);
     batch.outcomes = vec![second.clone()];
@@ -494,7 +494,7 @@ async fn a_follower_sees_every_event_once_in_order(store: Arc<dyn EventStore>) {
                 let n = writer * EACH + done + 1;
                 let batch = batch_after(&head, vec![registered(&head, n, &format!("user{n}"))]);
                 // Now and then a writer pauses between deciding and writing, or gives up halfway.
-                if (n + head.position) % 7 == 0 {
+                if (n + head.position).is_multiple_of(7) {
                     let append = store.append(&batch);
                     if let Ok(done_anyway) =
                         tokio::time::timeout(Duration::from_micros(50), append).await

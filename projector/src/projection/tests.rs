@@ -83,7 +83,7 @@ impl Ledger {
     }
 
     /// An event of a type that this program does not know.
-    fn from_the_future(&self, n: u64) -> Position {
+    fn record_from_the_future(&self, n: u64) -> Position {
         let position = self.rename(n, "a", "b");
         let mut events = self.events.lock().unwrap();
         let event = events.last_mut().unwrap();
@@ -331,7 +331,7 @@ async fn an_event_that_cannot_be_folded_parks_its_user_and_no_other() {
     let fixture = Fixture::new().await;
     fixture.ledger.register(1);
     fixture.ledger.register(2);
-    let from = fixture.ledger.from_the_future(1);
+    let from = fixture.ledger.record_from_the_future(1);
     fixture.ledger.rename(1, "b", "later");
     let head = fixture.ledger.rename(2, "user2", "second");
     let _running = fixture.start();
@@ -348,7 +348,7 @@ async fn an_event_that_cannot_be_folded_parks_its_user_and_no_other() {
 async fn a_parked_user_waits_over_a_restart_and_folds_when_its_event_can_be() {
     let fixture = Fixture::new().await;
     fixture.ledger.register(1);
-    let head = fixture.ledger.from_the_future(1);
+    let head = fixture.ledger.record_from_the_future(1);
     let running = fixture.start();
     fixture.reach(head).await;
     drop(running);

@@ -113,7 +113,7 @@ async fn what_is_no_http_ends_its_connection_and_nothing_else() {
         b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
         b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
         b"POST /api/v1/users HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-        &[b'A'; 200_000],
+        "A".repeat(200_000).as_bytes(),
     ] {
         let answer = raw(&service, bytes);
         assert!(
@@ -158,7 +158,7 @@ async fn hostile_photos_of_many_users_stay_under_600_mib() {
     let sign_up = service.token("sign-up", "service");
     let bomb = bomb();
     let mut uploads = tokio::task::JoinSet::new();
-    for n in 0..24 {
+    for n in 0..24_u8 {
         let id = format!("{n:024x}");
         let body = json!({"_id": id, "username": format!("user{n}"), "name": "N", "surname": "S"});
         let made = service
@@ -167,7 +167,7 @@ async fn hostile_photos_of_many_users_stay_under_600_mib() {
         assert_eq!(made.status, StatusCode::CREATED);
         let mut photo = bomb.clone();
         // What follows the picture makes the upload as large as it may be.
-        photo.resize(10 * 1024 * 1024, n as u8);
+        photo.resize(10 * 1024 * 1024, n);
         let part = reqwest::multipart::Part::bytes(photo).file_name("a.png");
         let request = service
             .request(Method::PATCH, "/api/v1/users/profile/photo")

@@ -1,5 +1,7 @@
 //! End to end: the real binary as a process of its own, on a folder of its own, over real sockets.
 
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
+
 mod configuration;
 mod crash;
 mod disk;
