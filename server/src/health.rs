@@ -1,26 +1,58 @@
 //! `GET /healthz`: the process lives. `GET /readyz`: it can do its work, and what is missing if not.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Extension, Json, Router};
-use events::Position;
 use events::store::History;
+use events::{Position, Time};
+use http_kit::clock::Clock;
 use http_kit::serve::AsIs;
 use projector::Documents;
 use projector::projection::{Health, State as ProjectionState};
 use serde::Serialize;
 use tokio::sync::watch;
 
-/// What readiness depends on.
+/// Events by which the documents may lag behind the ledger without moving.
+const LAG_EVENTS: Position = 1000;
+/// Milliseconds for which they may do so.
+const LAG_MILLIS: i64 = 10_000;
+
+/// What readiness depends on: the ledger, and what the roles of the process need beside it.
 #[derive(Clone)]
 pub(crate) struct Probes {
-    pub(crate) history: Arc<dyn History>,
-    pub(crate) documents: Arc<dyn Documents>,
-    pub(crate) projection: watch::Receiver<Health>,
+    history: Arc<dyn History>,
+    clock: Clock,
+    pub(crate) documents: Option<Arc<dyn Documents>>,
+    pub(crate) projection: Option<watch::Receiver<Health>>,
+    /// Where the documents were when they last moved, and since when they are there.
+    moved: Arc<Mutex<(Position, Time)>>,
+}
+
+impl Probes {
+    pub(crate) fn new(history: Arc<dyn History>, clock: Clock) -> Self {
+        let now = Time::from(clock.now());
+        Self {
+            history,
+            clock,
+            documents: None,
+            projection: None,
+            moved: Arc::new(Mutex::new((0, now))),
+        }
+    }
+
+    /// Whether the documents are far behind the ledger and do not move.
+    fn is_stuck(&self, applied: Position, head: Position) -> bool {
+        let now = Time::from(self.clock.now());
+        let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        if applied != moved.0 || head.saturating_sub(applied) <= LAG_EVENTS {
+            *moved = (applied, now);
+        }
+        now.millis() - moved.1.millis() > LAG_MILLIS
+    }
 }
 
 #[derive(Serialize)]
@@ -30,7 +62,9 @@ struct Readiness {
     /// What is missing, for a person.
     missing: Vec<String>,
     head: Option<Position>,
-    applied: Position,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    applied: Option<Position>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     parked_users: Option<usize>,
 }
 
@@ -50,20 +84,34 @@ async fn ready(State(probes): State<Probes>) -> Response {
             None
         }
     };
-    let parked_users = match probes.documents.parked().await {
-        Ok(parked) => Some(parked.len()),
-        Err(error) => {
-            missing.push(format!("read model: {error}"));
-            None
+    let mut applied = None;
+    let mut parked_users = None;
+    if let Some(documents) = &probes.documents {
+        applied = Some(*documents.watch_applied().borrow());
+        match documents.parked().await {
+            Ok(parked) => parked_users = Some(parked.len()),
+            Err(error) => missing.push(format!("read model: {error}")),
         }
-    };
-    let health = probes.projection.borrow().clone();
-    match health.state {
-        ProjectionState::Running => {}
-        ProjectionState::Retrying { error } => {
-            missing.push(format!("projection, trying again: {error}"));
+    }
+    if let Some(projection) = &probes.projection {
+        let health = projection.borrow().clone();
+        applied = Some(health.applied);
+        match health.state {
+            ProjectionState::Running => {}
+            ProjectionState::Retrying { error } => {
+                missing.push(format!("projection, trying again: {error}"));
+            }
+            ProjectionState::Stopped { error } => {
+                missing.push(format!("projection, stopped: {error}"));
+            }
         }
-        ProjectionState::Stopped { error } => missing.push(format!("projection, stopped: {error}")),
+    }
+    if let (Some(applied), Some(head)) = (applied, head)
+        && probes.is_stuck(applied, head)
+    {
+        missing.push(format!(
+            "projection: stays at position {applied} while the ledger is at {head}"
+        ));
     }
     let ready = missing.is_empty();
     let status = if ready {
@@ -71,17 +119,41 @@ async fn ready(State(probes): State<Probes>) -> Response {
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
+    let readiness = Readiness {
+        ready,
+        missing,
+        head,
+        applied,
+        parked_users,
+    };
     // A probe reads what is missing, not an envelope.
-    (
-        status,
-        Extension(AsIs),
-        Json(Readiness {
-            ready,
-            missing,
-            head,
-            applied: health.applied,
-            parked_users,
-        }),
-    )
-        .into_response()
+    (status, Extension(AsIs), Json(readiness)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn documents_that_lag_far_and_do_not_move_are_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = crate::parts::store(folder.path()).await.unwrap();
+        let millis = Arc::new(AtomicI64::new(0));
+        let ticking = Arc::clone(&millis);
+        let clock =
+            Clock::from_fn(move || Time::from_millis(ticking.load(Ordering::Relaxed)).into());
+        let probes = Probes::new(store, clock);
+        let is_stuck = |at, applied, head| {
+            millis.store(at, Ordering::Relaxed);
+            probes.is_stuck(applied, head)
+        };
+        assert!(!is_stuck(0, 5, 2000));
+        assert!(!is_stuck(LAG_MILLIS, 5, 2000));
+        assert!(is_stuck(LAG_MILLIS + 1, 5, 2000));
+        assert!(!is_stuck(LAG_MILLIS + 2, 6, 2000), "it has moved");
+        assert!(!is_stuck(3 * LAG_MILLIS, 6, 1000), "it is not far behind");
+        assert!(!is_stuck(3 * LAG_MILLIS + 1, 6, 2000));
+    }
 }

@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+use crate::service::Roles;
+
 mod config;
 mod dev;
 mod health;
@@ -19,7 +21,7 @@ async fn main() -> ExitCode {
     let cli = config::Cli::parse();
     logs::init();
     let done = match cli.command {
-        None => service::run(cli.config).await,
+        None => service::run(cli.config, Roles::ALL).await,
         Some(config::Command::Token(args)) => token::run(&cli.config, &args),
         Some(config::Command::Import(args)) => import::run(&cli.config, &args).await,
     };

@@ -3,13 +3,16 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use command_api::Randomness;
 use events::photos::PhotoStore;
 use events::store::EventStore;
 use events::store::sqlite::SqliteStore;
 use projector::ReadModel;
 use projector::read_model::sqlite::SqliteReadModel;
+
+use crate::config::Config;
+use crate::service::Roles;
 
 /// Where the service keeps things.
 pub(crate) struct Parts {
@@ -19,8 +22,12 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
-    /// Opens everything in the data directory, making what is not there.
-    pub(crate) async fn embedded(data_dir: &Path) -> anyhow::Result<Self> {
+    /// Opens everything, making what is not there.
+    pub(crate) async fn open(config: &Config, roles: Roles) -> anyhow::Result<Self> {
+        if roles != Roles::ALL {
+            bail!("one role a process needs a database that processes share")
+        }
+        let data_dir = &config.data_dir;
         let store = store(data_dir).await?;
         let path = data_dir.join("read-model.db");
         let read_model = SqliteReadModel::open(&path)

@@ -1,4 +1,4 @@
-//! The whole service in one process.
+//! The service: its roles, in one process or in many.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use axum::Router;
 use command_api::photo_sweep;
-use command_api::{CommandApi, Committer, Uploads};
+use command_api::{CommandApi, Committer, Randomness, Uploads};
 use events::Time;
 use events::feed::StoreFeed;
 use events::photos::PhotoStore;
@@ -15,9 +16,11 @@ use events::store::EventStore;
 use http_kit::caller::Verifier;
 use http_kit::clock::Clock;
 use http_kit::keys::Keys;
-use projector::projection::Projection;
+use projector::projection::{self, Projection};
 use query_api::QueryApi;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::dev;
@@ -30,7 +33,49 @@ const DEADLINE: Duration = Duration::from_secs(20);
 /// Events that the projection folds at once.
 const FEED_BATCH: usize = 512;
 
-pub(crate) async fn run(config: Config) -> anyhow::Result<ExitCode> {
+/// What this process does; one that does everything is the whole service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Roles {
+    /// Decides commands, appends events, publishes them, sweeps.
+    pub(crate) commands: bool,
+    /// Folds events into documents.
+    pub(crate) projection: bool,
+    /// Serves documents and photos.
+    pub(crate) queries: bool,
+}
+
+impl Roles {
+    pub(crate) const ALL: Self = Self {
+        commands: true,
+        projection: true,
+        queries: true,
+    };
+    pub(crate) const COMMANDS: Self = Self {
+        commands: true,
+        projection: false,
+        queries: false,
+    };
+    pub(crate) const PROJECTION: Self = Self {
+        commands: false,
+        projection: true,
+        queries: false,
+    };
+    pub(crate) const QUERIES: Self = Self {
+        commands: false,
+        projection: false,
+        queries: true,
+    };
+}
+
+/// What every role of the process has.
+struct Shared {
+    clock: Clock,
+    randomness: Randomness,
+    verifier: Arc<Verifier>,
+    public_url: Arc<str>,
+}
+
+pub(crate) async fn run(config: Config, roles: Roles) -> anyhow::Result<ExitCode> {
     let clock = Clock::system();
     let randomness = randomness();
     let (keys, dev_secret) = keys(&config, &randomness).await?;
@@ -40,79 +85,57 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<ExitCode> {
         config.jwt_audience.clone(),
         clock.clone(),
     ));
-
-    let Parts {
-        store,
-        read_model,
-        photos,
-    } = Parts::embedded(&config.data_dir).await?;
-    let (committer, commit_loop) =
-        Committer::new(Arc::clone(&store), clock.clone(), randomness.clone());
-    let commit_loop = tokio::spawn(commit_loop);
+    let parts = Parts::open(&config, roles).await?;
 
     // Listening comes after the locks: a second process on the same data must not take a single request.
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("cannot listen on {}", config.listen))?;
-    let url = format!(
-        "http://{}",
-        listener
-            .local_addr()
-            .context("the listening socket has no address")?
-    );
-    let public_url: Arc<str> = config
-        .public_url
-        .clone()
-        .unwrap_or_else(|| url.clone())
-        .into();
-
-    let (projection, projection_health) =
-        Projection::new(Arc::clone(&read_model), Arc::clone(&store) as _);
-    let feed_source = Arc::clone(&store);
-    let projection = tokio::spawn(projection.run(move |after| {
-        Box::new(StoreFeed::new(
-            Arc::clone(&feed_source) as _,
-            after,
-            FEED_BATCH,
-        ))
-    }));
-    let sweeper = tokio::spawn(sweep(Arc::clone(&store), photos.clone(), clock.clone()));
-
-    let api = CommandApi {
-        committer: committer.clone(),
-        verifier: Arc::clone(&verifier),
+    let address = listener
+        .local_addr()
+        .context("the listening socket has no address")?;
+    let url = format!("http://{address}");
+    let shared = Shared {
         clock: clock.clone(),
         randomness,
-        photos: Arc::new(command_api::photo::Photos::new(cores())),
-        photo_store: photos.clone(),
-        uploads: Uploads::default(),
-        public_url: Arc::clone(&public_url),
-    };
-    let queries = QueryApi {
-        documents: Arc::clone(&read_model) as _,
-        history: Arc::clone(&store) as _,
-        photo_store: photos,
         verifier,
-        clock: clock.clone(),
-        public_url,
+        public_url: config.public_url.as_deref().unwrap_or(&url).into(),
     };
-    let probes = Probes {
-        history: Arc::clone(&store) as _,
-        documents: Arc::clone(&read_model) as _,
-        projection: projection_health,
-    };
-    let router = command_api::router(api)
-        .merge(query_api::router(queries))
-        .merge(health::router(probes));
-    let router = http_kit::serve::harden(router, clock.clone());
 
-    if dev_secret.is_some() && store.head().await?.position == 0 {
-        dev::register_demo_user(&committer, &clock)
-            .await
-            .context("cannot register the demo user")?;
+    let mut probes = Probes::new(Arc::clone(&parts.store) as _, clock.clone());
+    let mut background = JoinSet::new();
+    let mut router = Router::new();
+    if roles.projection {
+        probes.projection = Some(project(&parts, &mut background));
     }
+    if roles.queries {
+        probes.documents = Some(Arc::clone(&parts.read_model) as _);
+        router = router.merge(queries(&parts, &shared));
+    }
+    let mut commit_loop = None;
+    if roles.commands {
+        let (committer, committing) = Committer::new(
+            Arc::clone(&parts.store),
+            clock.clone(),
+            shared.randomness.clone(),
+        );
+        commit_loop = Some(tokio::spawn(committing));
+        if dev_secret.is_some() && parts.store.head().await?.position == 0 {
+            dev::register_demo_user(&committer, &clock)
+                .await
+                .context("cannot register the demo user")?;
+        }
+        router = router.merge(commands(committer, &parts, &shared));
+        background.spawn(sweep(
+            Arc::clone(&parts.store),
+            parts.photos.clone(),
+            clock.clone(),
+        ));
+    }
+    let router = http_kit::serve::harden(router.merge(health::router(probes)), clock.clone());
+
     greet(&config, &url, dev_secret.as_deref(), &clock)?;
-    tracing::info!(url, "Listening");
+    tracing::info!(url, ?roles, "Listening");
 
     let shutdown = async {
         if let Err(error) = shutdown_signal().await {
@@ -123,17 +146,56 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<ExitCode> {
         .await
         .context("cannot serve")?;
 
-    // What was handed in is decided and written before the process ends.
-    drop(committer);
-    if tokio::time::timeout(DEADLINE, commit_loop).await.is_err() {
+    // The routes are gone, and with them every committer: what was handed in is decided and written
+    // before the process ends.
+    if let Some(commit_loop) = commit_loop
+        && tokio::time::timeout(DEADLINE, commit_loop).await.is_err()
+    {
         tracing::warn!(
             "Commands were still being written at the deadline; their clients got no answer"
         );
     }
-    projection.abort();
-    sweeper.abort();
+    background.shutdown().await;
     tracing::info!("Stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+fn commands(committer: Committer, parts: &Parts, shared: &Shared) -> Router {
+    command_api::router(CommandApi {
+        committer,
+        verifier: Arc::clone(&shared.verifier),
+        clock: shared.clock.clone(),
+        randomness: shared.randomness.clone(),
+        photos: Arc::new(command_api::photo::Photos::new(cores())),
+        photo_store: parts.photos.clone(),
+        uploads: Uploads::default(),
+        public_url: Arc::clone(&shared.public_url),
+    })
+}
+
+fn queries(parts: &Parts, shared: &Shared) -> Router {
+    query_api::router(QueryApi {
+        documents: Arc::clone(&parts.read_model) as _,
+        history: Arc::clone(&parts.store) as _,
+        photo_store: parts.photos.clone(),
+        verifier: Arc::clone(&shared.verifier),
+        clock: shared.clock.clone(),
+        public_url: Arc::clone(&shared.public_url),
+    })
+}
+
+/// Starts the projection; its health.
+fn project(parts: &Parts, background: &mut JoinSet<()>) -> watch::Receiver<projection::Health> {
+    let (projection, health) =
+        Projection::new(Arc::clone(&parts.read_model), Arc::clone(&parts.store) as _);
+    let store = Arc::clone(&parts.store);
+    background.spawn(async move {
+        let feed_after =
+            move |after| Box::new(StoreFeed::new(Arc::clone(&store) as _, after, FEED_BATCH)) as _;
+        // It has logged why it ended, and its health tells.
+        let _ = projection.run(feed_after).await;
+    });
+    health
 }
 
 /// Tells whoever started it where it is, and in development mode what to paste.
@@ -158,10 +220,7 @@ fn greet(
 }
 
 /// The keys of tokens; in development mode also its secret.
-async fn keys(
-    config: &Config,
-    randomness: &command_api::Randomness,
-) -> anyhow::Result<(Keys, Option<String>)> {
+async fn keys(config: &Config, randomness: &Randomness) -> anyhow::Result<(Keys, Option<String>)> {
     let secret = Config::jwt_secret();
     let given = [
         secret.is_some(),
