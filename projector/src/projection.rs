@@ -18,6 +18,8 @@ use crate::read_model::{self, ApplyError, Batch, Documents, Parked, ReadModel};
 /// The first wait after a failure; each further one is twice as long, up to the last.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LAST_WAIT: Duration = Duration::from_secs(5);
+/// Between two looks of a projector that stands by. Whoever does the work writes far more often.
+const LOOK: Duration = Duration::from_secs(1);
 /// Events of a parked user that are read at once.
 const PAGE: usize = 512;
 
@@ -41,7 +43,7 @@ pub enum Error {
         head: Position,
     },
     /// Another projector has taken this read model over.
-    #[error("another projector has moved the checkpoint")]
+    #[error("another projector has taken the read model over")]
     NotOwner,
     /// A defect of this program.
     #[error("a step panicked")]
@@ -97,6 +99,8 @@ pub enum State {
         /// What.
         error: String,
     },
+    /// Another projector does the work; this one takes over when that one stops.
+    StandingBy,
     /// It does not, and a person has to look.
     Stopped {
         /// Why.
@@ -108,6 +112,7 @@ pub enum State {
 pub struct Projection {
     read_model: Arc<dyn ReadModel>,
     history: Arc<dyn History>,
+    owner: String,
     health: watch::Sender<Health>,
 }
 
@@ -122,10 +127,11 @@ struct Run {
 }
 
 impl Projection {
-    /// A projection and its health.
+    /// A projection and its health. `owner` names this projector apart from every other.
     pub fn new(
         read_model: Arc<dyn ReadModel>,
         history: Arc<dyn History>,
+        owner: String,
     ) -> (Self, watch::Receiver<Health>) {
         let applied = *read_model.watch_applied().borrow();
         let (health, receiver) = watch::channel(Health {
@@ -136,6 +142,7 @@ impl Projection {
             Self {
                 read_model,
                 history,
+                owner,
                 health,
             },
             receiver,
@@ -168,6 +175,13 @@ impl Projection {
                     }
                     run = Some(next);
                 }
+                Err(Error::NotOwner) => {
+                    tracing::info!("Another projector has taken over; this one stands by");
+                    self.health
+                        .send_modify(|health| health.state = State::StandingBy);
+                    self.stand_by().await;
+                    tracing::info!("The projector at work has stopped; this one takes over");
+                }
                 Err(error) if error.is_passing() => {
                     let message = chain(&error);
                     let is_new = self.health.borrow().state == State::Running;
@@ -194,12 +208,33 @@ impl Projection {
         }
     }
 
-    /// Finds out where the read model is, and tries once more to fold the users that wait.
+    /// Waits until events wait to be folded and nobody folds them. Databases that are away are waited
+    /// for, too.
+    async fn stand_by(&self) {
+        let mut waiting_at = None;
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let seen = tokio::join!(self.read_model.checkpoint(), self.history.head());
+            let (Ok(checkpoint), Ok(head)) = seen else {
+                waiting_at = None;
+                continue;
+            };
+            self.health
+                .send_modify(|health| health.applied = checkpoint);
+            let is_behind = checkpoint < head.position;
+            if is_behind && waiting_at == Some(checkpoint) {
+                return;
+            }
+            waiting_at = is_behind.then_some(checkpoint);
+        }
+    }
+
+    /// Takes the read model over, and tries once more to fold the users that wait.
     async fn begin(
         &self,
         feed_after: &mut impl FnMut(Position) -> Box<dyn Feed>,
     ) -> Result<Run, Error> {
-        let checkpoint = self.read_model.checkpoint().await?;
+        let checkpoint = self.read_model.take_over(&self.owner).await?;
         let head = self.history.head().await?.position;
         if checkpoint > head {
             return Err(Error::AheadOfLedger { checkpoint, head });
@@ -243,7 +278,7 @@ impl Projection {
             parked: folded.parked,
             unparked: Vec::new(),
         };
-        self.read_model.apply(&batch).await?;
+        self.read_model.apply(&self.owner, &batch).await?;
         run.checkpoint = to;
         run.is_well = true;
         run.parked
@@ -279,7 +314,7 @@ impl Projection {
             parked: Vec::new(),
             unparked: vec![parked.user_id],
         };
-        self.read_model.apply(&batch).await?;
+        self.read_model.apply(&self.owner, &batch).await?;
         tracing::info!(user.id = %parked.user_id, "A parked user folds again");
         Ok(true)
     }

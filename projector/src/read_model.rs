@@ -36,11 +36,16 @@ pub trait ReadModel: Documents {
     /// The position that is on disk.
     async fn checkpoint(&self) -> Result<Position, Error>;
 
+    /// Makes a projector the owner of the documents: from now on it alone can [`apply`](Self::apply).
+    /// The position that is on disk.
+    async fn take_over(&self, owner: &str) -> Result<Position, Error>;
+
     /// The documents of some users, in one query.
     async fn documents(&self, users: &[UserId]) -> Result<Vec<Document>, Error>;
 
-    /// Writes documents, parked users and the checkpoint in one transaction.
-    async fn apply(&self, batch: &Batch) -> Result<(), ApplyError>;
+    /// Writes documents, parked users and the checkpoint in one transaction, if `owner` still is the
+    /// owner and the checkpoint is where the batch begins.
+    async fn apply(&self, owner: &str, batch: &Batch) -> Result<(), ApplyError>;
 }
 
 /// What to look for: users one of whose words (of username, name or surname, folded by
@@ -106,8 +111,8 @@ impl From<sqlx::Error> for Error {
 /// A step of the projection was not written.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
-    /// The checkpoint is not where the step began: another projector owns this read model.
-    #[error("another projector has moved the checkpoint")]
+    /// Another projector owns this read model, or has moved the checkpoint.
+    #[error("another projector has taken the read model over")]
     NotOwner,
     /// Something failed; nothing may be assumed but that the transaction is whole or absent.
     #[error(transparent)]

@@ -97,7 +97,7 @@ async fn ready(State(probes): State<Probes>) -> Response {
         let health = projection.borrow().clone();
         applied = Some(health.applied);
         match health.state {
-            ProjectionState::Running => {}
+            ProjectionState::Running | ProjectionState::StandingBy => {}
             ProjectionState::Retrying { error } => {
                 missing.push(format!("projection, trying again: {error}"));
             }

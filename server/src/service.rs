@@ -106,7 +106,7 @@ pub(crate) async fn run(config: Config, roles: Roles) -> anyhow::Result<ExitCode
     let mut background = JoinSet::new();
     let mut router = Router::new();
     if roles.projection {
-        probes.projection = Some(project(&parts, &mut background));
+        probes.projection = Some(project(&parts, &shared, &mut background));
     }
     if roles.queries {
         probes.documents = Some(Arc::clone(&parts.read_model) as _);
@@ -185,9 +185,16 @@ fn queries(parts: &Parts, shared: &Shared) -> Router {
 }
 
 /// Starts the projection; its health.
-fn project(parts: &Parts, background: &mut JoinSet<()>) -> watch::Receiver<projection::Health> {
-    let (projection, health) =
-        Projection::new(Arc::clone(&parts.read_model), Arc::clone(&parts.store) as _);
+fn project(
+    parts: &Parts,
+    shared: &Shared,
+    background: &mut JoinSet<()>,
+) -> watch::Receiver<projection::Health> {
+    let (projection, health) = Projection::new(
+        Arc::clone(&parts.read_model),
+        Arc::clone(&parts.store) as _,
+        hex::encode(shared.randomness.bytes::<16>()),
+    );
     let store = Arc::clone(&parts.store);
     background.spawn(async move {
         let feed_after =

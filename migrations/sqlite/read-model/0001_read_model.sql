@@ -1,10 +1,11 @@
--- Up to which position of the ledger the rows below are its fold.
+-- Up to which position of the ledger the rows below are its fold, and which projector writes them.
 CREATE TABLE projections (
     name     TEXT    NOT NULL PRIMARY KEY,
-    position INTEGER NOT NULL
+    position INTEGER NOT NULL,
+    owner    TEXT    NOT NULL
 ) STRICT, WITHOUT ROWID;
 
-INSERT INTO projections VALUES ('users', 0);
+INSERT INTO projections VALUES ('users', 0, '');
 
 -- One document a user. Usernames are not unique here: the rows of a batch are written in any order, so
 -- one that passes on may stand at both users for the length of a transaction.

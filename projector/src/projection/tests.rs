@@ -1,6 +1,6 @@
 use std::collections::VecDeque;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use async_trait::async_trait;
 use events::document::fold;
@@ -205,19 +205,23 @@ impl ReadModel for Fragile {
     async fn documents(&self, users: &[UserId]) -> Result<Vec<Document>, read_model::Error> {
         self.inner.documents(users).await
     }
-    async fn apply(&self, batch: &Batch) -> Result<(), ApplyError> {
+    async fn take_over(&self, owner: &str) -> Result<Position, read_model::Error> {
+        self.inner.take_over(owner).await
+    }
+    async fn apply(&self, owner: &str, batch: &Batch) -> Result<(), ApplyError> {
         assert!(!self.panics.load(Ordering::Relaxed), "a planted defect");
         if self.is_full.load(Ordering::Relaxed) {
             let full = std::io::Error::other("no space left on device");
             return Err(read_model::Error::Unavailable(Arc::new(full)).into());
         }
-        self.inner.apply(batch).await
+        self.inner.apply(owner, batch).await
     }
 }
 
 struct Fixture {
     ledger: Arc<Ledger>,
     read_model: Arc<Fragile>,
+    projectors: AtomicU32,
     _folder: tempfile::TempDir,
 }
 
@@ -247,6 +251,7 @@ impl Fixture {
         Self {
             ledger: Ledger::new(),
             read_model,
+            projectors: AtomicU32::new(0),
             _folder: folder,
         }
     }
@@ -263,6 +268,7 @@ impl Fixture {
         let (projection, health) = Projection::new(
             Arc::clone(&self.read_model) as _,
             Arc::clone(&self.ledger) as _,
+            self.projectors.fetch_add(1, Ordering::Relaxed).to_string(),
         );
         let task = tokio::spawn(projection.run(feed_after));
         Running { health, task }
@@ -471,23 +477,47 @@ async fn a_ledger_that_was_away_is_followed_again() {
 }
 
 #[tokio::test]
-async fn a_second_projector_on_the_same_read_model_stops() {
+async fn of_two_projectors_one_works_and_the_other_takes_over_when_it_is_gone() {
     let fixture = Fixture::new().await;
-    let running = fixture.start();
-    let first = fixture.ledger.register(1);
-    fixture.reach(first).await;
-    // Somebody else applies the next event in the meantime.
-    let batch = Batch {
-        from: 1,
-        to: 2,
-        documents: Vec::new(),
-        parked: Vec::new(),
-        unparked: Vec::new(),
-    };
-    fixture.read_model.inner.apply(&batch).await.unwrap();
-    fixture.ledger.register(2);
-    let error = running.ends().await;
-    assert!(matches!(error, Error::NotOwner), "{error}");
+    let mut first = fixture.start();
+    let head = fixture.ledger.register(1);
+    fixture.reach(head).await;
+    // The newcomer works, the elder stands by at its next event.
+    let second = fixture.start();
+    let head = fixture.ledger.register(2);
+    fixture.reach(head).await;
+    first.state(|state| *state == State::StandingBy).await;
+    for n in 3..=10 {
+        let head = fixture.ledger.register(n);
+        fixture.reach(head).await;
+    }
+    assert_eq!(first.health.borrow().state, State::StandingBy);
+    // As if it was killed: it says nothing to anybody.
+    drop(second);
+    let head = fixture.ledger.register(11);
+    fixture.reach(head).await;
+    first.state(|state| *state == State::Running).await;
+    assert_eq!(fixture.username(11).await.as_deref(), Some("user11"));
+}
+
+#[tokio::test]
+async fn a_user_parked_by_one_projector_waits_for_the_other_too() {
+    let fixture = Fixture::new().await;
+    let first = fixture.start();
+    fixture.ledger.register(1);
+    let head = fixture.ledger.record_from_the_future(1);
+    fixture.reach(head).await;
+    // A newer program folds it, and is gone again; the elder must not go on skipping that user.
+    fixture.ledger.learn();
+    let second = fixture.start();
+    let head = fixture.ledger.rename(1, "b", "c");
+    fixture.reach(head).await;
+    assert_eq!(fixture.username(1).await.as_deref(), Some("c"));
+    drop(second);
+    let head = fixture.ledger.rename(1, "c", "d");
+    fixture.reach(head).await;
+    assert_eq!(fixture.username(1).await.as_deref(), Some("d"));
+    drop(first);
 }
 
 #[tokio::test]

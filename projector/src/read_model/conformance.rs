@@ -44,10 +44,14 @@ fn step(from: u64, to: u64, documents: Vec<Document>) -> Batch {
     }
 }
 
+/// The owner of a read model that no projector has taken over yet.
+const OWNER: &str = "";
+
 /// Runs every test, each on a new read model.
 pub async fn run_all(open: impl AsyncFn() -> Arc<dyn ReadModel>) {
     a_step_is_read_back(&*open().await).await;
     a_step_from_another_checkpoint_changes_nothing(&*open().await).await;
+    a_projector_that_was_replaced_cannot_write(&*open().await).await;
     a_username_leads_to_who_has_it_now(&*open().await).await;
     search_finds_beginnings_of_words(&*open().await).await;
     search_follows_renames(&*open().await).await;
@@ -63,7 +67,7 @@ async fn a_step_is_read_back(read_model: &dyn ReadModel) {
         .collect();
     let applied = read_model.watch_applied();
     read_model
-        .apply(&step(0, 300, documents.clone()))
+        .apply(OWNER, &step(0, 300, documents.clone()))
         .await
         .expect("apply");
     assert_eq!(*applied.borrow(), 300);
@@ -93,12 +97,15 @@ async fn a_step_is_read_back(read_model: &dyn ReadModel) {
 
 async fn a_step_from_another_checkpoint_changes_nothing(read_model: &dyn ReadModel) {
     read_model
-        .apply(&step(0, 5, vec![document(1, "john", "John", "Doe", 5)]))
+        .apply(
+            OWNER,
+            &step(0, 5, vec![document(1, "john", "John", "Doe", 5)]),
+        )
         .await
         .expect("apply");
     let late = step(4, 9, vec![document(1, "late", "Late", "Doe", 9)]);
     assert!(matches!(
-        read_model.apply(&late).await,
+        read_model.apply(OWNER, &late).await,
         Err(ApplyError::NotOwner)
     ));
     assert_eq!(read_model.checkpoint().await.expect("checkpoint"), 5);
@@ -113,9 +120,29 @@ async fn a_step_from_another_checkpoint_changes_nothing(read_model: &dyn ReadMod
     );
 }
 
+async fn a_projector_that_was_replaced_cannot_write(read_model: &dyn ReadModel) {
+    assert_eq!(read_model.take_over("first").await.expect("take over"), 0);
+    read_model
+        .apply("first", &step(0, 5, vec![]))
+        .await
+        .expect("apply");
+    assert_eq!(read_model.take_over("second").await.expect("take over"), 5);
+    // Not even where the checkpoint would fit.
+    let late = read_model.apply("first", &step(5, 9, vec![])).await;
+    assert!(matches!(late, Err(ApplyError::NotOwner)));
+    read_model
+        .apply("second", &step(5, 9, vec![]))
+        .await
+        .expect("apply");
+    assert_eq!(read_model.checkpoint().await.expect("checkpoint"), 9);
+}
+
 async fn a_username_leads_to_who_has_it_now(read_model: &dyn ReadModel) {
     read_model
-        .apply(&step(0, 1, vec![document(1, "john", "John", "Doe", 1)]))
+        .apply(
+            OWNER,
+            &step(0, 1, vec![document(1, "john", "John", "Doe", 1)]),
+        )
         .await
         .expect("apply");
     let passed_on = vec![
@@ -123,7 +150,7 @@ async fn a_username_leads_to_who_has_it_now(read_model: &dyn ReadModel) {
         document(1, "johnny", "John", "Doe", 2),
     ];
     read_model
-        .apply(&step(1, 3, passed_on))
+        .apply(OWNER, &step(1, 3, passed_on))
         .await
         .expect("apply");
     let found = read_model
@@ -176,7 +203,7 @@ async fn search_finds_beginnings_of_words(read_model: &dyn ReadModel) {
         document(4, "istanbullu", "Ali", "Istanbul", 4),
     ];
     read_model
-        .apply(&step(0, 4, documents))
+        .apply(OWNER, &step(0, 4, documents))
         .await
         .expect("apply");
     for (query, expected) in [
@@ -207,11 +234,17 @@ async fn search_finds_beginnings_of_words(read_model: &dyn ReadModel) {
 
 async fn search_follows_renames(read_model: &dyn ReadModel) {
     read_model
-        .apply(&step(0, 1, vec![document(1, "john", "John", "Doe", 1)]))
+        .apply(
+            OWNER,
+            &step(0, 1, vec![document(1, "john", "John", "Doe", 1)]),
+        )
         .await
         .expect("apply");
     read_model
-        .apply(&step(1, 2, vec![document(1, "jane", "Jane", "Doe", 2)]))
+        .apply(
+            OWNER,
+            &step(1, 2, vec![document(1, "jane", "Jane", "Doe", 2)]),
+        )
         .await
         .expect("apply");
     assert_eq!(found(read_model, "john", None).await, Vec::<u64>::new());
@@ -224,7 +257,7 @@ async fn search_pages_have_everybody_once(read_model: &dyn ReadModel) {
         .map(|n| document(n, &format!("ali{n}"), "Ali", &format!("Alişan{n}"), n))
         .collect();
     read_model
-        .apply(&step(0, 100, documents))
+        .apply(OWNER, &step(0, 100, documents))
         .await
         .expect("apply");
     let mut seen = Vec::new();
@@ -252,7 +285,10 @@ async fn search_pages_have_everybody_once(read_model: &dyn ReadModel) {
 
 async fn hostile_searches_find_nothing(read_model: &dyn ReadModel) {
     read_model
-        .apply(&step(0, 1, vec![document(1, "john", "John", "Doe", 1)]))
+        .apply(
+            OWNER,
+            &step(0, 1, vec![document(1, "john", "John", "Doe", 1)]),
+        )
         .await
         .expect("apply");
     for hostile in [
@@ -308,13 +344,13 @@ async fn parked_users_come_and_go(read_model: &dyn ReadModel) {
         parked: vec![parked.clone()],
         ..step(0, 3, Vec::new())
     };
-    read_model.apply(&batch).await.expect("apply");
+    read_model.apply(OWNER, &batch).await.expect("apply");
     assert_eq!(read_model.parked().await.expect("parked"), [parked]);
     let batch = Batch {
         unparked: vec![user(1)],
         ..step(3, 3, vec![document(1, "john", "John", "Doe", 3)])
     };
-    read_model.apply(&batch).await.expect("apply");
+    read_model.apply(OWNER, &batch).await.expect("apply");
     assert!(read_model.parked().await.expect("parked").is_empty());
     assert!(
         read_model

@@ -215,8 +215,16 @@ impl ReadModel for SqliteReadModel {
         rows.iter().map(document).collect()
     }
 
-    async fn apply(&self, batch: &Batch) -> Result<(), ApplyError> {
-        let applied = self.apply_once(batch).await;
+    async fn take_over(&self, owner: &str) -> Result<Position, Error> {
+        sqlx::query("UPDATE projections SET owner = ? WHERE name = 'users'")
+            .bind(owner)
+            .execute(&self.writer)
+            .await?;
+        self.checkpoint().await
+    }
+
+    async fn apply(&self, owner: &str, batch: &Batch) -> Result<(), ApplyError> {
+        let applied = self.apply_once(owner, batch).await;
         if let Err(ApplyError::ReadModel(_)) = applied {
             self.replace_writer().await;
         }
@@ -225,17 +233,18 @@ impl ReadModel for SqliteReadModel {
 }
 
 impl SqliteReadModel {
-    async fn apply_once(&self, batch: &Batch) -> Result<(), ApplyError> {
+    async fn apply_once(&self, owner: &str, batch: &Batch) -> Result<(), ApplyError> {
         let mut transaction = self
             .writer
             .begin_with("BEGIN IMMEDIATE")
             .await
             .map_err(Error::from)?;
         let moved = sqlx::query(
-            "UPDATE projections SET position = ? WHERE name = 'users' AND position = ?",
+            "UPDATE projections SET position = ? WHERE name = 'users' AND position = ? AND owner = ?",
         )
         .bind(signed(batch.to))
         .bind(signed(batch.from))
+        .bind(owner)
         .execute(&mut *transaction)
         .await
         .map_err(Error::from)?;
@@ -382,7 +391,7 @@ mod tests {
             parked: vec![],
             unparked: vec![],
         };
-        read_model.apply(&batch).await.unwrap();
+        read_model.apply("", &batch).await.unwrap();
         drop(read_model);
         let read_model = SqliteReadModel::open(&path).await.unwrap();
         assert_eq!(*read_model.watch_applied().borrow(), 7);
@@ -402,7 +411,7 @@ mod tests {
             parked: vec![],
             unparked: vec![],
         };
-        read_model.apply(&batch).await.unwrap();
+        read_model.apply("", &batch).await.unwrap();
         sqlx::query("UPDATE users SET document = '{}'")
             .execute(&read_model.writer)
             .await
