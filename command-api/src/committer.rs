@@ -169,6 +169,8 @@ impl CommitLoop {
                 .drain(..)
                 .map(|waiting| (waiting.command, waiting.answer))
                 .unzip();
+            #[expect(clippy::cast_precision_loss, reason = "at most 512")]
+            metrics::histogram!("profile_ledger_commit_commands").record(commands.len() as f64);
             // A panic here is a defect of the store's, but it must not end the service: the batch is
             // refused, and nothing in memory is trusted afterwards.
             let results = match AssertUnwindSafe(self.commit(&commands))
@@ -414,9 +416,14 @@ impl CommitLoop {
             claims: draft.new_claims,
             outcomes: draft.new_outcomes,
         };
-        match self.store.append(&batch).await {
+        let began = self.clock.now();
+        let appended = self.store.append(&batch).await;
+        let seconds = self.clock.now().duration_since(began).as_secs_f64();
+        metrics::histogram!("profile_ledger_commit_seconds").record(seconds);
+        match appended {
             Ok(()) => {}
             Err(AppendError::HeadMoved) => {
+                metrics::counter!("profile_ledger_commit_resyncs_total").increment(1);
                 self.head = None;
                 return Ok(false);
             }

@@ -119,7 +119,7 @@ impl Sender {
         api: &CommandApi,
         user_id: UserId,
         action: Action,
-        operation: &str,
+        operation: &'static str,
         body: &[u8],
     ) -> Result<Decided, Undecided> {
         let context = self.context();
@@ -138,7 +138,9 @@ impl Sender {
                 .finalize()
                 .into(),
         });
-        api.committer
+        let began = api.clock.now();
+        let decided = api
+            .committer
             .submit(Command {
                 user_id,
                 action,
@@ -146,7 +148,13 @@ impl Sender {
                 idempotency,
                 context,
             })
-            .await
+            .await;
+        let seconds = api.clock.now().duration_since(began).as_secs_f64();
+        metrics::histogram!("profile_ledger_command_seconds").record(seconds);
+        let outcome = outcome(&decided);
+        metrics::counter!("profile_ledger_commands_total", "operation" => operation, "outcome" => outcome)
+            .increment(1);
+        decided
     }
 }
 
@@ -165,6 +173,18 @@ fn answer(api: &CommandApi, status: StatusCode, decided: Decided) -> Result<Answ
     } else {
         answer
     })
+}
+
+/// What a command came to, in one word for the metrics.
+fn outcome(decided: &Result<Decided, Undecided>) -> &'static str {
+    match decided {
+        Ok(decided) if decided.replayed => "replayed",
+        Ok(decided) => match &decided.result {
+            Ok(_) => "accepted",
+            Err(rejection) => rejected(rejection.clone()).code().as_str(),
+        },
+        Err(error) => undecided(error.clone()).code().as_str(),
+    }
 }
 
 fn rejected(rejection: Rejection) -> ApiError {

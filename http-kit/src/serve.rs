@@ -176,14 +176,19 @@ async fn envelope(State(clock): State<Clock>, mut request: Request, next: Next) 
     let now = clock.now();
     let mut response = span.in_scope(|| render(response, language, problem_json, now));
     let route = response.extensions_mut().remove::<Route>();
+    let route = route.map_or_else(|| "unmatched".to_owned(), |route| route.0);
+    let seconds = now.duration_since(began).as_secs_f64();
     tracing::info!(
         parent: &span,
         http.method = %method,
-        http.route = route.as_ref().map_or("unmatched", |route| route.0.as_str()),
+        http.route = route,
         http.status = response.status().as_u16(),
-        http.milliseconds = now.duration_since(began).as_secs_f64() * 1000.0,
+        http.milliseconds = seconds * 1000.0,
         "Answered a request"
     );
+    let status = response.status().as_u16().to_string();
+    metrics::histogram!("profile_ledger_http_seconds", "route" => route, "status" => status)
+        .record(seconds);
     let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(&id.0) {
         headers.insert("x-request-id", value);

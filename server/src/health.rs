@@ -24,8 +24,8 @@ const LAG_MILLIS: i64 = 10_000;
 /// What readiness depends on: the ledger, and what the roles of the process need beside it.
 #[derive(Clone)]
 pub(crate) struct Probes {
-    history: Arc<dyn History>,
-    clock: Clock,
+    pub(crate) history: Arc<dyn History>,
+    pub(crate) clock: Clock,
     pub(crate) documents: Option<Arc<dyn Documents>>,
     pub(crate) projection: Option<watch::Receiver<Health>>,
     /// Where the documents were when they last moved, and since when they are there.
@@ -41,6 +41,15 @@ impl Probes {
             documents: None,
             projection: None,
             moved: Arc::new(Mutex::new((0, now))),
+        }
+    }
+
+    /// Up to where the documents are folded, as far as this process knows.
+    pub(crate) fn applied(&self) -> Option<Position> {
+        match (&self.projection, &self.documents) {
+            (Some(projection), _) => Some(projection.borrow().applied),
+            (None, Some(documents)) => Some(*documents.watch_applied().borrow()),
+            (None, None) => None,
         }
     }
 
@@ -84,19 +93,17 @@ async fn ready(State(probes): State<Probes>) -> Response {
             None
         }
     };
-    let mut applied = None;
+    let applied = probes.applied();
     let mut parked_users = None;
     if let Some(documents) = &probes.documents {
-        applied = Some(*documents.watch_applied().borrow());
         match documents.parked().await {
             Ok(parked) => parked_users = Some(parked.len()),
             Err(error) => missing.push(format!("read model: {error}")),
         }
     }
     if let Some(projection) = &probes.projection {
-        let health = projection.borrow().clone();
-        applied = Some(health.applied);
-        match health.state {
+        let state = projection.borrow().state.clone();
+        match state {
             ProjectionState::Running | ProjectionState::StandingBy => {}
             ProjectionState::Retrying { error } => {
                 missing.push(format!("projection, trying again: {error}"));

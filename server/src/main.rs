@@ -12,6 +12,7 @@ mod health;
 mod import;
 mod lifecycle;
 mod logs;
+mod metrics;
 mod parts;
 mod service;
 mod token;

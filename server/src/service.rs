@@ -16,6 +16,7 @@ use events::store::EventStore;
 use http_kit::caller::Verifier;
 use http_kit::clock::Clock;
 use http_kit::keys::Keys;
+use metrics_exporter_prometheus::PrometheusHandle;
 use projector::projection::{self, Projection};
 use query_api::QueryApi;
 use tokio::net::TcpListener;
@@ -26,6 +27,7 @@ use crate::config::Config;
 use crate::dev;
 use crate::health::{self, Probes};
 use crate::lifecycle::shutdown_signal;
+use crate::metrics;
 use crate::parts::{Parts, randomness};
 
 /// How long requests under way may take after a signal.
@@ -76,6 +78,7 @@ struct Shared {
 }
 
 pub(crate) async fn run(config: Config, roles: Roles) -> anyhow::Result<ExitCode> {
+    let collected = metrics::install().context("metrics cannot be collected")?;
     let clock = Clock::system();
     let randomness = randomness();
     let (keys, dev_secret) = keys(&config, &randomness).await?;
@@ -132,7 +135,11 @@ pub(crate) async fn run(config: Config, roles: Roles) -> anyhow::Result<ExitCode
             clock.clone(),
         ));
     }
-    let router = http_kit::serve::harden(router.merge(health::router(probes)), clock.clone());
+    background.spawn(upkeep(collected.clone()));
+    let router = router
+        .merge(health::router(probes.clone()))
+        .merge(metrics::router(collected, probes));
+    let router = http_kit::serve::harden(router, clock.clone());
 
     greet(&config, &url, dev_secret.as_deref(), &clock)?;
     tracing::info!(url, ?roles, "Listening");
@@ -182,6 +189,15 @@ fn queries(parts: &Parts, shared: &Shared) -> Router {
         clock: shared.clock.clone(),
         public_url: Arc::clone(&shared.public_url),
     })
+}
+
+/// Keeps the memory of metrics that nobody asks for small.
+async fn upkeep(collected: PrometheusHandle) {
+    let mut times = tokio::time::interval(Duration::from_secs(5));
+    loop {
+        times.tick().await;
+        collected.run_upkeep();
+    }
 }
 
 /// Starts the projection; its health.

@@ -89,18 +89,21 @@ pub(super) async fn change(
     let user_id = sender.user()?;
     let _upload = api.uploads.begin(user_id)?;
     let multipart = multipart.map_err(|_| ApiError::new(Code::UnsupportedMediaType))?;
-    let bytes = read_file(multipart).await?;
-    let processed = api.photos.process(bytes).await.map_err(bad_photo)?;
+    let bytes = timed(&api, "receive", read_file(multipart)).await?;
+    let processed = timed(&api, "process", api.photos.process(bytes))
+        .await
+        .map_err(bad_photo)?;
 
     // Bytes first, event second: an event never names bytes that are not there.
     let photo_id = PhotoId::new(Time::from(api.clock.now()), api.randomness.bytes());
     let content_hash = processed.content_hash_hex();
-    try_join_all(processed.renditions.iter().map(async |rendition| {
+    let writes = try_join_all(processed.renditions.iter().map(async |rendition| {
         let key = photos::key(&user_id, &content_hash, &photo_id, rendition.name);
         api.photo_store.create(&key, rendition.bytes.clone()).await
-    }))
-    .await
-    .map_err(ApiError::unavailable)?;
+    }));
+    timed(&api, "store", writes)
+        .await
+        .map_err(ApiError::unavailable)?;
 
     let action = Action::ChangePhoto(Box::new(new_photo(photo_id, &content_hash, &processed)));
     let decided = sender
@@ -131,6 +134,15 @@ pub(super) async fn change(
         );
     }
     answer(&api, StatusCode::OK, decided)
+}
+
+/// Awaits one stage of an upload and records how long it took.
+async fn timed<T>(api: &CommandApi, stage: &'static str, work: impl Future<Output = T>) -> T {
+    let began = api.clock.now();
+    let done = work.await;
+    let seconds = api.clock.now().duration_since(began).as_secs_f64();
+    metrics::histogram!("profile_ledger_photo_seconds", "stage" => stage).record(seconds);
+    done
 }
 
 fn new_photo(photo_id: PhotoId, content_hash: &str, processed: &Processed) -> NewPhoto {
