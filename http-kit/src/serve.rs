@@ -13,7 +13,7 @@ use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::header::{ACCEPT, CACHE_CONTROL, EXPECT, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::MethodRouter;
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt as _;
@@ -37,8 +37,13 @@ const CONNECTIONS: usize = 10_000;
 /// How long a client may take to send the headers of a request, and how long a connection may be idle
 /// between requests.
 const HEADER_TIME: Duration = Duration::from_secs(30);
-/// Bytes read ahead of a connection: also the most that headers may have.
+/// The most header fields of a request, and the most bytes of all of them together.
+const HEADER_FIELDS: usize = 100;
+const HEADER_BYTES: usize = 32 * 1024;
+/// Bytes read ahead of a connection, and the header fields that are parsed: above the limits, so that
+/// what is over them is answered in the envelope. What is over these, hyper refuses without one.
 const BUFFER: usize = 64 * 1024;
+const PARSED_FIELDS: usize = 2 * HEADER_FIELDS;
 
 /// Limits the body and the whole time of a route: 413 and 408. The time covers the sending of the body.
 pub fn limits<S: Clone + Send + Sync + 'static>(
@@ -172,7 +177,11 @@ async fn envelope(State(clock): State<Clock>, mut request: Request, next: Next) 
     let began = clock.now();
     let span = tracing::info_span!("request", request.id = id.0);
 
-    let response = next.run(request).instrument(span.clone()).await;
+    let response = if are_too_large(request.headers()) {
+        ApiError::new(Code::HeadersTooLarge).into_response()
+    } else {
+        next.run(request).instrument(span.clone()).await
+    };
     let now = clock.now();
     let mut response = span.in_scope(|| render(response, language, problem_json, now));
     let route = response.extensions_mut().remove::<Route>();
@@ -224,6 +233,15 @@ fn render(
     rendered
 }
 
+fn are_too_large(headers: &HeaderMap) -> bool {
+    // As they are sent: a colon, a space and a line's end stand between names and values.
+    let bytes: usize = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4)
+        .sum();
+    headers.len() > HEADER_FIELDS || bytes > HEADER_BYTES
+}
+
 /// Whether `Accept` names `application/problem+json` and does not refuse it.
 fn wants_problem_json(headers: &HeaderMap) -> bool {
     headers
@@ -265,6 +283,7 @@ pub async fn serve(
     server
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIME)
+        .max_headers(PARSED_FIELDS)
         .max_buf_size(BUFFER);
     let graceful = GracefulShutdown::new();
     let mut connections = tokio::task::JoinSet::new();
@@ -315,3 +334,6 @@ fn no_delay(stream: TcpStream) -> TokioIo<TcpStream> {
     }
     TokioIo::new(stream)
 }
+
+#[cfg(test)]
+mod tests;
