@@ -14,6 +14,7 @@ mod lifecycle;
 mod logs;
 mod metrics;
 mod parts;
+mod ready;
 mod service;
 mod token;
 
@@ -23,6 +24,11 @@ async fn main() -> ExitCode {
     logs::init();
     let done = match cli.command {
         None => service::run(cli.config, Roles::ALL).await,
+        Some(config::Command::CommandApi) => service::run(cli.config, Roles::COMMANDS).await,
+        Some(config::Command::Projector) => service::run(cli.config, Roles::PROJECTION).await,
+        Some(config::Command::QueryApi) => service::run(cli.config, Roles::QUERIES).await,
+        Some(config::Command::Migrate) => parts::migrate(&cli.config).await,
+        Some(config::Command::Ready) => ready::run(&cli.config),
         Some(config::Command::Token(args)) => token::run(&cli.config, &args),
         Some(config::Command::Import(args)) => import::run(&cli.config, &args).await,
     };

@@ -11,7 +11,7 @@ use events::store::sqlite::SqliteStore;
 use projector::ReadModel;
 use projector::read_model::sqlite::SqliteReadModel;
 
-use crate::config::Config;
+use crate::config::{Config, PhotoUrl};
 use crate::service::Roles;
 
 /// Where the service keeps things.
@@ -33,15 +33,27 @@ impl Parts {
         let read_model = SqliteReadModel::open(&path)
             .await
             .with_context(|| format!("cannot open the read model {}", path.display()))?;
-        let path = data_dir.join("photos");
-        let photos = PhotoStore::local(&path)
-            .with_context(|| format!("cannot open the photo folder {}", path.display()))?;
+        let photos = photos(config)?;
         Ok(Self {
             store,
             read_model: Arc::new(read_model),
             photos,
         })
     }
+}
+
+/// Opens the photo store.
+fn photos(config: &Config) -> anyhow::Result<PhotoStore> {
+    let folder = match &config.photo_store {
+        Some(PhotoUrl::Bucket(url)) => {
+            return PhotoStore::s3(url)
+                .with_context(|| format!("cannot use the photo store {url}"));
+        }
+        Some(PhotoUrl::Folder(folder)) => folder.clone(),
+        None => config.data_dir.join("photos"),
+    };
+    PhotoStore::local(&folder)
+        .with_context(|| format!("cannot open the photo folder {}", folder.display()))
 }
 
 /// Opens the ledger in the data directory.
