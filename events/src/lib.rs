@@ -4,6 +4,7 @@ pub mod document;
 pub mod envelope;
 pub mod feed;
 mod ids;
+pub mod message;
 pub mod photos;
 pub mod profile;
 pub mod store;
