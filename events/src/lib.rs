@@ -8,6 +8,8 @@ pub mod message;
 pub mod photos;
 pub mod profile;
 pub mod store;
+#[cfg(any(test, feature = "test-servers"))]
+pub mod test_servers;
 mod time;
 pub mod user;
 pub mod username;

@@ -262,7 +262,7 @@ mod tests {
     fn an_envelope_of_another_program_goes_whole() {
         for envelope in [
             r#"{"newattribute":"x","#.to_owned(),
-            r#"{ "#.to_owned(),
+            r"{ ".to_owned(),
             r#"{"flag":true,"#.to_owned(),
         ] {
             let ours = full();
