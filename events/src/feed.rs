@@ -7,8 +7,10 @@ use crate::Position;
 use crate::envelope::StoredEvent;
 use crate::store::History;
 
+mod jetstream;
 mod store;
 
+pub use jetstream::JetStreamFeed;
 pub use store::StoreFeed;
 
 /// Events by position, each once, in order, without a gap.
