@@ -14,9 +14,9 @@
 //! to lose: a server restored from an old copy, or an empty one, is filled up again by the same steps.
 //!
 //! Any number of relays may run at once: the server takes each event once and refuses the others.
-//! That would be wasted work, so a relay that lost [`LOSSES`] times in a row stands by: it looks at
+//! That would be wasted work, so a relay that lost `LOSSES` times in a row stands by: it looks at
 //! the stream now and then, and publishes again when the stream has been behind and has not moved
-//! for [`STALLS`] looks. There is no lease to expire and no clock to compare, and two relays that take
+//! for `STALLS` looks. There is no lease to expire and no clock to compare, and two relays that take
 //! over at once do no harm.
 
 use std::convert::Infallible;
