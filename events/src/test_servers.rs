@@ -1,0 +1,6 @@
+//! Private servers for tests. Each lives in a folder of its own, listens on a port of its own, and ends
+//! with the process that started it, however that ends. None is ever shared.
+
+pub mod nats;
+
+pub use nats::Nats;
