@@ -15,7 +15,7 @@ pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) config: Config,
     #[command(subcommand)]
-    pub(crate) command: Option<Command>,
+    pub(crate) command: Option<Job>,
 }
 
 #[derive(Debug, Args)]
@@ -66,15 +66,13 @@ pub(crate) struct Config {
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub(crate) enum Job {
     /// Run one role: decide commands, append events and publish them. Needs a database that processes share
     CommandApi,
     /// Run one role: fold events into user documents. Of several, one works and the others stand by
     Projector,
     /// Run one role: serve user documents and photos
     QueryApi,
-    /// Bring the databases up to date and stop. Every role does so when it starts, unless it may not
-    Migrate,
     /// Ask the process that runs with the same --listen whether it is ready: exit code 0, 1 if not, 2 if nobody answers
     Ready,
     /// Print a token for trying the service out

@@ -95,7 +95,13 @@ pub(crate) fn write_demo_photo(data_dir: &Path) -> anyhow::Result<PathBuf> {
 }
 
 /// What a newcomer needs: URLs, a token, and lines to paste.
-pub(crate) fn banner(url: &str, secret: &str, photo: &Path, clock: &Clock) -> String {
+pub(crate) fn banner(
+    url: &str,
+    secret: &str,
+    publishing: &str,
+    photo: &Path,
+    clock: &Clock,
+) -> String {
     let now = clock.now();
     let grant = Grant {
         subject: DEMO_USER,
@@ -110,7 +116,7 @@ pub(crate) fn banner(url: &str, secret: &str, photo: &Path, clock: &Clock) -> St
     format!(
         r#"
 Profile Ledger is running on {url}  (development mode: loopback only, no key configured)
-Nothing is published: no message broker is part of this run.
+{publishing}
 
 The demo user is johndoe123, id {DEMO_USER}. Paste:
 

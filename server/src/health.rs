@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Extension, Json, Router};
+use events::relay;
 use events::store::History;
 use events::{Position, Time};
 use http_kit::clock::Clock;
@@ -28,6 +29,7 @@ pub(crate) struct Probes {
     pub(crate) clock: Clock,
     pub(crate) documents: Option<Arc<dyn Documents>>,
     pub(crate) projection: Option<watch::Receiver<Health>>,
+    pub(crate) relay: Option<watch::Receiver<relay::Health>>,
     /// Where the documents were when they last moved, and since when they are there.
     moved: Arc<Mutex<(Position, Time)>>,
 }
@@ -40,6 +42,7 @@ impl Probes {
             clock,
             documents: None,
             projection: None,
+            relay: None,
             moved: Arc::new(Mutex::new((0, now))),
         }
     }
@@ -67,10 +70,13 @@ impl Probes {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Readiness {
+    /// Whether requests should be sent here.
     ready: bool,
-    /// What is missing, for a person.
+    /// What is missing, for a person. Without a broker requests are served all the same.
     missing: Vec<String>,
     head: Option<Position>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    published: Option<Position>,
     #[serde(skip_serializing_if = "Option::is_none")]
     applied: Option<Position>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -104,12 +110,28 @@ async fn ready(State(probes): State<Probes>) -> Response {
     if let Some(projection) = &probes.projection {
         let state = projection.borrow().state.clone();
         match state {
-            ProjectionState::Running | ProjectionState::StandingBy => {}
+            ProjectionState::Running | ProjectionState::Standby => {}
             ProjectionState::Retrying { error } => {
                 missing.push(format!("projection, trying again: {error}"));
             }
             ProjectionState::Stopped { error } => {
                 missing.push(format!("projection, stopped: {error}"));
+            }
+        }
+    }
+    // What cannot be published now is published later; requests are served all the same.
+    let mut unpublished = None;
+    let mut published = None;
+    if let Some(relay) = &probes.relay {
+        let health = relay.borrow().clone();
+        published = Some(health.published);
+        match health.state {
+            relay::State::Running | relay::State::Standby => {}
+            relay::State::Waiting { error } => {
+                unpublished = Some(format!("relay, trying again: {error}"));
+            }
+            relay::State::Halted { reason } => {
+                unpublished = Some(format!("relay, halted: {reason}"));
             }
         }
     }
@@ -121,6 +143,7 @@ async fn ready(State(probes): State<Probes>) -> Response {
         ));
     }
     let ready = missing.is_empty();
+    missing.extend(unpublished);
     let status = if ready {
         StatusCode::OK
     } else {
@@ -130,6 +153,7 @@ async fn ready(State(probes): State<Probes>) -> Response {
         ready,
         missing,
         head,
+        published,
         applied,
         parked_users,
     };

@@ -24,13 +24,12 @@ async fn main() -> ExitCode {
     logs::init();
     let done = match cli.command {
         None => service::run(cli.config, Roles::ALL).await,
-        Some(config::Command::CommandApi) => service::run(cli.config, Roles::COMMANDS).await,
-        Some(config::Command::Projector) => service::run(cli.config, Roles::PROJECTION).await,
-        Some(config::Command::QueryApi) => service::run(cli.config, Roles::QUERIES).await,
-        Some(config::Command::Migrate) => parts::migrate(&cli.config).await,
-        Some(config::Command::Ready) => ready::run(&cli.config),
-        Some(config::Command::Token(args)) => token::run(&cli.config, &args),
-        Some(config::Command::Import(args)) => import::run(&cli.config, &args).await,
+        Some(config::Job::CommandApi) => service::run(cli.config, Roles::COMMANDS).await,
+        Some(config::Job::Projector) => service::run(cli.config, Roles::PROJECTION).await,
+        Some(config::Job::QueryApi) => service::run(cli.config, Roles::QUERIES).await,
+        Some(config::Job::Ready) => ready::run(&cli.config),
+        Some(config::Job::Token(args)) => token::run(&cli.config, &args),
+        Some(config::Job::Import(args)) => import::run(&cli.config, &args).await,
     };
     match done {
         Ok(code) => code,

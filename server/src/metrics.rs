@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::get;
+use events::relay;
 use metrics::{describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
 
@@ -69,6 +70,18 @@ pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
         "Age of the oldest event that is not folded yet"
     );
     describe_gauge!(
+        "profile_ledger_relay_position",
+        "The position up to which the ledger is published"
+    );
+    describe_gauge!(
+        "profile_ledger_relay_lag_events",
+        "Events that the stream is behind the ledger"
+    );
+    describe_gauge!(
+        "profile_ledger_relay_halted",
+        "1 when the relay has found a divergence and stopped"
+    );
+    describe_gauge!(
         "profile_ledger_parked_users",
         "Users whose events cannot be folded"
     );
@@ -100,6 +113,14 @@ async fn observe(probes: &Probes) {
         && let Ok(parked) = documents.parked().await
     {
         gauge!("profile_ledger_parked_users").set(parked.len() as f64);
+    }
+    if let Some(relay) = &probes.relay {
+        let health = relay.borrow().clone();
+        let lag = head.position.saturating_sub(health.published);
+        let is_halted = matches!(health.state, relay::State::Halted { .. });
+        gauge!("profile_ledger_relay_position").set(health.published as f64);
+        gauge!("profile_ledger_relay_lag_events").set(lag as f64);
+        gauge!("profile_ledger_relay_halted").set(f64::from(u8::from(is_halted)));
     }
     let Some(applied) = probes.applied() else {
         return;

@@ -10,7 +10,6 @@ use axum::Router;
 use command_api::photo_sweep;
 use command_api::{CommandApi, Committer, Randomness, Uploads};
 use events::Time;
-use events::feed::StoreFeed;
 use events::photos::PhotoStore;
 use events::store::EventStore;
 use http_kit::caller::Verifier;
@@ -32,8 +31,6 @@ use crate::parts::{Parts, randomness};
 
 /// How long requests under way may take after a signal.
 const DEADLINE: Duration = Duration::from_secs(20);
-/// Events that the projection folds at once.
-const FEED_BATCH: usize = 512;
 
 /// What this process does; one that does everything is the whole service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,6 +126,11 @@ pub(crate) async fn run(config: Config, roles: Roles) -> anyhow::Result<ExitCode
                 .context("cannot register the demo user")?;
         }
         router = router.merge(commands(committer, &parts, &shared));
+        if let Some((relay, health)) = parts.relay(&shared.randomness) {
+            probes.relay = Some(health);
+            // A halt is logged and told by its health; commands are taken all the same.
+            background.spawn(async { drop(relay.run().await) });
+        }
         background.spawn(sweep(
             Arc::clone(&parts.store),
             parts.photos.clone(),
@@ -211,10 +213,8 @@ fn project(
         Arc::clone(&parts.store) as _,
         hex::encode(shared.randomness.bytes::<16>()),
     );
-    let store = Arc::clone(&parts.store);
+    let feed_after = parts.feed();
     background.spawn(async move {
-        let feed_after =
-            move |after| Box::new(StoreFeed::new(Arc::clone(&store) as _, after, FEED_BATCH)) as _;
         // It has logged why it ended, and its health tells.
         let _ = projection.run(feed_after).await;
     });
@@ -228,14 +228,16 @@ fn greet(
     dev_secret: Option<&str>,
     clock: &Clock,
 ) -> anyhow::Result<()> {
+    let publishing = match &config.nats_url {
+        Some(_) => "The ledger is published over NATS.",
+        None => "Nothing is published: NATS_URL is not set.",
+    };
     let greeting = match dev_secret {
         Some(secret) => {
             let photo = dev::write_demo_photo(&config.data_dir)?;
-            dev::banner(url, secret, &photo, clock)
+            dev::banner(url, secret, publishing, &photo, clock)
         }
-        None => format!(
-            "Profile Ledger is running on {url}. Nothing is published: no message broker is part of this run.\n"
-        ),
+        None => format!("Profile Ledger is running on {url}. {publishing}\n"),
     };
     // A closed standard output is no reason not to serve.
     let _ = std::io::stdout().write_all(greeting.as_bytes());

@@ -33,6 +33,9 @@ pub struct JetStreamFeed {
     after: Position,
     batch: usize,
     source: Source,
+    /// Events of the stream that were not compared with the ledger yet. Here a dropped call does not lose
+    /// them.
+    unconfirmed: Vec<StoredEvent>,
     /// An event of the stream that comes too early: those before it are not in the stream.
     held: Option<StoredEvent>,
 }
@@ -88,6 +91,7 @@ impl JetStreamFeed {
             connection,
             after,
             batch,
+            unconfirmed: Vec::new(),
             held: None,
         }
     }
@@ -125,49 +129,73 @@ impl JetStreamFeed {
         };
     }
 
-    /// The events before the held one, or that one itself.
-    async fn next_held(&mut self) -> Result<Option<Vec<StoredEvent>>, Error> {
-        let Some(held) = self.held.take_if(|held| held.position <= self.after + 1) else {
-            let Some(held) = &self.held else {
-                return Ok(None);
-            };
-            let missing = held.position - self.after - 1;
-            let limit = usize::try_from(missing).map_or(self.batch, |n| n.min(self.batch));
-            let events = read_after(&*self.history, self.after, limit).await?;
-            self.after += events.len() as u64;
-            return Ok(Some(events));
-        };
-        if held.position <= self.after {
+    /// What came from the stream, if the ledger has the same: the relay alone publishes there, but nothing
+    /// that somebody else put there may become true. Where stream and ledger come apart they do so for
+    /// good, so the last event speaks for those before it.
+    async fn next_confirmed(&mut self) -> Result<Option<Vec<StoredEvent>>, Error> {
+        let Some(last) = self.unconfirmed.last() else {
             return Ok(None);
+        };
+        let position = last.position;
+        let kept = self.history.read(position - 1, 1).await?;
+        if kept.first() == Some(last) {
+            self.after = position;
+            return Ok(Some(std::mem::take(&mut self.unconfirmed)));
         }
-        self.after = held.position;
-        Ok(Some(vec![held]))
+        tracing::warn!(
+            position,
+            "The stream holds what the ledger does not; the feed stays in the ledger from now on"
+        );
+        self.unconfirmed.clear();
+        self.held = None;
+        self.source = Source::Store {
+            looking: std::future::pending().boxed(),
+        };
+        Ok(None)
     }
 
-    /// `None`: look at the source again.
-    async fn next_of_stream(&mut self) -> Option<Vec<StoredEvent>> {
+    /// The events before the held one; then its turn has come.
+    async fn next_held(&mut self) -> Result<Option<Vec<StoredEvent>>, Error> {
+        if let Some(held) = self.held.take_if(|held| held.position <= self.after + 1) {
+            if held.position > self.after {
+                self.unconfirmed.push(held);
+            }
+            return Ok(None);
+        }
+        let Some(held) = &self.held else {
+            return Ok(None);
+        };
+        let missing = held.position - self.after - 1;
+        let limit = usize::try_from(missing).map_or(self.batch, |n| n.min(self.batch));
+        let events = read_after(&*self.history, self.after, limit).await?;
+        self.after += events.len() as u64;
+        Ok(Some(events))
+    }
+
+    /// Takes what the stream has into `unconfirmed`.
+    async fn next_of_stream(&mut self) {
         let Source::Stream {
             messages, deadline, ..
         } = &mut self.source
         else {
-            return None;
+            return;
         };
         let message = tokio::select! {
             biased;
             message = messages.next() => message,
             () = overdue(&mut self.head, self.after, deadline) => {
                 self.leave_stream("the stream does not deliver what the ledger has");
-                return None;
+                return;
             }
         };
-        // No waiting from here on: what was taken from the stream is returned.
-        let mut events = Vec::new();
+        // No waiting from here on: what was taken from the stream is kept.
+        let mut last = self.after;
         let mut message = Some(message);
         while let Some(received) = message.take() {
-            match take(received, self.after) {
+            match take(received, last) {
                 Taken::Next(event) => {
-                    self.after = event.position;
-                    events.push(event);
+                    last = event.position;
+                    self.unconfirmed.push(event);
                 }
                 Taken::Old => {}
                 Taken::Early(event) => {
@@ -180,24 +208,21 @@ impl JetStreamFeed {
                 }
             }
             if let Source::Stream { messages, .. } = &mut self.source
-                && events.len() < self.batch
+                && self.unconfirmed.len() < self.batch
             {
                 message = messages.next().now_or_never();
             }
         }
-        if events.is_empty() {
-            return None;
-        }
-        if let Source::Stream {
-            deadline,
-            has_delivered,
-            ..
-        } = &mut self.source
+        if !self.unconfirmed.is_empty()
+            && let Source::Stream {
+                deadline,
+                has_delivered,
+                ..
+            } = &mut self.source
         {
             *deadline = None;
             *has_delivered = true;
         }
-        Some(events)
     }
 
     /// `None`: look at the source again.
@@ -245,15 +270,20 @@ impl JetStreamFeed {
 impl Feed for JetStreamFeed {
     async fn next(&mut self) -> Result<Vec<StoredEvent>, Error> {
         loop {
+            if let Some(events) = self.next_confirmed().await? {
+                return Ok(events);
+            }
             if let Some(events) = self.next_held().await? {
                 return Ok(events);
             }
-            let events = match self.source {
+            match self.source {
+                _ if !self.unconfirmed.is_empty() => {}
                 Source::Stream { .. } => self.next_of_stream().await,
-                Source::Store { .. } => self.next_of_store().await?,
-            };
-            if let Some(events) = events {
-                return Ok(events);
+                Source::Store { .. } => {
+                    if let Some(events) = self.next_of_store().await? {
+                        return Ok(events);
+                    }
+                }
             }
         }
     }

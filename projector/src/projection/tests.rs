@@ -486,12 +486,12 @@ async fn of_two_projectors_one_works_and_the_other_takes_over_when_it_is_gone() 
     let second = fixture.start();
     let head = fixture.ledger.register(2);
     fixture.reach(head).await;
-    first.state(|state| *state == State::StandingBy).await;
+    first.state(|state| *state == State::Standby).await;
     for n in 3..=10 {
         let head = fixture.ledger.register(n);
         fixture.reach(head).await;
     }
-    assert_eq!(first.health.borrow().state, State::StandingBy);
+    assert_eq!(first.health.borrow().state, State::Standby);
     // As if it was killed: it says nothing to anybody.
     drop(second);
     let head = fixture.ledger.register(11);

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
+mod broker;
 mod configuration;
 mod crash;
 mod disk;

@@ -202,6 +202,27 @@ async fn a_message_that_is_no_event_is_not_followed() {
 }
 
 #[tokio::test]
+async fn a_well_formed_event_of_another_ledger_is_never_yielded() {
+    let mut followed = followed(None, 10).await;
+    followed.agrees(10).await;
+    followed.on_stream().await;
+    let next = followed.seen + 1;
+    let theirs = TestLedger::new("theirs").await;
+    theirs.grow(next).await;
+    let forged = theirs.history().read(next - 1, 1).await.unwrap().remove(0);
+    let (headers, body) = crate::message::to_message(&forged);
+    let subject = crate::user::subject(&forged.user_id, &forged.event_type);
+    let context = client(&followed.nats).await;
+    let published = context.publish_with_headers(subject, headers, body).await;
+    assert_eq!(published.unwrap().await.unwrap().sequence, next);
+    // Nothing may come of it before the ledger has its own event, nor afterwards.
+    let early = tokio::time::timeout(Duration::from_millis(300), followed.feed.next()).await;
+    assert!(early.is_err(), "{early:?}");
+    let head = followed.ledger.grow(30).await;
+    followed.agrees(head).await;
+}
+
+#[tokio::test]
 async fn a_dropped_call_loses_nothing() {
     let mut followed = followed(None, 0).await;
     followed.on_stream().await;
