@@ -95,10 +95,10 @@ impl Fields {
                     fields.problem(shown(&name), Text::new("DUPLICATE_FIELD"));
                 }
                 (Some(name), Some(value)) => {
-                    drop(fields.members.insert(name, Value::String(value)))
+                    drop(fields.members.insert(name, Value::String(value)));
                 }
                 (name, _) => {
-                    fields.problem(shown(name.as_deref().unwrap_or("?")), Text::new("NOT_UTF8"))
+                    fields.problem(shown(name.as_deref().unwrap_or("?")), Text::new("NOT_UTF8"));
                 }
             }
         }
