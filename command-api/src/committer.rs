@@ -178,14 +178,8 @@ impl CommitLoop {
                 .await
             {
                 Ok(Ok(results)) => results,
-                Ok(Err(error)) => {
-                    tracing::error!(
-                        error = http_kit::error::chain(&error),
-                        commands = commands.len(),
-                        "Commands were not committed"
-                    );
-                    self.refuse(&commands, &Undecided::Store(error))
-                }
+                // Each command's answer logs why.
+                Ok(Err(error)) => self.refuse(&commands, &Undecided::Store(error)),
                 Err(_) => self.refuse(&commands, &Undecided::Panicked),
             };
             for (answer, result) in answers.into_iter().zip(results) {

@@ -138,6 +138,13 @@ pub fn decide(
     now: Time,
 ) -> Result<Vec<UserEvent>, Rejection> {
     if let (Action::Register(registration), None) = (action, user) {
+        // Who is not there yet has version 0.
+        if let Some(expected) = expected.filter(|expected| *expected != 0) {
+            return Err(Rejection::VersionMismatch {
+                expected,
+                actual: 0,
+            });
+        }
         take(&user_id, &registration.username, claim, now)?;
         return Ok(vec![UserEvent::UserRegistered(Box::new(registered(
             registration,
@@ -594,6 +601,17 @@ mod tests {
             changed.previous_photo_id,
             Some("507f1f77bcf86cd799439012".parse().unwrap())
         );
+    }
+
+    #[test]
+    fn who_is_not_there_yet_has_version_0() {
+        let rejection = Rejection::VersionMismatch {
+            expected: 1,
+            actual: 0,
+        };
+        let (given, register) = (given(&[]), register("john"));
+        assert_eq!(given.decide(&register, Some(1), at(0)), Err(rejection));
+        assert!(given.decide(&register, Some(0), at(0)).is_ok());
     }
 
     #[test]

@@ -123,9 +123,11 @@ pub fn username(text: &str) -> Result<Username, Text> {
     Username::parse(text).map_err(|invalid| match invalid {
         InvalidUsername::TooShort => Text::new("TOO_SHORT").with("min", Username::MIN),
         InvalidUsername::TooLong => Text::new("TOO_LONG").with("max", Username::MAX),
-        InvalidUsername::Characters { suggestion } => {
+        InvalidUsername::Characters { suggestion } if Username::parse(&suggestion).is_ok() => {
             Text::new("USERNAME_CHARACTERS").with("suggestion", suggestion)
         }
+        // What is left of `李小龍` or `ädmin` would be refused, too.
+        InvalidUsername::Characters { .. } => Text::new("USERNAME_LETTERS"),
         InvalidUsername::Shape => Text::new("USERNAME_SHAPE"),
         InvalidUsername::Reserved => Text::new("USERNAME_RESERVED"),
     })

@@ -132,14 +132,18 @@ impl Verifier {
             required.push("iss");
         }
         validation.set_required_spec_claims(&required);
-        let claims = jsonwebtoken::decode::<Claims>(token, &key.key, &validation)
+        let claims = jsonwebtoken::decode::<Claims>(token, &key.decoding, &validation)
             .ok()?
             .claims;
         let seconds = now.as_duration().as_secs_f64();
         let in_time =
             seconds < claims.exp + LEEWAY && claims.nbf.is_none_or(|nbf| seconds + LEEWAY >= nbf);
-        let named = !claims.sub.is_empty() && claims.sub.chars().nth(MAX_SUBJECT).is_none();
-        if !in_time || !named {
+        // Subjects become parts of keys, and no database keeps a NUL in a text.
+        let subject = &claims.sub;
+        let has_subject = !subject.is_empty()
+            && subject.chars().nth(MAX_SUBJECT).is_none()
+            && !subject.chars().any(char::is_control);
+        if !in_time || !has_subject {
             return None;
         }
         let roles = match claims.roles {
@@ -446,6 +450,8 @@ mod tests {
             (json!("x".repeat(128)), true),
             (json!("x".repeat(129)), false),
             (json!(""), false),
+            (json!("a\u{0}b"), false),
+            (json!("a\nb"), false),
             (json!(7), false),
             (json!(null), false),
         ] {

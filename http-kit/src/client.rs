@@ -183,6 +183,7 @@ fn is_trace(text: &str) -> bool {
 }
 
 /// `If-Match: "<version>"`: the version that the client decided on. `*` and absent set no condition.
+/// What is no version is that of no user, so the condition does not hold: 412, as of a wrong one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Precondition(pub Option<u64>);
 
@@ -191,7 +192,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Precondition {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let bad =
-            || ApiError::new(Code::ValidationFailed).field("If-Match", Text::new("BAD_IF_MATCH"));
+            || ApiError::new(Code::VersionMismatch).field("If-Match", Text::new("BAD_IF_MATCH"));
         match single(&parts.headers, "if-match").map_err(|_| bad())? {
             None | Some("*") => Ok(Self(None)),
             Some(text) => {

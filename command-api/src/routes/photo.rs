@@ -19,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Sender, answer, undecided};
 use crate::CommandApi;
+use crate::committer::Undecided;
 use crate::photo::{Error, MAX_BYTES, Processed};
 use crate::user::{Action, NewPhoto};
 
@@ -114,15 +115,19 @@ pub(super) async fn change(
             "change photo",
             content_hash.as_bytes(),
         )
-        .await
-        .map_err(undecided)?;
-    let is_used = decided.result.as_ref().is_ok_and(|document| {
-        document
-            .photo
-            .as_ref()
-            .is_some_and(|photo| photo.id == photo_id)
-    });
-    if !is_used
+        .await;
+    let may_be_used = match &decided {
+        Ok(decided) => decided.result.as_ref().is_ok_and(|document| {
+            document
+                .photo
+                .as_ref()
+                .is_some_and(|photo| photo.id == photo_id)
+        }),
+        Err(Undecided::QueueFull | Undecided::KeyReused) => false,
+        // The event may have been written; the sweep will know.
+        Err(Undecided::ShuttingDown | Undecided::Store(_) | Undecided::Panicked) => true,
+    };
+    if !may_be_used
         && let Err(error) = api
             .photo_store
             .remove(&user_id, &content_hash, &photo_id)
@@ -133,7 +138,7 @@ pub(super) async fn change(
             "Bytes of an unused photo stay until they are swept"
         );
     }
-    answer(&api, StatusCode::OK, decided)
+    answer(&api, StatusCode::OK, decided.map_err(undecided)?)
 }
 
 /// Awaits one stage of an upload and records how long it took.
@@ -246,3 +251,6 @@ fn bad_photo(error: Error) -> ApiError {
         Error::Busy => busy(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -58,9 +58,10 @@ fn problem(invalid: InvalidUsername) -> Text {
     match invalid {
         InvalidUsername::TooShort => Text::new("TOO_SHORT").with("min", Username::MIN),
         InvalidUsername::TooLong => Text::new("TOO_LONG").with("max", Username::MAX),
-        InvalidUsername::Characters { suggestion } => {
+        InvalidUsername::Characters { suggestion } if Username::parse(&suggestion).is_ok() => {
             Text::new("USERNAME_CHARACTERS").with("suggestion", suggestion)
         }
+        InvalidUsername::Characters { .. } => Text::new("USERNAME_LETTERS"),
         InvalidUsername::Shape => Text::new("USERNAME_SHAPE"),
         InvalidUsername::Reserved => Text::new("USERNAME_RESERVED"),
     }
