@@ -5,8 +5,11 @@ pub mod envelope;
 pub mod feed;
 mod ids;
 pub mod photos;
+pub mod postgres;
 pub mod profile;
 pub mod store;
+#[cfg(any(test, feature = "test-servers"))]
+pub mod test_servers;
 mod time;
 pub mod user;
 pub mod username;
