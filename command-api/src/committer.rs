@@ -11,7 +11,7 @@ use std::sync::Arc;
 use events::document::Document;
 use events::envelope::{Context, Previous, Recorded, StoredEvent};
 use events::store::{
-    self, AppendError, Batch, Claim, EventStore, Head, Outcome, OutcomeKey, claims_of,
+    self, AppendError, Batch, Claim, EventStore, Head, Outcome, OutcomeKey, Turn, claims_of,
 };
 use events::{EventId, Time, UserId, Version};
 use futures::FutureExt as _;
@@ -112,6 +112,8 @@ impl Committer {
             randomness,
             head: None,
             users,
+            turn: None,
+            is_overtaken: false,
         };
         (Self(sender), commit_loop.run(receiver))
     }
@@ -145,6 +147,9 @@ struct CommitLoop {
     /// trusted until the store has answered again.
     head: Option<Head>,
     users: moka::sync::Cache<UserId, Arc<User>>,
+    /// Held from before the batch is decided until it is appended, if another process was faster.
+    turn: Option<Turn>,
+    is_overtaken: bool,
 }
 
 /// What a batch of commands knows and has decided so far.
@@ -191,6 +196,7 @@ impl CommitLoop {
 
     fn refuse(&mut self, commands: &[Command], why: &Undecided) -> Vec<Result<Decided, Undecided>> {
         self.head = None;
+        self.turn = None;
         commands.iter().map(|_| Err(why.clone())).collect()
     }
 
@@ -228,7 +234,12 @@ impl CommitLoop {
             head
         } else {
             self.users = moka::sync::Cache::new(CACHED_USERS);
-            self.store.head().await?
+            if self.is_overtaken {
+                let turn = self.store.take_turn().await?;
+                self.turn.insert(turn).head.clone()
+            } else {
+                self.store.head().await?
+            }
         };
         self.head = Some(head.clone());
         let mut users = HashMap::new();
@@ -391,6 +402,15 @@ impl CommitLoop {
 
     /// Appends what was decided. `false`: the head had moved, and nothing was written.
     async fn append(&mut self, draft: Draft) -> Result<bool, store::Error> {
+        let appended = self.append_draft(draft).await;
+        self.turn = None;
+        if let Ok(is_current) = appended {
+            self.is_overtaken = !is_current;
+        }
+        appended
+    }
+
+    async fn append_draft(&mut self, draft: Draft) -> Result<bool, store::Error> {
         let mut head = draft.head.clone();
         if draft.events.is_empty() && draft.new_outcomes.is_empty() {
             // Nothing to write, but the answers are true only if what they were decided on still is.

@@ -6,6 +6,7 @@ pub mod feed;
 mod ids;
 pub mod message;
 pub mod photos;
+pub mod postgres;
 pub mod profile;
 pub mod relay;
 pub mod store;

@@ -10,7 +10,9 @@ use crate::envelope::StoredEvent;
 use crate::user::UserEvent;
 use crate::{EventId, Position, Time, UserId, Version};
 
-pub mod conformance;
+#[cfg(test)]
+mod conformance;
+pub mod postgres;
 pub mod sqlite;
 
 /// The reading half of the ledger.
@@ -54,6 +56,16 @@ pub trait EventStore: History {
     /// Appends a batch in one transaction, durably: after `Ok` it survives a power failure.
     async fn append(&self, batch: &Batch) -> Result<(), AppendError>;
 
+    /// Waits for the others and then holds the head still, for a moment: for a committer that was
+    /// overtaken, and would be again and again by a busier process. Where only one process appends, there
+    /// is nobody to wait for.
+    async fn take_turn(&self) -> Result<Turn, Error> {
+        Ok(Turn {
+            head: self.head().await?,
+            held: None,
+        })
+    }
+
     /// Forgets outcomes recorded before `outcomes_before`, and claims held until before `now`.
     /// Events are never forgotten.
     async fn sweep(&self, now: Time, outcomes_before: Time) -> Result<(), Error>;
@@ -70,6 +82,16 @@ pub struct Head {
     pub position: Position,
     /// When the last event was recorded.
     pub recorded_at: Time,
+}
+
+/// A turn to append: nobody else does until this store has, or until it is dropped. It is short; the
+/// head that a batch expects is what makes an append safe, with a turn or without.
+pub struct Turn {
+    /// The head that is held.
+    pub head: Head,
+    /// What holds it.
+    #[expect(dead_code, reason = "it is only there to be dropped")]
+    held: Option<Arc<dyn Send + Sync>>,
 }
 
 /// What one append writes: all of it or nothing.

@@ -2,5 +2,6 @@
 //! with the process that started it, however that ends. None is ever shared.
 
 pub mod nats;
+pub mod postgres;
 
 pub use nats::Nats;

@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use events::{Document, Position, Time, UserId};
 use tokio::sync::watch;
 
-pub mod conformance;
+#[cfg(test)]
+mod conformance;
 pub mod sqlite;
 
 /// The reading half of the read model.

@@ -14,12 +14,12 @@ use crate::{EventId, Time, UserId};
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The identifier of the nth user of a test.
-pub fn user(n: u64) -> UserId {
+pub(super) fn user(n: u64) -> UserId {
     format!("{n:024x}").parse().expect("24 hexadecimal digits")
 }
 
 /// The registration of the nth user as the next event after a head.
-pub fn registered(head: &Head, n: u64, username: &str) -> StoredEvent {
+pub(super) fn registered(head: &Head, n: u64, username: &str) -> StoredEvent {
     let profile = Profile {
         name: "John".to_owned(),
         surname: "Doe".to_owned(),
@@ -45,7 +45,13 @@ pub fn registered(head: &Head, n: u64, username: &str) -> StoredEvent {
 }
 
 /// An event of the nth user, `ahead` places after a head.
-pub fn stored(head: &Head, ahead: u64, n: u64, version: u64, event: UserEvent) -> StoredEvent {
+pub(super) fn stored(
+    head: &Head,
+    ahead: u64,
+    n: u64,
+    version: u64,
+    event: UserEvent,
+) -> StoredEvent {
     let position = head.position + ahead;
     let recorded = Recorded {
         position,
@@ -68,7 +74,7 @@ fn random(seed: u64) -> [u8; 10] {
 }
 
 /// A batch of events after a head, with their claims.
-pub fn batch_after(head: &Head, events: Vec<StoredEvent>) -> Batch {
+pub(super) fn batch_after(head: &Head, events: Vec<StoredEvent>) -> Batch {
     let claims = events
         .iter()
         .flat_map(|stored| {
@@ -108,7 +114,7 @@ fn outcome(key: &str, answer: &[u8], millis: i64) -> Outcome {
 }
 
 /// Runs every test, each on a new store.
-pub async fn run_all(open: impl AsyncFn() -> Arc<dyn EventStore>) {
+pub(super) async fn run_all(open: impl AsyncFn() -> Arc<dyn EventStore>) {
     a_new_ledger_is_empty(&*open().await).await;
     events_are_read_back_byte_for_byte(&*open().await).await;
     events_are_read_in_pages(&*open().await).await;
@@ -122,7 +128,8 @@ pub async fn run_all(open: impl AsyncFn() -> Arc<dyn EventStore>) {
     an_event_is_found_by_its_id(&*open().await).await;
     sweeping_forgets_only_what_is_past_its_time(&*open().await).await;
     an_abandoned_append_leaves_nothing(open().await).await;
-    a_follower_sees_every_event_once_in_order(open().await).await;
+    let store = open().await;
+    a_follower_sees_every_event_once_in_order(vec![Arc::clone(&store); 6], store).await;
 }
 
 async fn a_new_ledger_is_empty(store: &dyn EventStore) {
@@ -481,12 +488,15 @@ async fn settled_head(store: &dyn EventStore) -> Head {
     }
 }
 
-async fn a_follower_sees_every_event_once_in_order(store: Arc<dyn EventStore>) {
-    const WRITERS: u64 = 6;
+/// The writers' stores, and the follower's, are of one ledger.
+pub(super) async fn a_follower_sees_every_event_once_in_order(
+    stores: Vec<Arc<dyn EventStore>>,
+    store: Arc<dyn EventStore>,
+) {
     const EACH: u64 = 40;
+    let all = stores.len() as u64 * EACH;
     let mut writers = tokio::task::JoinSet::new();
-    for writer in 0..WRITERS {
-        let store = Arc::clone(&store);
+    for (writer, store) in (0..).zip(stores) {
         writers.spawn(async move {
             let mut done = 0;
             while done < EACH {
@@ -545,7 +555,7 @@ async fn a_follower_sees_every_event_once_in_order(store: Arc<dyn EventStore>) {
     let mut feed = StoreFeed::new(Arc::clone(&store) as _, 0, 16);
     let follower = async {
         let mut expected = 1;
-        while expected <= WRITERS * EACH {
+        while expected <= all {
             for event in feed.next().await.expect("next") {
                 assert_eq!(event.position, expected);
                 expected += 1;
@@ -559,10 +569,5 @@ async fn a_follower_sees_every_event_once_in_order(store: Arc<dyn EventStore>) {
         writer.expect("a writer");
     }
     let events = store.read(0, 1_000).await.expect("read");
-    assert!(
-        events
-            .iter()
-            .map(|event| event.position)
-            .eq(1..=WRITERS * EACH)
-    );
+    assert!(events.iter().map(|event| event.position).eq(1..=all));
 }

@@ -3,15 +3,25 @@
 
 use std::sync::Arc;
 
-use events::store::conformance::user;
 use events::user::{Consents, Profile};
-use events::{Document, Time};
+use events::{Document, Time, UserId};
 
 use super::{ApplyError, Batch, Parked, ReadModel, Search};
 use crate::search::words;
 
+/// The identifier of the nth user of a test.
+fn user(n: u64) -> UserId {
+    format!("{n:024x}").parse().expect("24 hexadecimal digits")
+}
+
 /// The document of the nth user after one event.
-pub fn document(n: u64, username: &str, name: &str, surname: &str, position: u64) -> Document {
+pub(super) fn document(
+    n: u64,
+    username: &str,
+    name: &str,
+    surname: &str,
+    position: u64,
+) -> Document {
     Document {
         user_id: user(n),
         version: 1,
@@ -48,7 +58,7 @@ fn step(from: u64, to: u64, documents: Vec<Document>) -> Batch {
 const OWNER: &str = "";
 
 /// Runs every test, each on a new read model.
-pub async fn run_all(open: impl AsyncFn() -> Arc<dyn ReadModel>) {
+pub(super) async fn run_all(open: impl AsyncFn() -> Arc<dyn ReadModel>) {
     a_step_is_read_back(&*open().await).await;
     a_step_from_another_checkpoint_changes_nothing(&*open().await).await;
     a_projector_that_was_replaced_cannot_write(&*open().await).await;

@@ -1,0 +1,527 @@
+//! The ledger in a PostgreSQL database, which many processes may share.
+//!
+//! An append is one statement: it moves the head from where its batch was decided, and only then the
+//! events, claims and outcomes are inserted, so a lone process pays one round trip and one flush to disk.
+//! Reads have connections of their own and never keep an append waiting.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use async_trait::async_trait;
+use sqlx::migrate::Migrator;
+use sqlx::postgres::PgRow;
+use sqlx::{Postgres, Row as _, Transaction};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::{
+    AppendError, Batch, Claim, Error, EventStore, Head, History, Outcome, OutcomeKey, Turn,
+};
+use crate::envelope::{LeafHash, StoredEvent};
+use crate::postgres::{Database, Followed, Statement, is_migrated, signed};
+use crate::{EventId, Position, Time, UserId, Version};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/postgres/ledger");
+const SCHEMA: &str = "ledger";
+
+/// Connections that append, sweep and hold a turn.
+const WRITERS: u32 = 2;
+/// Connections that read.
+const READERS: u32 = 6;
+/// Rows that one statement of a sweep deletes.
+const SWEPT: u32 = 5_000;
+
+/// No rows: the head has moved. Whoever is still waiting for the head's row when another append commits
+/// finds it at another position: PostgreSQL looks at the condition again.
+///
+/// `named` is what the batch does to usernames, once a name, with the user who must be allowed to take it
+/// first. The claims that it is checked against are those of the snapshot, which is as old as the head that
+/// matched: every append that changes claims moves the head.
+const APPEND: &str = "\
+WITH moved AS (
+    UPDATE ledger.ledger_head SET position = $4, recorded_at = $5
+    WHERE position = $1 AND epoch = $2 AND store_id = $3
+    RETURNING position
+), appended AS (
+    INSERT INTO ledger.events
+        (position, event_id, user_id, version, event_type, schema_version, recorded_at, envelope, leaf_hash)
+    SELECT e.position, e.event_id::uuid, e.user_id, e.version, e.event_type, e.schema_version, e.recorded_at,
+        e.envelope, e.leaf_hash
+    FROM moved CROSS JOIN unnest($6::bigint[], $7::text[], $8::text[], $9::bigint[], $10::text[], $11::integer[],
+        $12::bigint[], $13::bytea[], $14::bytea[])
+        AS e(position, event_id, user_id, version, event_type, schema_version, recorded_at, envelope, leaf_hash)
+), named AS (
+    SELECT n.username, n.taker, n.user_id, n.held_until
+    FROM moved CROSS JOIN unnest($15::text[], $16::text[], $17::text[], $18::bigint[])
+        AS n(username, taker, user_id, held_until)
+), claimed AS (
+    INSERT INTO ledger.username_claims (username, user_id, held_until)
+    SELECT username, user_id, held_until FROM named
+    ON CONFLICT (username) DO UPDATE SET user_id = excluded.user_id, held_until = excluded.held_until
+), remembered AS (
+    INSERT INTO ledger.idempotency (actor, key, fingerprint, answer, recorded_at)
+    SELECT o.actor, o.key, o.fingerprint, o.answer, o.recorded_at
+    FROM moved CROSS JOIN unnest($20::bytea[], $21::bytea[], $22::bytea[], $23::bytea[], $24::bigint[])
+        AS o(actor, key, fingerprint, answer, recorded_at)
+    ON CONFLICT (actor, key) DO UPDATE
+    SET fingerprint = excluded.fingerprint, answer = excluded.answer, recorded_at = excluded.recorded_at
+)
+SELECT
+    CASE WHEN $19 OR EXISTS (
+        SELECT FROM named AS n JOIN ledger.username_claims AS c ON c.username = n.username
+        WHERE c.user_id <> n.taker AND (c.held_until IS NULL OR c.held_until > $5)
+    ) THEN ledger.refuse_taken_name() END,
+    CASE current_setting('synchronous_commit')
+        WHEN 'off' THEN set_config('synchronous_commit', 'on', true)
+    END
+FROM moved";
+
+const HEAD: &str = "SELECT store_id, epoch, position, recorded_at FROM ledger.ledger_head";
+
+/// The ledger in a PostgreSQL database.
+pub struct PostgresStore {
+    writers: Database,
+    readers: Arc<Database>,
+    head: Arc<Followed>,
+    /// The turn that was taken last, while it lasts.
+    turn: Mutex<Weak<Held>>,
+    /// Learns of what other processes append.
+    _follower: JoinSet<()>,
+}
+
+/// The transaction that holds the head's row. Dropped, it rolls back.
+struct Held(Mutex<Option<Transaction<'static, Postgres>>>);
+
+/// Makes the ledger's tables in a database, or brings them up to date. Needs the right to do so, which
+/// the program needs for nothing else.
+pub async fn migrate(url: &str) -> Result<(), Error> {
+    crate::postgres::migrate(url, SCHEMA, &MIGRATIONS)
+        .await
+        .map_err(|error| Error::Unavailable(Arc::new(error)))
+}
+
+impl PostgresStore {
+    /// Opens the ledger in a database, migrating it if it is not up to date.
+    pub async fn open(url: &str) -> Result<Self, Error> {
+        let readers = Arc::new(Database::new(url, READERS)?);
+        if !is_migrated(&readers, SCHEMA, &MIGRATIONS).await? {
+            migrate(url).await?;
+        }
+        let (head, follower) = Followed::new(
+            Arc::clone(&readers),
+            "SELECT position FROM ledger.ledger_head",
+        );
+        let store = Self {
+            writers: Database::new(url, WRITERS)?,
+            readers,
+            head,
+            turn: Mutex::default(),
+            _follower: follower,
+        };
+        store.head().await?;
+        Ok(store)
+    }
+
+    /// The transaction of the turn that was taken, if it was not used yet.
+    fn turn(&self) -> Option<Transaction<'static, Postgres>> {
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = turn.upgrade()?;
+        let mut held = held.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.take()
+    }
+}
+
+fn unsigned(row: &PgRow, column: &str) -> Result<u64, Error> {
+    let number: i64 = row.try_get(column)?;
+    u64::try_from(number).map_err(|_| Error::Damaged(format!("column {column} holds {number}")))
+}
+
+fn head(rows: &[PgRow]) -> Result<Head, Error> {
+    let row = rows
+        .first()
+        .ok_or_else(|| Error::Damaged("the ledger has no head".to_owned()))?;
+    Ok(Head {
+        store_id: row.try_get("store_id")?,
+        epoch: unsigned(row, "epoch")?,
+        position: unsigned(row, "position")?,
+        recorded_at: Time::from_millis(row.try_get("recorded_at")?),
+    })
+}
+
+fn event(row: &PgRow) -> Result<StoredEvent, Error> {
+    let position = unsigned(row, "position")?;
+    let damaged = |what: &str| Error::Damaged(format!("position {position}: bad {what}"));
+    let envelope: Vec<u8> = row.try_get("envelope")?;
+    let leaf_hash: &[u8] = row.try_get("leaf_hash")?;
+    Ok(StoredEvent {
+        position,
+        event_id: row
+            .try_get::<&str, _>("event_id")?
+            .parse()
+            .map_err(|_| damaged("event id"))?,
+        user_id: row
+            .try_get::<&str, _>("user_id")?
+            .parse()
+            .map_err(|_| damaged("user id"))?,
+        version: unsigned(row, "version")?,
+        event_type: row.try_get("event_type")?,
+        schema_version: u32::try_from(row.try_get::<i32, _>("schema_version")?)
+            .map_err(|_| damaged("schema version"))?,
+        recorded_at: Time::from_millis(row.try_get("recorded_at")?),
+        envelope: envelope.into(),
+        leaf_hash: LeafHash(leaf_hash.try_into().map_err(|_| damaged("leaf hash"))?),
+    })
+}
+
+fn events(rows: &[PgRow]) -> Result<Vec<StoredEvent>, Error> {
+    rows.iter().map(event).collect()
+}
+
+fn texts<T: ToString>(list: &[T]) -> Vec<String> {
+    list.iter().map(ToString::to_string).collect()
+}
+
+#[async_trait]
+impl History for PostgresStore {
+    async fn head(&self) -> Result<Head, Error> {
+        let head = head(&self.readers.read(|| sqlx::query(HEAD)).await?)?;
+        self.head.moved(head.position);
+        Ok(head)
+    }
+
+    fn watch_head(&self) -> watch::Receiver<Position> {
+        self.head.subscribe()
+    }
+
+    async fn read(&self, after: Position, limit: usize) -> Result<Vec<StoredEvent>, Error> {
+        let rows = self
+            .readers
+            .read(|| {
+                sqlx::query(
+                    "SELECT position, event_id::text, user_id, version, event_type, schema_version, recorded_at, envelope, leaf_hash \
+                     FROM ledger.events WHERE position > $1 ORDER BY position LIMIT $2",
+                )
+                .bind(signed(after))
+                .bind(signed(limit as u64))
+            })
+            .await?;
+        events(&rows)
+    }
+
+    async fn read_user(
+        &self,
+        user: &UserId,
+        after: Version,
+        limit: usize,
+    ) -> Result<Vec<StoredEvent>, Error> {
+        let rows = self
+            .readers
+            .read(|| {
+                sqlx::query(
+                    "SELECT position, event_id::text, user_id, version, event_type, schema_version, recorded_at, envelope, leaf_hash \
+                     FROM ledger.events WHERE user_id = $1 AND version > $2 ORDER BY version LIMIT $3",
+                )
+                .bind(user.to_string())
+                .bind(signed(after))
+                .bind(signed(limit as u64))
+            })
+            .await?;
+        events(&rows)
+    }
+
+    async fn read_users(&self, users: &[UserId]) -> Result<Vec<StoredEvent>, Error> {
+        let rows = self
+            .readers
+            .read(|| {
+                sqlx::query(
+                    "SELECT position, event_id::text, user_id, version, event_type, schema_version, recorded_at, envelope, leaf_hash \
+                     FROM ledger.events WHERE user_id = ANY($1) ORDER BY position",
+                )
+                .bind(texts(users))
+            })
+            .await?;
+        events(&rows)
+    }
+
+    async fn claims(&self, usernames: &[String]) -> Result<Vec<Claim>, Error> {
+        let rows = self
+            .readers
+            .read(|| {
+                sqlx::query(
+                    "SELECT username, user_id, held_until FROM ledger.username_claims WHERE username = ANY($1)",
+                )
+                .bind(usernames)
+            })
+            .await?;
+        let claim = |row: &PgRow| {
+            Ok(Claim {
+                username: row.try_get("username")?,
+                user_id: row
+                    .try_get::<&str, _>("user_id")?
+                    .parse()
+                    .map_err(|_| Error::Damaged("a username claim has a bad user id".to_owned()))?,
+                held_until: row
+                    .try_get::<Option<i64>, _>("held_until")?
+                    .map(Time::from_millis),
+            })
+        };
+        rows.iter().map(claim).collect()
+    }
+
+    async fn outcomes(&self, keys: &[OutcomeKey]) -> Result<Vec<Outcome>, Error> {
+        let (actors, keys): (Vec<_>, Vec<_>) = keys
+            .iter()
+            .map(|key| (key.actor.as_bytes(), key.key.as_bytes()))
+            .unzip();
+        let rows = self
+            .readers
+            .read(|| {
+                sqlx::query(
+                    "SELECT o.actor, o.key, o.fingerprint, o.answer, o.recorded_at \
+                     FROM unnest($1::bytea[], $2::bytea[]) AS wanted(actor, key) \
+                     JOIN ledger.idempotency AS o ON o.actor = wanted.actor AND o.key = wanted.key",
+                )
+                .bind(&actors)
+                .bind(&keys)
+            })
+            .await?;
+        let text = |row: &PgRow, column: &str| {
+            String::from_utf8(row.try_get(column)?)
+                .map_err(|_| Error::Damaged(format!("an outcome has a bad {column}")))
+        };
+        let outcome = |row: &PgRow| {
+            Ok(Outcome {
+                key: OutcomeKey {
+                    actor: text(row, "actor")?,
+                    key: text(row, "key")?,
+                },
+                fingerprint: row
+                    .try_get::<&[u8], _>("fingerprint")?
+                    .try_into()
+                    .map_err(|_| Error::Damaged("an outcome has a bad fingerprint".to_owned()))?,
+                answer: row.try_get("answer")?,
+                recorded_at: Time::from_millis(row.try_get("recorded_at")?),
+            })
+        };
+        rows.iter().map(outcome).collect()
+    }
+
+    async fn position_of(&self, event: &EventId) -> Result<Option<Position>, Error> {
+        let rows = self
+            .readers
+            .read(|| {
+                sqlx::query("SELECT position FROM ledger.events WHERE event_id = $1::uuid")
+                    .bind(event.to_string())
+            })
+            .await?;
+        rows.first()
+            .map(|row| unsigned(row, "position"))
+            .transpose()
+    }
+}
+
+#[async_trait]
+impl EventStore for PostgresStore {
+    async fn append(&self, batch: &Batch) -> Result<(), AppendError> {
+        let rows = if let Some(mut transaction) = self.turn() {
+            let written = self
+                .writers
+                .within(&mut transaction, append(batch))
+                .await
+                .map_err(refused)?;
+            self.writers.commit(transaction).await.map_err(refused)?;
+            written
+        } else {
+            self.writers.write(append(batch)).await.map_err(refused)?
+        };
+        if rows.is_empty() {
+            return Err(AppendError::HeadMoved);
+        }
+        self.head
+            .moved(batch.expected.position + batch.events.len() as u64);
+        Ok(())
+    }
+
+    async fn take_turn(&self) -> Result<Turn, Error> {
+        let mut transaction = self.writers.begin().await?;
+        // Those who wait for a row get it in the order they came.
+        let locked = sqlx::query(
+            "SELECT store_id, epoch, position, recorded_at FROM ledger.ledger_head FOR UPDATE",
+        );
+        let head = head(&self.writers.within(&mut transaction, locked).await?)?;
+        self.head.moved(head.position);
+        let held = Arc::new(Held(Mutex::new(Some(transaction))));
+        *self.turn.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&held);
+        Ok(Turn {
+            head,
+            held: Some(held),
+        })
+    }
+
+    async fn sweep(&self, now: Time, outcomes_before: Time) -> Result<(), Error> {
+        // A few rows at a time, and only such as no append is writing: a sweep waits for nobody, and
+        // nobody waits for it long.
+        for (statement, before) in [
+            (
+                "WITH swept AS ( \
+                     DELETE FROM ledger.idempotency WHERE (actor, key) IN ( \
+                         SELECT actor, key FROM ledger.idempotency WHERE recorded_at < $1 \
+                         LIMIT $2 FOR UPDATE SKIP LOCKED) \
+                     RETURNING 1) \
+                 SELECT count(*) FROM swept",
+                outcomes_before,
+            ),
+            (
+                "WITH swept AS ( \
+                     DELETE FROM ledger.username_claims WHERE username IN ( \
+                         SELECT username FROM ledger.username_claims WHERE held_until < $1 \
+                         LIMIT $2 FOR UPDATE SKIP LOCKED) \
+                     RETURNING 1) \
+                 SELECT count(*) FROM swept",
+                now,
+            ),
+        ] {
+            loop {
+                let statement = sqlx::query(statement)
+                    .bind(before.millis())
+                    .bind(i64::from(SWEPT));
+                let rows = self.writers.write(statement).await?;
+                let swept: i64 = rows.first().map_or(Ok(0), |row| row.try_get(0))?;
+                if swept < i64::from(SWEPT) {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why an append was not written.
+fn refused(error: sqlx::Error) -> AppendError {
+    let code = error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code);
+    match code.as_deref() {
+        Some("PLTKN") => AppendError::NameTaken,
+        // Where the database's default is a stricter isolation, a lost race is this error.
+        Some("40001") => AppendError::HeadMoved,
+        _ => AppendError::Store(error.into()),
+    }
+}
+
+fn append(batch: &Batch) -> Statement<'_> {
+    let events = &batch.events;
+    let (names, is_contradictory) = names(&batch.claims, batch.recorded_at);
+    let outcomes: HashMap<_, _> = batch
+        .outcomes
+        .iter()
+        .map(|outcome| (&outcome.key, outcome))
+        .collect();
+    let each_event =
+        |millis_of: fn(&StoredEvent) -> i64| -> Vec<i64> { events.iter().map(millis_of).collect() };
+    sqlx::query(APPEND)
+        .bind(signed(batch.expected.position))
+        .bind(signed(batch.expected.epoch))
+        .bind(&batch.expected.store_id)
+        .bind(signed(batch.expected.position + events.len() as u64))
+        .bind(batch.recorded_at.millis())
+        .bind(each_event(|event| signed(event.position)))
+        .bind(strings(events, |event| event.event_id.to_string()))
+        .bind(strings(events, |event| event.user_id.to_string()))
+        .bind(each_event(|event| signed(event.version)))
+        .bind(strings(events, |event| event.event_type.clone()))
+        .bind(
+            events
+                .iter()
+                .map(|event| i32::try_from(event.schema_version).unwrap_or(i32::MAX))
+                .collect::<Vec<_>>(),
+        )
+        .bind(each_event(|event| event.recorded_at.millis()))
+        .bind(
+            events
+                .iter()
+                .map(|event| &*event.envelope)
+                .collect::<Vec<&[u8]>>(),
+        )
+        .bind(
+            events
+                .iter()
+                .map(|event| &event.leaf_hash.0[..])
+                .collect::<Vec<&[u8]>>(),
+        )
+        .bind(strings(&names, |name| name.last.username.clone()))
+        .bind(strings(&names, |name| name.taker.to_string()))
+        .bind(strings(&names, |name| name.last.user_id.to_string()))
+        .bind(
+            names
+                .iter()
+                .map(|name| name.last.held_until.map(Time::millis))
+                .collect::<Vec<_>>(),
+        )
+        .bind(is_contradictory)
+        .bind(
+            outcomes
+                .keys()
+                .map(|key| key.actor.as_bytes())
+                .collect::<Vec<_>>(),
+        )
+        .bind(
+            outcomes
+                .keys()
+                .map(|key| key.key.as_bytes())
+                .collect::<Vec<_>>(),
+        )
+        .bind(
+            outcomes
+                .values()
+                .map(|outcome| &outcome.fingerprint[..])
+                .collect::<Vec<_>>(),
+        )
+        .bind(
+            outcomes
+                .values()
+                .map(|outcome| &outcome.answer[..])
+                .collect::<Vec<_>>(),
+        )
+        .bind(
+            outcomes
+                .values()
+                .map(|outcome| outcome.recorded_at.millis())
+                .collect::<Vec<_>>(),
+        )
+}
+
+fn strings<T>(list: &[T], text_of: fn(&T) -> String) -> Vec<String> {
+    list.iter().map(text_of).collect()
+}
+
+/// What a batch does to one name: who must be allowed to take it first, and how it is left.
+struct Name<'b> {
+    taker: &'b UserId,
+    last: &'b Claim,
+}
+
+/// The claims of a batch, once a name: a statement cannot write one row twice. Whether each claim after
+/// a name's first may follow the one before it is decided here; the second answer is `true` when one may not.
+fn names(claims: &[Claim], now: Time) -> (Vec<Name<'_>>, bool) {
+    let mut names: Vec<Name<'_>> = Vec::new();
+    let mut index: HashMap<&str, usize> = HashMap::new();
+    let mut is_contradictory = false;
+    for claim in claims {
+        if let Some(&n) = index.get(&*claim.username) {
+            let name = &mut names[n];
+            is_contradictory |= !name.last.is_free_for(&claim.user_id, now);
+            name.last = claim;
+        } else {
+            index.insert(&claim.username, names.len());
+            names.push(Name {
+                taker: &claim.user_id,
+                last: claim,
+            });
+        }
+    }
+    (names, is_contradictory)
+}
+
+#[cfg(test)]
+mod tests;
