@@ -354,7 +354,7 @@ async fn more_uploads_than_places_are_refused() {
     let uploads = Uploads::default();
     let id = |n: usize| -> UserId { format!("{n:024x}").parse().unwrap() };
     let held: Vec<_> = (0..UPLOADS)
-        .map(|n| uploads.begin(id(n)).ok().expect("a place"))
+        .map(|n| uploads.begin(id(n)).expect("a place"))
         .collect();
     let refused = uploads.begin(id(UPLOADS)).err().expect("no place");
     assert_eq!(refused.code(), Code::QueueFull);
