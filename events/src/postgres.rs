@@ -32,9 +32,11 @@ const ANSWERED: Duration = Duration::from_millis(1_250);
 const STATEMENT_TIMEOUT: &str = "1200ms";
 const BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = '1200ms'; SET LOCAL idle_in_transaction_session_timeout = '2s'";
 
-/// How often a position that other processes move is asked for: while it moves, and while it does not.
+/// How often a position that other processes move is asked for: while it moves, while it does not, and
+/// while nobody waits for it.
 const MOVING: Duration = Duration::from_millis(10);
 const RESTING: Duration = Duration::from_millis(100);
+const UNWATCHED: Duration = Duration::from_secs(1);
 /// How long to leave a database alone that is away.
 const AWAY: Duration = Duration::from_secs(1);
 
@@ -288,8 +290,8 @@ pub async fn migrate(
 
 /// A position in the database that other processes move, too.
 ///
-/// While somebody waits for it, one task asks for it: often while it moves, a few times a second while
-/// it rests. No `LISTEN`: that needs a session of its own, which a pooler does not give, and still needs
+/// One task asks for it, however many wait: often while it moves, ten times a second while it rests, and
+/// once a second while nobody waits. No `LISTEN`: that needs a session of its own, which a pooler does not give, and still needs
 /// asking for what was missed; and `NOTIFY` makes commits queue up for a lock of the whole server.
 pub struct Followed {
     position: watch::Sender<Position>,
@@ -345,10 +347,10 @@ impl Followed {
 
     async fn follow(self: Arc<Self>, database: Arc<Database>, statement: &'static str) {
         let mut pause = MOVING;
+        let mut is_away = false;
         loop {
             if self.position.receiver_count() == 0 {
-                self.subscribed.notified().await;
-                pause = MOVING;
+                pause = UNWATCHED;
             }
             // However many come to wait, they are asked for together.
             tokio::time::sleep(MOVING).await;
@@ -364,22 +366,29 @@ impl Followed {
             });
             match position {
                 Ok(position) => {
+                    is_away = false;
                     let has_moved = self.saw(known, position.unsigned_abs());
                     pause = if has_moved {
                         MOVING
                     } else {
-                        (pause * 2).min(RESTING)
+                        (pause * 2).clamp(MOVING, RESTING)
                     };
                 }
                 Err(error) => {
-                    if pause != AWAY {
+                    if !is_away {
                         tracing::warn!(%error, "A position cannot be followed; trying again");
                     }
+                    is_away = true;
                     pause = AWAY;
                 }
             }
         }
     }
+}
+
+/// A text as PostgreSQL can hold it: without the character 0.
+pub fn storable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
 }
 
 /// PostgreSQL's integers are signed; positions, versions and counts are far from their limit.

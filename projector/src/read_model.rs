@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 #[cfg(test)]
 mod conformance;
+pub mod postgres;
 pub mod sqlite;
 
 /// The reading half of the read model.

@@ -66,6 +66,7 @@ pub(super) async fn run_all(open: impl AsyncFn() -> Arc<dyn ReadModel>) {
     search_finds_beginnings_of_words(&*open().await).await;
     search_follows_renames(&*open().await).await;
     search_pages_have_everybody_once(&*open().await).await;
+    search_is_in_the_order_of_words_and_ids(&*open().await).await;
     hostile_searches_find_nothing(&*open().await).await;
     parked_users_come_and_go(&*open().await).await;
 }
@@ -291,6 +292,35 @@ async fn search_pages_have_everybody_once(read_model: &dyn ReadModel) {
     seen.sort_unstable();
     seen.dedup();
     assert_eq!(seen.len(), 100, "somebody came twice");
+}
+
+async fn search_is_in_the_order_of_words_and_ids(read_model: &dyn ReadModel) {
+    // By the bytes of the words, not as any language sorts: `abæ` after `abz`.
+    let surnames = ["abя", "abz", "ab1", "abæ", "abz", "ab"];
+    let documents = (1..)
+        .zip(surnames)
+        .map(|(n, surname)| document(n, &format!("user{n}"), "Ali", surname, n))
+        .collect();
+    read_model
+        .apply(OWNER, &step(0, 6, documents))
+        .await
+        .expect("apply");
+    for (query, expected) in [("ab", [6, 3, 2, 5, 4, 1]), ("", [1, 2, 3, 4, 5, 6])] {
+        let search = Search {
+            words: words(query),
+            expertise: None,
+            offset: 0,
+            limit: 10,
+        };
+        let found = read_model.search(&search).await.expect("search");
+        assert!(
+            found
+                .iter()
+                .map(|document| document.user_id)
+                .eq(expected.map(user)),
+            "{query}: {found:?}"
+        );
+    }
 }
 
 async fn hostile_searches_find_nothing(read_model: &dyn ReadModel) {

@@ -1,0 +1,355 @@
+//! The read model in a PostgreSQL database, which many processes may read.
+//!
+//! A step is one statement: it moves the checkpoint, if the owner still is the owner, and only then the
+//! documents are written. Reads have connections of their own and never keep a step waiting.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use events::postgres::{Database, Followed, Statement, is_migrated, signed, storable};
+use events::{Document, Position, Time, UserId};
+use sqlx::Row as _;
+use sqlx::migrate::Migrator;
+use sqlx::postgres::PgRow;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::{ApplyError, Batch, Documents, Error, Parked, ReadModel, Search};
+use crate::search::{expertise_word, words_of};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/postgres/read-model");
+const SCHEMA: &str = "read_model";
+
+/// Connections that apply steps.
+const WRITERS: u32 = 2;
+/// Connections that read.
+const READERS: u32 = 6;
+/// Sorts after every folded word: no letter or digit is greater.
+const LAST: char = '\u{10ffff}';
+
+/// No rows: another projector owns the read model, or has moved the checkpoint.
+///
+/// Most steps change no word: those that are there are left as they are.
+const APPLY: &str = "\
+WITH moved AS (
+    UPDATE read_model.projections SET position = $1 WHERE name = 'users' AND position = $2 AND owner = $3
+    RETURNING position
+), written AS (
+    INSERT INTO read_model.users (user_id, version, position, username, document)
+    SELECT d.user_id, d.version, d.position, d.username, d.document
+    FROM moved CROSS JOIN unnest($4::text[], $5::bigint[], $6::bigint[], $7::text[], $8::text[])
+        AS d(user_id, version, position, username, document)
+    ON CONFLICT (user_id) DO UPDATE SET version = excluded.version, position = excluded.position,
+        username = excluded.username, document = excluded.document
+), wanted AS (
+    SELECT w.word, w.user_id FROM moved CROSS JOIN unnest($9::text[], $10::text[]) AS w(word, user_id)
+), missing AS (
+    INSERT INTO read_model.user_words (word, user_id) SELECT word, user_id FROM wanted ON CONFLICT DO NOTHING
+), superfluous AS (
+    DELETE FROM read_model.user_words AS w USING moved
+    WHERE w.user_id = ANY($4)
+        AND NOT EXISTS (SELECT FROM wanted WHERE wanted.user_id = w.user_id AND wanted.word = w.word)
+), parked AS (
+    INSERT INTO read_model.parked_users (user_id, from_position, error, recorded_at)
+    SELECT p.user_id, p.from_position, p.error, p.recorded_at
+    FROM moved CROSS JOIN unnest($11::text[], $12::bigint[], $13::text[], $14::bigint[])
+        AS p(user_id, from_position, error, recorded_at)
+    ON CONFLICT (user_id) DO UPDATE SET from_position = excluded.from_position, error = excluded.error,
+        recorded_at = excluded.recorded_at
+), unparked AS (
+    DELETE FROM read_model.parked_users AS p USING moved WHERE p.user_id = ANY($15)
+)
+SELECT position FROM moved";
+
+/// The first word is found along the index of words, in its order; of the others it is asked whether the
+/// user has them. Nothing is collected or sorted, so a page costs what is on it and before it. Whom two
+/// words lead to comes once, at the smaller.
+const SEARCH_WORDS: &str = "\
+SELECT u.user_id, u.document
+FROM read_model.user_words AS w JOIN read_model.users AS u ON u.user_id = w.user_id
+WHERE w.word >= $1 AND w.word < $2
+    AND NOT EXISTS (
+        SELECT FROM read_model.user_words AS s
+        WHERE s.user_id = w.user_id AND s.word >= $1 AND s.word < w.word)
+    AND NOT EXISTS (
+        SELECT FROM unnest($3::text[], $4::text[]) AS r(first, last)
+        WHERE NOT EXISTS (
+            SELECT FROM read_model.user_words AS o
+            WHERE o.user_id = w.user_id AND o.word >= r.first AND o.word < r.last))
+    AND ($5::text IS NULL OR EXISTS (
+        SELECT FROM read_model.user_words AS e WHERE e.user_id = w.user_id AND e.word = $5))
+ORDER BY w.word, w.user_id LIMIT $6 OFFSET $7";
+
+const SEARCH_EXPERTISE: &str = "\
+SELECT u.user_id, u.document
+FROM read_model.user_words AS w JOIN read_model.users AS u ON u.user_id = w.user_id
+WHERE w.word = $1
+ORDER BY w.word, w.user_id LIMIT $2 OFFSET $3";
+
+const EVERYBODY: &str =
+    "SELECT u.user_id, u.document FROM read_model.users AS u ORDER BY u.user_id LIMIT $1 OFFSET $2";
+
+/// The read model in a PostgreSQL database.
+pub struct PostgresReadModel {
+    writers: Database,
+    readers: Arc<Database>,
+    applied: Arc<Followed>,
+    /// Learns of what a projector in another process applies.
+    _follower: JoinSet<()>,
+}
+
+/// Makes the read model's tables in a database, or brings them up to date. Needs the right to do so,
+/// which the program needs for nothing else.
+pub async fn migrate(url: &str) -> Result<(), Error> {
+    events::postgres::migrate(url, SCHEMA, &MIGRATIONS)
+        .await
+        .map_err(|error| Error::Unavailable(Arc::new(error)))
+}
+
+impl PostgresReadModel {
+    /// Opens the read model in a database, migrating it if it is not up to date.
+    pub async fn open(url: &str) -> Result<Self, Error> {
+        let readers = Arc::new(Database::new(url, READERS)?);
+        if !is_migrated(&readers, SCHEMA, &MIGRATIONS).await? {
+            migrate(url).await?;
+        }
+        let (applied, follower) = Followed::new(
+            Arc::clone(&readers),
+            "SELECT position FROM read_model.projections WHERE name = 'users'",
+        );
+        let read_model = Self {
+            writers: Database::new(url, WRITERS)?,
+            readers,
+            applied,
+            _follower: follower,
+        };
+        read_model.checkpoint().await?;
+        Ok(read_model)
+    }
+}
+
+fn unsigned(row: &PgRow, column: &str) -> Result<u64, Error> {
+    let number: i64 = row.try_get(column)?;
+    u64::try_from(number).map_err(|_| Error::Damaged(format!("column {column} holds {number}")))
+}
+
+/// The position in the row of the projection.
+fn position(rows: &[PgRow]) -> Result<Position, Error> {
+    let row = rows
+        .first()
+        .ok_or_else(|| Error::Damaged("the read model has no checkpoint".to_owned()))?;
+    unsigned(row, "position")
+}
+
+fn document(row: &PgRow) -> Result<Document, Error> {
+    let text: &str = row.try_get("document")?;
+    serde_json::from_str(text).map_err(|error| {
+        let user_id: String = row.try_get("user_id").unwrap_or_default();
+        Error::Damaged(format!(
+            "the document of user {user_id} cannot be read: {error}"
+        ))
+    })
+}
+
+/// The end of the words that begin with one.
+fn end_of(word: &str) -> String {
+    format!("{word}{LAST}")
+}
+
+#[async_trait]
+impl Documents for PostgresReadModel {
+    fn watch_applied(&self) -> watch::Receiver<Position> {
+        self.applied.subscribe()
+    }
+
+    async fn document(&self, user: &UserId) -> Result<Option<Document>, Error> {
+        let rows = self
+            .readers
+            .read(|| {
+                sqlx::query("SELECT user_id, document FROM read_model.users WHERE user_id = $1")
+                    .bind(user.to_string())
+            })
+            .await?;
+        rows.first().map(document).transpose()
+    }
+
+    async fn document_by_username(&self, username: &str) -> Result<Option<Document>, Error> {
+        if username.contains('\0') {
+            return Ok(None);
+        }
+        let rows = self
+            .readers
+            .read(|| {
+                sqlx::query(
+                    "SELECT user_id, document FROM read_model.users WHERE username = $1 ORDER BY position DESC LIMIT 1",
+                )
+                .bind(username)
+            })
+            .await?;
+        rows.first().map(document).transpose()
+    }
+
+    async fn search(&self, search: &Search) -> Result<Vec<Document>, Error> {
+        let mut words = search.words.clone();
+        let expertise = search.expertise.as_deref().map(expertise_word);
+        // PostgreSQL refuses the character 0 even where it only looks for it.
+        if words
+            .iter()
+            .chain(&expertise)
+            .any(|word| word.contains('\0'))
+        {
+            return Ok(Vec::new());
+        }
+        words.sort_unstable_by_key(|word| std::cmp::Reverse(word.len()));
+        let (limit, offset) = (i64::from(search.limit), i64::from(search.offset));
+        let rows = if let Some((first, rest)) = words.split_first() {
+            let ends: Vec<_> = rest.iter().map(|word| end_of(word)).collect();
+            self.readers
+                .read(|| {
+                    sqlx::query(SEARCH_WORDS)
+                        .bind(first)
+                        .bind(end_of(first))
+                        .bind(rest)
+                        .bind(&ends)
+                        .bind(&expertise)
+                        .bind(limit)
+                        .bind(offset)
+                })
+                .await?
+        } else if let Some(expertise) = &expertise {
+            self.readers
+                .read(|| {
+                    sqlx::query(SEARCH_EXPERTISE)
+                        .bind(expertise)
+                        .bind(limit)
+                        .bind(offset)
+                })
+                .await?
+        } else {
+            self.readers
+                .read(|| sqlx::query(EVERYBODY).bind(limit).bind(offset))
+                .await?
+        };
+        rows.iter().map(document).collect()
+    }
+
+    async fn parked(&self) -> Result<Vec<Parked>, Error> {
+        let rows = self
+            .readers
+            .read(|| {
+                sqlx::query(
+                    "SELECT user_id, from_position, error, recorded_at FROM read_model.parked_users ORDER BY from_position LIMIT 10000",
+                )
+            })
+            .await?;
+        let parked = |row: &PgRow| {
+            Ok(Parked {
+                user_id: row
+                    .try_get::<&str, _>("user_id")?
+                    .parse()
+                    .map_err(|_| Error::Damaged("a parked user has a bad id".to_owned()))?,
+                from: unsigned(row, "from_position")?,
+                error: row.try_get("error")?,
+                recorded_at: Time::from_millis(row.try_get("recorded_at")?),
+            })
+        };
+        rows.iter().map(parked).collect()
+    }
+}
+
+#[async_trait]
+impl ReadModel for PostgresReadModel {
+    async fn checkpoint(&self) -> Result<Position, Error> {
+        let known = self.applied.known();
+        let rows = self
+            .readers
+            .read(|| {
+                sqlx::query("SELECT position FROM read_model.projections WHERE name = 'users'")
+            })
+            .await?;
+        let position = position(&rows)?;
+        self.applied.saw(known, position);
+        Ok(position)
+    }
+
+    async fn take_over(&self, owner: &str) -> Result<Position, Error> {
+        let known = self.applied.known();
+        let statement = sqlx::query(
+            "UPDATE read_model.projections SET owner = $1 WHERE name = 'users' RETURNING position",
+        );
+        let rows = self.writers.write(statement.bind(storable(owner))).await?;
+        let position = position(&rows)?;
+        self.applied.saw(known, position);
+        Ok(position)
+    }
+
+    async fn documents(&self, users: &[UserId]) -> Result<Vec<Document>, Error> {
+        let users = texts(users);
+        let rows = self
+            .readers
+            .read(|| {
+                sqlx::query(
+                    "SELECT user_id, document FROM read_model.users WHERE user_id = ANY($1)",
+                )
+                .bind(&users)
+            })
+            .await?;
+        rows.iter().map(document).collect()
+    }
+
+    async fn apply(&self, owner: &str, batch: &Batch) -> Result<(), ApplyError> {
+        let rows = self
+            .writers
+            .write(apply(owner, batch))
+            .await
+            .map_err(Error::from)?;
+        if rows.is_empty() {
+            return Err(ApplyError::NotOwner);
+        }
+        self.applied.moved(batch.to);
+        Ok(())
+    }
+}
+
+fn texts(users: &[UserId]) -> Vec<String> {
+    users.iter().map(ToString::to_string).collect()
+}
+
+fn apply(owner: &str, batch: &Batch) -> Statement<'static> {
+    let documents = &batch.documents;
+    let parked = &batch.parked;
+    let (words, users_of_words): (Vec<_>, Vec<_>) = documents
+        .iter()
+        .flat_map(|document| {
+            let user_id = document.user_id.to_string();
+            words_of(document)
+                .into_iter()
+                .map(move |word| (storable(&word), user_id.clone()))
+        })
+        .unzip();
+    sqlx::query(APPLY)
+        .bind(signed(batch.to))
+        .bind(signed(batch.from))
+        .bind(storable(owner))
+        .bind(of(documents, |document| document.user_id.to_string()))
+        .bind(of(documents, |document| signed(document.version)))
+        .bind(of(documents, |document| signed(document.position)))
+        .bind(of(documents, |document| storable(&document.username)))
+        .bind(of(documents, |document| {
+            serde_json::to_string(document).expect("documents are plain strings and numbers")
+        }))
+        .bind(words)
+        .bind(users_of_words)
+        .bind(of(parked, |parked| parked.user_id.to_string()))
+        .bind(of(parked, |parked| signed(parked.from)))
+        .bind(of(parked, |parked| storable(&parked.error)))
+        .bind(of(parked, |parked| parked.recorded_at.millis()))
+        .bind(texts(&batch.unparked))
+}
+
+fn of<T, V>(list: &[T], value_of: impl Fn(&T) -> V) -> Vec<V> {
+    list.iter().map(value_of).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,208 @@
+use std::time::Duration;
+
+use events::store::postgres::PostgresStore;
+use events::test_servers::postgres::Postgres as Server;
+use sqlx::{Connection as _, PgConnection};
+
+use super::super::conformance;
+use super::*;
+use crate::projection::wait_for;
+use crate::search::words;
+
+/// How long a test waits before it fails.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+async fn open(url: &str) -> PostgresReadModel {
+    PostgresReadModel::open(url).await.unwrap()
+}
+
+async fn conforms(options: &str, parameters: &str) {
+    conformance::run_all(async || {
+        let url = Server::shared().database_with(options).await;
+        let read_model: Arc<dyn ReadModel> = Arc::new(open(&format!("{url}{parameters}")).await);
+        read_model
+    })
+    .await;
+}
+
+fn step(from: Position, to: Position, documents: Vec<Document>) -> Batch {
+    Batch {
+        from,
+        to,
+        documents,
+        parked: Vec::new(),
+        unparked: Vec::new(),
+    }
+}
+
+#[tokio::test]
+async fn the_postgres_read_model_does_what_every_read_model_must() {
+    conforms("", "").await;
+}
+
+#[tokio::test]
+async fn a_read_model_behind_a_pooler_does_what_every_read_model_must() {
+    conforms("", "?statement-cache-capacity=0").await;
+}
+
+#[tokio::test]
+async fn a_database_that_sorts_as_turks_do_makes_no_difference() {
+    conforms("TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'tr'", "").await;
+}
+
+#[tokio::test]
+async fn the_ledger_and_the_read_model_may_share_a_database() {
+    let url = Server::shared().database().await;
+    let (store, read_model) =
+        tokio::join!(PostgresStore::open(&url), PostgresReadModel::open(&url));
+    store.unwrap();
+    read_model.unwrap();
+    migrate(&url).await.unwrap();
+    events::store::postgres::migrate(&url).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_process_that_only_reads_learns_what_was_applied() {
+    let url = Server::shared().database().await;
+    let projector = open(&url).await;
+    let reader = open(&url).await;
+    for position in 1..=3 {
+        let document = conformance::document(1, "john", "John", "Doe", position);
+        let waiting = (0..100).map(|_| async {
+            let has_come = wait_for(&reader, position, DEADLINE).await;
+            assert!(has_come);
+            reader.document(&document.user_id).await.unwrap().unwrap()
+        });
+        let batch = step(position - 1, position, vec![document.clone()]);
+        let applying = async { projector.apply("", &batch).await.unwrap() };
+        let (found, ()) = tokio::join!(futures::future::join_all(waiting), applying);
+        assert!(found.iter().all(|found| *found == document));
+    }
+}
+
+#[tokio::test]
+async fn what_is_applied_is_known_soon_although_nobody_waits() {
+    let url = Server::shared().database().await;
+    let projector = open(&url).await;
+    let reader = open(&url).await;
+    projector.apply("", &step(0, 7, vec![])).await.unwrap();
+    let known = async {
+        while reader.applied.known() != 7 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, known).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_read_model_that_was_restored_is_not_waited_for_in_vain() {
+    let url = Server::shared().database().await;
+    let read_model = open(&url).await;
+    read_model.apply("", &step(0, 7, vec![])).await.unwrap();
+    let mut applied = read_model.watch_applied();
+    assert_eq!(*applied.borrow_and_update(), 7);
+    let mut stranger = PgConnection::connect(&url).await.unwrap();
+    sqlx::query("UPDATE read_model.projections SET position = 3")
+        .execute(&mut stranger)
+        .await
+        .unwrap();
+    let back = applied.wait_for(|applied| *applied == 3);
+    tokio::time::timeout(DEADLINE, back).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn texts_that_postgres_cannot_hold_stop_nothing() {
+    let url = Server::shared().database().await;
+    let read_model = open(&url).await;
+    let mut document = conformance::document(1, "jo\0hn", "Jo\0hn", "Doe", 1);
+    document.profile.expertise = Some("de\0signer".to_owned());
+    let batch = Batch {
+        parked: vec![Parked {
+            user_id: document.user_id,
+            from: 1,
+            error: "a\0b".to_owned(),
+            recorded_at: Time::from_millis(0),
+        }],
+        ..step(0, 1, vec![document.clone()])
+    };
+    read_model.apply("", &batch).await.unwrap();
+    let found = read_model.document(&document.user_id).await.unwrap();
+    assert_eq!(found, Some(document));
+    assert_eq!(read_model.parked().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_document_that_cannot_be_read_names_its_user() {
+    let url = Server::shared().database().await;
+    let read_model = open(&url).await;
+    let document = conformance::document(1, "john", "John", "Doe", 1);
+    let batch = step(0, 1, vec![document.clone()]);
+    read_model.apply("", &batch).await.unwrap();
+    let mut stranger = PgConnection::connect(&url).await.unwrap();
+    sqlx::query("UPDATE read_model.users SET document = '{}'")
+        .execute(&mut stranger)
+        .await
+        .unwrap();
+    let error = read_model.document(&document.user_id).await.unwrap_err();
+    assert!(
+        error.to_string().contains(&document.user_id.to_string()),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn the_program_needs_no_right_to_change_tables() {
+    let url = Server::shared().database().await;
+    migrate(&url).await.unwrap();
+    let mut owner = PgConnection::connect(&url).await.unwrap();
+    sqlx::raw_sql("CREATE ROLE profile_ledger LOGIN; CREATE ROLE queries LOGIN")
+        .execute(&mut owner)
+        .await
+        .unwrap();
+    let grants = include_str!("../../../../migrations/postgres/grants/read-model.sql");
+    let grants = format!(
+        "{grants} GRANT USAGE ON SCHEMA read_model TO queries; GRANT SELECT ON ALL TABLES IN SCHEMA read_model TO queries"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(grants))
+        .execute(&mut owner)
+        .await
+        .unwrap();
+    let projector = open(&url.replace("postgres@", "profile_ledger@")).await;
+    let document = conformance::document(1, "john", "John", "Doe", 1);
+    projector.take_over("me").await.unwrap();
+    let batch = Batch {
+        unparked: vec![document.user_id],
+        ..step(0, 1, vec![document.clone()])
+    };
+    projector.apply("me", &batch).await.unwrap();
+    projector
+        .apply("me", &step(1, 2, vec![document]))
+        .await
+        .unwrap();
+    let queries = open(&url.replace("postgres@", "queries@")).await;
+    let search = Search {
+        words: words("john"),
+        expertise: None,
+        offset: 0,
+        limit: 10,
+    };
+    assert_eq!(queries.search(&search).await.unwrap().len(), 1);
+    assert!(queries.take_over("me").await.is_err());
+}
+
+#[tokio::test]
+async fn a_restarted_server_costs_no_read() {
+    let server = Server::start();
+    let read_model = open(&server.database().await).await;
+    let document = conformance::document(1, "john", "John", "Doe", 1);
+    let batch = step(0, 1, vec![document.clone()]);
+    read_model.apply("", &batch).await.unwrap();
+    let reads = (0..READERS).map(|_| read_model.document(&document.user_id));
+    futures::future::join_all(reads).await;
+    server.kill();
+    server.start_again();
+    for _ in 0..READERS {
+        let found = read_model.document(&document.user_id).await.unwrap();
+        assert_eq!(found.as_ref(), Some(&document));
+    }
+}
