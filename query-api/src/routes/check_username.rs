@@ -4,7 +4,7 @@ use axum::extract::State;
 use events::username::InvalidUsername;
 use events::{Time, Username};
 use http_kit::answer::Answer;
-use http_kit::caller::Caller;
+use http_kit::caller::{Caller, Role};
 use http_kit::error::ApiError;
 use http_kit::fields::{self, Fields, JsonBody};
 use http_kit::text::Text;
@@ -24,6 +24,8 @@ pub(super) async fn check(
     reader: Reader,
     JsonBody(body): JsonBody,
 ) -> Result<Answer, ApiError> {
+    // Who registers users asks before it does.
+    caller.require(&[Role::User, Role::Service, Role::Admin])?;
     reader.parameters.finish()?;
     let mut fields = Fields::parse(&body)?;
     let username = fields.required("username", |value| {

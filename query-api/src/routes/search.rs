@@ -4,7 +4,7 @@ use axum::extract::State;
 use events::Time;
 use events::profile::PublicProfile;
 use http_kit::answer::Answer;
-use http_kit::caller::Caller;
+use http_kit::caller::{Caller, Role};
 use http_kit::error::ApiError;
 use http_kit::fields::string;
 use http_kit::text::Text;
@@ -32,9 +32,10 @@ struct Page<'a> {
 
 pub(super) async fn search(
     State(api): State<QueryApi>,
-    _caller: Caller,
+    caller: Caller,
     reader: Reader,
 ) -> Result<Answer, ApiError> {
+    caller.require(&[Role::User])?;
     let mut parameters = reader.parameters;
     let words = parameters.optional("q", |value| query(string(value)?));
     let page = parameters
