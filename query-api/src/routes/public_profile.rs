@@ -35,6 +35,10 @@ pub(super) async fn by_username(
     mut reader: Reader,
 ) -> Result<Response, ApiError> {
     std::mem::take(&mut reader.parameters).finish()?;
+    // No rule ever took such a name, and no database keeps a NUL in a text.
+    if username.chars().any(char::is_control) {
+        return Err(not_found());
+    }
     // History may hold names that today's rules refuse, so only the spelling is made canonical.
     let username = username.to_ascii_lowercase();
     let document = api
