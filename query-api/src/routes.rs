@@ -151,3 +151,6 @@ fn bad_position() -> Text {
 fn not_found() -> ApiError {
     ApiError::new(Code::NotFound)
 }
+
+#[cfg(test)]
+mod tests;
