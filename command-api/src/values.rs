@@ -277,6 +277,10 @@ fn email(text: &str) -> Result<String, Text> {
     if text.len() > 254 {
         return Err(Text::new("TOO_LONG").with("max", 254));
     }
+    // RFC 6531 allows any character beyond ASCII, also those that nobody sees.
+    if text.chars().any(is_hidden) {
+        return Err(Text::new("BAD_EMAIL"));
+    }
     EmailAddress::parse_with_options(text, options)
         .map(|address| address.to_string())
         .map_err(|_| Text::new("BAD_EMAIL"))
@@ -533,6 +537,9 @@ mod tests {
                 json!("John <john@example.com>"),
                 json!("john@[127.0.0.1]"),
                 json!("john@example.com\n"),
+                json!("john\u{202e}@example.com"),
+                json!("john@exam\u{200b}ple.com"),
+                json!("\"a\u{0}b\"@example.com"),
                 json!(long(250)),
             ],
         );
@@ -624,6 +631,59 @@ mod tests {
             if let Ok(Value::String(kept)) = member(name, &json!(text)) {
                 prop_assert_eq!(member(name, &json!(&kept)), Ok(json!(kept)), "what is kept is kept as it is");
             }
+        }
+
+        #[test]
+        fn any_list_of_interests_is_a_set_of_slugs_or_a_problem(
+            list in proptest::collection::vec("[a-zA-Z0-9 ş-]{0,34}|[a-c]{2}", 0..30),
+        ) {
+            if let Ok(kept) = member("interests", &json!(list)) {
+                let kept: Vec<String> = serde_json::from_value(kept).unwrap_or_default();
+                let distinct: std::collections::HashSet<_> = kept.iter().collect();
+                prop_assert!(kept.len() <= MAX_INTERESTS && distinct.len() == kept.len());
+                prop_assert!(list.iter().all(|one| kept.contains(one)));
+            }
+        }
+
+        #[test]
+        fn any_text_in_a_registration_is_kept_by_the_rules_or_a_problem(
+            text in ".{0,40}|[+0-9]{0,18}|[a-z._]{0,32}|[0-9a-f]{22,26}", flag in any::<bool>(),
+        ) {
+            if let Ok(digits) = country_code(&text) {
+                prop_assert!((1..=3).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit()));
+            }
+            if let Ok(digits) = phone_number(&text) {
+                prop_assert!((4..=14).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit()));
+            }
+            if let Ok(label) = label(&text) {
+                prop_assert!((1..=32).contains(&label.chars().count()) && !label.chars().any(is_hidden));
+            }
+            if let Ok(time) = time(&text) {
+                prop_assert_eq!(super::time(&time.to_string()), Ok(time));
+            }
+            if let Ok(id) = user_id(&text) {
+                prop_assert_eq!(id.to_string(), &text[..]);
+            }
+            match username(&text) {
+                Ok(name) => prop_assert_eq!(name.as_str(), text.to_ascii_lowercase()),
+                Err(reason) => prop_assert!(!reason.render(Language::Tr).ends_with(' ')),
+            }
+            let members = json!({
+                "_id": text, "username": text, "countryCode": text, "phoneNumber": text, "roles": [text],
+                "privacyPolicyVersion": text, "lastLogin": text, "privacyPolicyAccepted": flag,
+            });
+            let _ = registration_problems(&members);
+        }
+
+        #[test]
+        fn any_json_in_a_member_is_a_value_or_a_problem(
+            name in "name|surname|birthDate|gender|bio|email|tiktok|facebook|expertise|interests|roles|lastLogin",
+            json in r#"null|true|-?[0-9]{1,20}|\[\]|\{\}|"[a-z]{0,9}"|\[("a"|1|null|\[\])\]|\{"a":1\}"#,
+        ) {
+            let value: Value = serde_json::from_str(&json).unwrap_or_default();
+            let mut members = json!({});
+            members[name] = value;
+            let _ = registration_problems(&members);
         }
 
         #[test]
