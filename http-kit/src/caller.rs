@@ -327,9 +327,9 @@ mod tests {
                 Algorithm::EdDSA,
             ] {
                 let token = token(algorithm, None, &good());
-                let verified = verifier.verify(&token).await;
+                let caller = verifier.verify(&token).await;
                 assert_eq!(
-                    verified.is_some(),
+                    caller.is_some(),
                     algorithm == expected,
                     "a {algorithm:?} token and a key for {expected:?}"
                 );
@@ -489,8 +489,8 @@ mod tests {
                 }
             }
             let token = token(Algorithm::HS256, None, &claims);
-            let verified = verifier.verify(&token).await.is_some();
-            assert_eq!(verified, is_good, "{iss} {aud}");
+            let is_taken = verifier.verify(&token).await.is_some();
+            assert_eq!(is_taken, is_good, "{iss} {aud}");
         }
         // Not configured, they may be anything.
         assert!(takes(json!({"sub": "a", "exp": NOW + 60, "iss": "x", "aud": "y"})).await);
@@ -539,8 +539,8 @@ mod tests {
             (Algorithm::HS256, Some("symmetric"), false),
         ] {
             let token = token(algorithm, kid, &good());
-            let verified = verifier.verify(&token).await.is_some();
-            assert_eq!(verified, is_good, "{algorithm:?} {kid:?}");
+            let is_taken = verifier.verify(&token).await.is_some();
+            assert_eq!(is_taken, is_good, "{algorithm:?} {kid:?}");
         }
     }
 

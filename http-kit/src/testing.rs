@@ -51,6 +51,17 @@ fn token_until(subject: &str, roles: &[Role], expires: Timestamp) -> String {
     mint_hs256(SECRET, &grant)
 }
 
+/// Every byte percent-encoded, so that any text can be part of a URI.
+pub fn percent(text: impl AsRef<[u8]>) -> String {
+    use std::fmt::Write as _;
+    text.as_ref()
+        .iter()
+        .fold(String::new(), |mut encoded, byte| {
+            let _ = write!(encoded, "%{byte:02x}");
+            encoded
+        })
+}
+
 /// A request in the making.
 #[derive(Debug, Clone)]
 pub struct Ask {

@@ -12,7 +12,7 @@ use super::*;
 use crate::testing::{DAY, Fault, Faulty, count_up};
 use crate::values;
 
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// A committer, its store, and a clock that a test can set.
 struct Service {

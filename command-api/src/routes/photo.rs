@@ -26,7 +26,7 @@ use crate::user::{Action, NewPhoto};
 /// The upload and what a multipart body has around it.
 pub(super) const BODY_BYTES: usize = MAX_BYTES + 64 * 1024;
 /// Long enough for 10 MiB over a slow mobile network.
-pub(super) const TIME: Duration = Duration::from_secs(60);
+pub(super) const TIME: Duration = Duration::from_mins(1);
 /// Uploads held in memory at once.
 const UPLOADS: usize = 8;
 

@@ -85,13 +85,10 @@ mod tests {
     }
 
     impl Api {
-        #[track_caller]
-        fn says(&self, ask: Ask, available: bool) -> impl Future<Output = ()> {
-            async move {
-                let answer = self.send(ask).await;
-                assert_eq!(answer.status, 200, "{answer:?}");
-                assert_eq!(answer.data(), json!({"available": available}));
-            }
+        async fn says(&self, ask: Ask, available: bool) {
+            let answer = self.send(ask).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            assert_eq!(answer.data(), json!({"available": available}));
         }
     }
 

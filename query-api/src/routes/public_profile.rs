@@ -69,7 +69,7 @@ fn answer(
 
 #[cfg(test)]
 mod tests {
-    use http_kit::testing::{Ask, refuses};
+    use http_kit::testing::{Ask, percent, refuses};
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -199,7 +199,7 @@ mod tests {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let api = Api::still().await;
-                let encoded: String = name.iter().map(|byte| format!("%{byte:02x}")).collect();
+                let encoded = percent(&name);
                 for ask in [by_id(&encoded), by_username(&encoded)] {
                     let status = api.send(ask).await.status;
                     let is_text = std::str::from_utf8(&name).is_ok();

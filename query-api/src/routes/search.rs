@@ -23,7 +23,7 @@ const MAX_QUERY: usize = 100;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Page<'a> {
+struct Found<'a> {
     items: Vec<PublicProfile<'a>>,
     page: u32,
     limit: u32,
@@ -76,7 +76,7 @@ pub(super) async fn search(
         .collect();
     Ok(Answer::ok(
         now,
-        &Page {
+        &Found {
             items,
             page,
             limit,
@@ -116,7 +116,7 @@ fn expertise(text: &str) -> Result<String, Text> {
 
 #[cfg(test)]
 mod tests {
-    use http_kit::testing::{Ask, refuses};
+    use http_kit::testing::{Ask, percent, refuses};
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
@@ -212,7 +212,7 @@ mod tests {
             "isil",
             "IŞIL",
         ] {
-            let encoded: String = text.bytes().map(|byte| format!("%{byte:02x}")).collect();
+            let encoded = percent(text);
             assert_eq!(api.finds(&format!("q={encoded}")).await, ["ali"], "{text}");
         }
     }
@@ -311,7 +311,7 @@ mod tests {
             "john\u{10ffff}",
             "#designer",
         ] {
-            let encoded: String = hostile.bytes().map(|byte| format!("%{byte:02x}")).collect();
+            let encoded = percent(hostile);
             let answer = api.read(search(&format!("q={encoded}"))).await;
             assert_eq!(answer.status, 200, "{hostile}");
         }
