@@ -99,8 +99,13 @@ impl History for Faulty {
     ) -> Result<Vec<StoredEvent>, store::Error> {
         self.inner.read_user(user, after, limit).await
     }
-    async fn read_users(&self, users: &[UserId]) -> Result<Vec<StoredEvent>, store::Error> {
-        let mut events = self.inner.read_users(users).await?;
+    async fn read_users(
+        &self,
+        users: &[UserId],
+        after: Position,
+        limit: usize,
+    ) -> Result<Vec<StoredEvent>, store::Error> {
+        let mut events = self.inner.read_users(users, after, limit).await?;
         let damaged = *self.damaged.lock().unwrap();
         for event in &mut events {
             if Some(event.user_id) == damaged {

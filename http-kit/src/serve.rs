@@ -22,6 +22,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
+use tokio_io_timeout::TimeoutStream;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
 use tracing::Instrument as _;
@@ -33,7 +34,9 @@ use crate::error::ApiError;
 use crate::text::Language;
 
 /// Connections served at once; more wait to be accepted.
-const CONNECTIONS: usize = 10_000;
+const CONNECTIONS: usize = 8_192;
+/// Files and connections of other kinds that the process may have open beside them.
+const OTHER_FILES: u64 = 256;
 /// How long a client may take to send the headers of a request, and how long a connection may be idle
 /// between requests.
 const HEADER_TIME: Duration = Duration::from_secs(30);
@@ -42,7 +45,7 @@ const HEADER_FIELDS: usize = 100;
 const HEADER_BYTES: usize = 32 * 1024;
 /// Bytes read ahead of a connection, and the header fields that are parsed: above the limits, so that
 /// what is over them is answered in the envelope. What is over these, hyper refuses without one.
-const BUFFER: usize = 64 * 1024;
+const BUFFER: usize = 48 * 1024;
 const PARSED_FIELDS: usize = 2 * HEADER_FIELDS;
 
 /// Limits the body and the whole time of a route: 413 and 408. The time covers the sending of the body.
@@ -60,6 +63,8 @@ pub fn limits<S: Clone + Send + Sync + 'static>(
         ))
 }
 
+/// How long a client may read nothing of an answer.
+const WRITE_TIME: Duration = Duration::from_secs(30);
 /// Bytes that a client may go on sending after its request was refused.
 const LINGER_BYTES: usize = 12 * 1024 * 1024;
 /// How long it may go on.
@@ -285,21 +290,22 @@ pub async fn serve(
         .header_read_timeout(HEADER_TIME)
         .max_headers(PARSED_FIELDS)
         .max_buf_size(BUFFER);
+    let allowed = connections_allowed();
     let graceful = GracefulShutdown::new();
     let mut connections = tokio::task::JoinSet::new();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
         let accepted = tokio::select! {
             () = &mut shutdown => break,
-            Some(_) = connections.join_next(), if connections.len() >= CONNECTIONS => continue,
-            accepted = listener.accept(), if connections.len() < CONNECTIONS => accepted,
+            Some(_) = connections.join_next(), if connections.len() >= allowed => continue,
+            accepted = listener.accept(), if connections.len() < allowed => accepted,
         };
         // Finished connections are collected as new ones come.
         while connections.try_join_next().is_some() {}
         match accepted {
             Ok((stream, _)) => {
                 let service = TowerToHyperService::new(router.clone());
-                let connection = graceful.watch(server.serve_connection(no_delay(stream), service));
+                let connection = graceful.watch(server.serve_connection(polite(stream), service));
                 connections.spawn(async move {
                     // A client that breaks its connection is no event of ours.
                     if let Err(error) = connection.await {
@@ -328,11 +334,22 @@ pub async fn serve(
     Ok(())
 }
 
-fn no_delay(stream: TcpStream) -> TokioIo<TcpStream> {
+/// As many as there are, but never so many that no file can be opened any more. The limit of the process
+/// is raised as far as it may be.
+fn connections_allowed() -> usize {
+    let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);
+    let allowed = files.saturating_sub(OTHER_FILES).max(OTHER_FILES);
+    usize::try_from(allowed).map_or(CONNECTIONS, |allowed| allowed.min(CONNECTIONS))
+}
+
+/// A connection that sends small answers at once, and that ends when its client reads nothing for too long.
+fn polite(stream: TcpStream) -> TokioIo<Pin<Box<TimeoutStream<TcpStream>>>> {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
-    TokioIo::new(stream)
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(WRITE_TIME));
+    TokioIo::new(Box::pin(stream))
 }
 
 #[cfg(test)]

@@ -73,6 +73,8 @@ pub(crate) enum Job {
     Projector,
     /// Run one role: serve user documents and photos
     QueryApi,
+    /// Bring the databases up to date and stop. Every role does so when it starts, if it may
+    Migrate,
     /// Ask the process that runs with the same --listen whether it is ready: exit code 0, 1 if not, 2 if nobody answers
     Ready,
     /// Print a token for trying the service out

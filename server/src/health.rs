@@ -165,17 +165,21 @@ async fn ready(State(probes): State<Probes>) -> Response {
 mod tests {
     use std::sync::atomic::{AtomicI64, Ordering};
 
+    use events::store::sqlite::SqliteStore;
+
     use super::*;
 
     #[tokio::test]
     async fn documents_that_lag_far_and_do_not_move_are_missing() {
         let folder = tempfile::tempdir().unwrap();
-        let store = crate::parts::store(folder.path()).await.unwrap();
+        let store = SqliteStore::open(&folder.path().join("ledger.db"))
+            .await
+            .unwrap();
         let millis = Arc::new(AtomicI64::new(0));
         let ticking = Arc::clone(&millis);
         let clock =
             Clock::from_fn(move || Time::from_millis(ticking.load(Ordering::Relaxed)).into());
-        let probes = Probes::new(store, clock);
+        let probes = Probes::new(Arc::new(store), clock);
         let is_stuck = |at, applied, head| {
             millis.store(at, Ordering::Relaxed);
             probes.is_stuck(applied, head)

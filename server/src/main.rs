@@ -18,6 +18,10 @@ mod ready;
 mod service;
 mod token;
 
+/// Gives memory back soon after a photo is done; the system's keeps much of it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = config::Cli::parse();
@@ -27,6 +31,7 @@ async fn main() -> ExitCode {
         Some(config::Job::CommandApi) => service::run(cli.config, Roles::COMMANDS).await,
         Some(config::Job::Projector) => service::run(cli.config, Roles::PROJECTION).await,
         Some(config::Job::QueryApi) => service::run(cli.config, Roles::QUERIES).await,
+        Some(config::Job::Migrate) => parts::migrate(&cli.config).await,
         Some(config::Job::Ready) => ready::run(&cli.config),
         Some(config::Job::Token(args)) => token::run(&cli.config, &args),
         Some(config::Job::Import(args)) => import::run(&cli.config, &args).await,

@@ -1,6 +1,7 @@
 //! The only place that names a concrete store or broker.
 
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
@@ -10,9 +11,11 @@ use events::feed::{Feed, JetStreamFeed, StoreFeed};
 use events::photos::PhotoStore;
 use events::relay::{self, Relay};
 use events::store::EventStore;
+use events::store::postgres::PostgresStore;
 use events::store::sqlite::SqliteStore;
 use events::stream::Connection;
 use projector::ReadModel;
+use projector::read_model::postgres::PostgresReadModel;
 use projector::read_model::sqlite::SqliteReadModel;
 
 use tokio::sync::watch;
@@ -35,16 +38,13 @@ pub(crate) struct Parts {
 impl Parts {
     /// Opens everything, making what is not there. A broker that is away is waited for later.
     pub(crate) async fn open(config: &Config, roles: Roles) -> anyhow::Result<Self> {
-        if roles != Roles::ALL {
+        if roles != Roles::ALL && config.database_url.is_none() {
             bail!(
                 "one role a process needs a database that processes share: set DATABASE_URL to a postgres:// URL"
             )
         }
-        let store = store(&config.data_dir).await?;
-        let path = config.data_dir.join("read-model.db");
-        let read_model = SqliteReadModel::open(&path)
-            .await
-            .with_context(|| format!("cannot open the read model {}", path.display()))?;
+        let store = store(config).await?;
+        let read_model = read_model(config).await?;
         let broker = match &config.nats_url {
             Some(url) => Some(
                 Connection::open(url)
@@ -55,7 +55,7 @@ impl Parts {
         };
         Ok(Self {
             store,
-            read_model: Arc::new(read_model),
+            read_model,
             photos: photos(config)?,
             broker,
         })
@@ -90,6 +90,15 @@ impl Parts {
     }
 }
 
+/// Makes the data directory, which nobody but its owner may look into.
+pub(crate) fn private_folder(path: &Path) -> anyhow::Result<()> {
+    let mut folder = std::fs::DirBuilder::new();
+    std::os::unix::fs::DirBuilderExt::mode(folder.recursive(true), 0o700);
+    folder
+        .create(path)
+        .with_context(|| format!("cannot make the data directory {}", path.display()))
+}
+
 /// Opens the photo store.
 fn photos(config: &Config) -> anyhow::Result<PhotoStore> {
     let folder = match &config.photo_store {
@@ -104,13 +113,57 @@ fn photos(config: &Config) -> anyhow::Result<PhotoStore> {
         .with_context(|| format!("cannot open the photo folder {}", folder.display()))
 }
 
-/// Opens the ledger in the data directory.
-pub(crate) async fn store(data_dir: &Path) -> anyhow::Result<Arc<dyn EventStore>> {
-    let path = data_dir.join("ledger.db");
+/// Opens the ledger.
+pub(crate) async fn store(config: &Config) -> anyhow::Result<Arc<dyn EventStore>> {
+    if let Some(url) = &config.database_url {
+        let store = PostgresStore::open(url).await;
+        return Ok(Arc::new(
+            store.context("cannot open the ledger of DATABASE_URL")?,
+        ));
+    }
+    private_folder(&config.data_dir)?;
+    let path = config.data_dir.join("ledger.db");
     let store = SqliteStore::open(&path)
         .await
         .with_context(|| format!("cannot open the ledger {}", path.display()))?;
     Ok(Arc::new(store))
+}
+
+/// Opens the user documents.
+async fn read_model(config: &Config) -> anyhow::Result<Arc<dyn ReadModel>> {
+    if let Some(url) = read_model_url(config) {
+        let read_model = PostgresReadModel::open(url).await;
+        return Ok(Arc::new(read_model.context("cannot open the read model")?));
+    }
+    let path = config.data_dir.join("read-model.db");
+    let read_model = SqliteReadModel::open(&path)
+        .await
+        .with_context(|| format!("cannot open the read model {}", path.display()))?;
+    Ok(Arc::new(read_model))
+}
+
+/// Without a URL of its own the read model is beside the ledger.
+fn read_model_url(config: &Config) -> Option<&str> {
+    let own = config.read_model_url.as_deref();
+    own.or(config.database_url.as_deref())
+}
+
+/// Brings the databases up to date.
+pub(crate) async fn migrate(config: &Config) -> anyhow::Result<ExitCode> {
+    match &config.database_url {
+        Some(url) => events::store::postgres::migrate(url)
+            .await
+            .context("cannot migrate the ledger")?,
+        None => drop(store(config).await?),
+    }
+    match read_model_url(config) {
+        Some(url) => projector::read_model::postgres::migrate(url)
+            .await
+            .context("cannot migrate the read model")?,
+        None => drop(read_model(config).await?),
+    }
+    println!("The databases are up to date.");
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Random bytes of the operating system's quality, seeded once a thread.

@@ -120,7 +120,7 @@ pub(crate) async fn run(config: Config, roles: Roles) -> anyhow::Result<ExitCode
             shared.randomness.clone(),
         );
         commit_loop = Some(tokio::spawn(committing));
-        if dev_secret.is_some() && parts.store.head().await?.position == 0 {
+        if dev_secret.is_some() {
             dev::register_demo_user(&committer, &clock)
                 .await
                 .context("cannot register the demo user")?;

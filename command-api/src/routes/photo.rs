@@ -31,7 +31,7 @@ pub(super) const TIME: Duration = Duration::from_mins(1);
 const UPLOADS: usize = 8;
 
 /// Which uploads are under way: at most 8 in a process, and one a user, so that the memory of
-/// uploads is bounded and no user can keep others out.
+/// uploads is bounded and one user alone cannot keep others out.
 #[derive(Clone)]
 pub struct Uploads {
     places: Arc<Semaphore>,
@@ -205,7 +205,8 @@ async fn read_file(mut multipart: Multipart) -> Result<Bytes, ApiError> {
 }
 
 async fn read_part(mut field: Field<'_>) -> Result<Bytes, ApiError> {
-    let mut bytes = BytesMut::new();
+    // Grown step by step it would be there twice at each step; what is not written to costs nothing.
+    let mut bytes = BytesMut::with_capacity(MAX_BYTES);
     while let Some(chunk) = field.chunk().await.map_err(|error| bad_multipart(&error))? {
         if bytes.len() + chunk.len() > MAX_BYTES {
             return Err(bad_photo(Error::TooManyBytes));

@@ -125,6 +125,7 @@ impl History for Ledger {
             epoch: 1,
             position: *self.head.borrow(),
             recorded_at: Time::from_millis(0),
+            appends: 0,
         })
     }
 
@@ -151,7 +152,12 @@ impl History for Ledger {
         self.answer(later.take(limit).cloned().collect())
     }
 
-    async fn read_users(&self, _: &[UserId]) -> Result<Vec<StoredEvent>, store::Error> {
+    async fn read_users(
+        &self,
+        _: &[UserId],
+        _: Position,
+        _: usize,
+    ) -> Result<Vec<StoredEvent>, store::Error> {
         unreachable!("a projection reads no users together")
     }
 

@@ -10,4 +10,5 @@ mod import;
 mod journey;
 mod limits;
 mod logs;
+mod roles;
 mod service;

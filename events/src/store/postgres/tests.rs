@@ -388,6 +388,7 @@ async fn a_contradiction_within_a_batch_is_a_taken_name() {
         ),
         (vec![claim(4, None)], false),
     ] {
+        let head = store.head().await.unwrap();
         let batch = Batch {
             claims: claims.clone(),
             ..batch_after(&head, Vec::new())
