@@ -94,8 +94,11 @@ impl Api {
     /// Starts a projection of what the ledger holds and will hold.
     pub(crate) fn project(&self) {
         let read_model = Arc::clone(&self.read_model) as _;
-        let (projection, _) =
-            Projection::new(read_model, Arc::clone(&self.store) as _, "test".to_owned());
+        let (projection, _) = Projection::new(
+            read_model,
+            Arc::clone(&self.store) as _,
+            "a test".to_owned(),
+        );
         let history = Arc::clone(&self.store);
         tokio::spawn(
             projection

@@ -371,6 +371,31 @@ async fn a_body_that_comes_too_slowly_is_answered_408() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_sends_a_whole_body_that_is_refused_reads_why() {
+    let server = Server::start().await;
+    let length = 8 * 1024 * 1024;
+    let head = format!("POST /read HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n");
+    let mut stream = server.say(head).await;
+    // More than any buffer between the two holds, so that unread bytes would reset the connection.
+    stream.write_all(&vec![b'x'; length]).await.unwrap();
+    is_enveloped(&one(&mut stream).await, 413, "BODY_TOO_LARGE");
+    // All was read, so the connection can go on.
+    stream.write_all(FINE.as_bytes()).await.unwrap();
+    assert!(one(&mut stream).await.ends_with("\r\n\r\nfine"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_goes_on_sending_for_ever_is_not_listened_to_for_ever() {
+    let server = Server::start().await;
+    let head = "POST /read HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n";
+    let mut stream = server.say(head).await;
+    stream.write_all(&[b'x'; 2000]).await.unwrap();
+    let began = Instant::now();
+    is_enveloped(&rest(stream).await, 413, "BODY_TOO_LARGE");
+    assert!(began.elapsed() < LINGER_TIME + Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_connection_serves_many_requests_and_ends_when_it_is_idle() {
     let server = Server::start().await;
     let mut stream = server.connect().await;
