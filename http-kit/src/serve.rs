@@ -148,7 +148,9 @@ pub fn harden(router: Router, clock: Clock) -> Router {
     router
         .method_not_allowed_fallback(async || ApiError::new(Code::MethodNotAllowed))
         .fallback(async || ApiError::new(Code::NotFound))
-        .layer(CatchPanicLayer::custom(|_| ApiError::new(Code::Internal).into_response()))
+        .layer(CatchPanicLayer::custom(|_| {
+            ApiError::new(Code::Internal).into_response()
+        }))
         .layer(from_fn(matched))
         .layer(from_fn_with_state(clock, envelope))
 }
