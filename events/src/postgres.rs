@@ -6,9 +6,10 @@
 //! transaction may run on another connection.
 //!
 //! Directly connected, statements are prepared once a connection and each operation is one round trip.
-//! Poolers that hand out connections a transaction at a time (PgBouncer before 1.21, or without
-//! `max_prepared_statements`) do not know prepared statements: with `?statement-cache-capacity=0` in the
-//! URL each operation is a transaction of statements without a name, three round trips more.
+//! Behind a pooler that hands out connections a transaction at a time the URL must end in
+//! `?statement-cache-capacity=0`: then each operation is a transaction of statements without a name, three
+//! round trips more. Without it such a pooler refuses this program at once, for the time limit that it
+//! sets at the start of a session.
 
 use std::future::Future;
 use std::io;
@@ -16,9 +17,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgRow};
 use sqlx::query::Query;
-use sqlx::{Connection as _, PgConnection, Postgres, Row as _, Transaction};
+use sqlx::{Connection as _, PgConnection, Postgres, Row as _};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
@@ -50,6 +52,20 @@ pub struct Database {
     /// Whether a pooler may run every transaction on another connection.
     is_pooled: bool,
     pool: Mutex<Pool>,
+}
+
+/// A transaction. Unless it was committed its connection is closed, which ends it on the server: sqlx
+/// would give a connection back to the pool whose `BEGIN` is still under way, and what the next one
+/// writes there is never committed.
+pub struct Transaction {
+    connection: Option<PoolConnection<Postgres>>,
+    pool: Pool,
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        drop(self.connection.take().map(PoolConnection::detach));
+    }
 }
 
 #[derive(Clone)]
@@ -96,23 +112,19 @@ impl Database {
     /// The rows of a statement that is a transaction by itself. After an error it may have taken place
     /// nevertheless, unless the database has refused it.
     pub async fn write(&self, statement: Statement<'_>) -> Result<Vec<PgRow>, sqlx::Error> {
+        if self.is_pooled {
+            let written = async {
+                let mut transaction = self.begin().await?;
+                let rows = self.within(&mut transaction, statement).await?;
+                self.commit(transaction).await?;
+                Ok(rows)
+            };
+            return timeout(CONNECTED + ANSWERED, written).await;
+        }
         let pool = self.pool();
         let mut connection = pool.connections.acquire().await?;
-        let answer = timeout(ANSWERED, async {
-            // `fetch_all` also waits for the commit, after the last row.
-            if self.is_pooled {
-                let mut transaction = connection.begin_with(BEGIN).await?;
-                let rows = statement
-                    .persistent(false)
-                    .fetch_all(&mut *transaction)
-                    .await?;
-                transaction.commit().await?;
-                Ok(rows)
-            } else {
-                statement.fetch_all(&mut *connection).await
-            }
-        })
-        .await;
+        // `fetch_all` also waits for the commit, after the last row.
+        let answer = timeout(ANSWERED, statement.fetch_all(&mut *connection)).await;
         if answer.as_ref().is_err_and(is_broken) {
             drop(connection.detach());
             self.replace(&pool);
@@ -121,33 +133,56 @@ impl Database {
     }
 
     /// Begins a transaction. Left alone for 2 s, the server ends it.
-    pub async fn begin(&self) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+    pub async fn begin(&self) -> Result<Transaction, sqlx::Error> {
         let pool = self.pool();
-        let begun = timeout(CONNECTED + ANSWERED, pool.connections.begin_with(BEGIN)).await;
-        if begun.as_ref().is_err_and(is_broken) {
-            self.replace(&pool);
-        }
-        begun
+        let connection = pool.connections.acquire().await?;
+        let mut transaction = Transaction {
+            connection: Some(connection),
+            pool,
+        };
+        self.answer(&mut transaction, async |connection| {
+            sqlx::raw_sql(BEGIN).execute(connection).await
+        })
+        .await?;
+        Ok(transaction)
     }
 
     /// The rows of a statement within a transaction.
     pub async fn within(
         &self,
-        transaction: &mut Transaction<'_, Postgres>,
+        transaction: &mut Transaction,
         statement: Statement<'_>,
     ) -> Result<Vec<PgRow>, sqlx::Error> {
-        let pool = self.pool();
         let statement = statement.persistent(!self.is_pooled);
-        let answer = timeout(ANSWERED, statement.fetch_all(&mut **transaction)).await;
-        if answer.as_ref().is_err_and(is_broken) {
-            self.replace(&pool);
-        }
-        answer
+        self.answer(transaction, async |connection| {
+            statement.fetch_all(connection).await
+        })
+        .await
     }
 
-    /// Commits a transaction. After an error it may have taken place nevertheless.
-    pub async fn commit(&self, transaction: Transaction<'_, Postgres>) -> Result<(), sqlx::Error> {
-        timeout(ANSWERED, transaction.commit()).await
+    /// Commits a transaction in which no statement has failed. After an error it may have taken place
+    /// nevertheless.
+    pub async fn commit(&self, mut transaction: Transaction) -> Result<(), sqlx::Error> {
+        self.answer(&mut transaction, async |connection| {
+            sqlx::raw_sql("COMMIT").execute(connection).await
+        })
+        .await?;
+        // Back to the pool.
+        drop(transaction.connection.take());
+        Ok(())
+    }
+
+    async fn answer<T>(
+        &self,
+        transaction: &mut Transaction,
+        question: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, sqlx::Error> {
+        let connection = transaction.connection.as_mut().expect("not committed yet");
+        let answer = timeout(ANSWERED, question(connection)).await;
+        if answer.as_ref().is_err_and(is_broken) {
+            self.replace(&transaction.pool);
+        }
+        answer
     }
 
     fn pool(&self) -> Pool {

@@ -8,9 +8,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use async_trait::async_trait;
+use sqlx::Row as _;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::PgRow;
-use sqlx::{Postgres, Row as _, Transaction};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -18,7 +18,7 @@ use super::{
     AppendError, Batch, Claim, Error, EventStore, Head, History, Outcome, OutcomeKey, Turn,
 };
 use crate::envelope::{LeafHash, StoredEvent};
-use crate::postgres::{Database, Followed, Statement, is_migrated, signed};
+use crate::postgres::{Database, Followed, Statement, Transaction, is_migrated, signed};
 use crate::{EventId, Position, Time, UserId, Version};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/postgres/ledger");
@@ -89,8 +89,8 @@ pub struct PostgresStore {
     _follower: JoinSet<()>,
 }
 
-/// The transaction that holds the head's row. Dropped, it rolls back.
-struct Held(Mutex<Option<Transaction<'static, Postgres>>>);
+/// The transaction that holds the head's row. Dropped, it ends.
+struct Held(Mutex<Option<Transaction>>);
 
 /// Makes the ledger's tables in a database, or brings them up to date. Needs the right to do so, which
 /// the program needs for nothing else.
@@ -123,7 +123,7 @@ impl PostgresStore {
     }
 
     /// The transaction of the turn that was taken, if it was not used yet.
-    fn turn(&self) -> Option<Transaction<'static, Postgres>> {
+    fn turn(&self) -> Option<Transaction> {
         let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let held = turn.upgrade()?;
         let mut held = held.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -322,9 +322,13 @@ impl History for PostgresStore {
                     .bind(event.to_string())
             })
             .await?;
-        rows.first()
+        let position = rows
+            .first()
             .map(|row| unsigned(row, "position"))
-            .transpose()
+            .transpose()?;
+        // The answer to its append may have been lost.
+        self.head.moved(position.unwrap_or(0));
+        Ok(position)
     }
 }
 

@@ -277,9 +277,13 @@ impl History for SqliteStore {
             .bind(event.to_string())
             .fetch_optional(&self.readers)
             .await?;
-        row.as_ref()
+        let position = row
+            .as_ref()
             .map(|row| unsigned(row, "position"))
-            .transpose()
+            .transpose()?;
+        // The answer to its append may have been lost.
+        self.saw(position.unwrap_or(0));
+        Ok(position)
     }
 }
 

@@ -39,10 +39,13 @@ impl Postgres {
 
     /// A server of the caller's own, to be stopped and killed.
     pub fn start() -> Self {
+        // No port is tried twice: that of another test's server is free while it is down.
+        static TRIED: AtomicU32 = AtomicU32::new(0);
         let mut keeper = Keeper::new();
         let mut port = FIRST_PORT;
         let first = std::process::id().wrapping_mul(13) % PORTS;
-        let started = (0..PORTS).any(|n| {
+        let started = (0..PORTS).any(|_| {
+            let n = TRIED.fetch_add(1, Ordering::Relaxed) % PORTS;
             port = FIRST_PORT + u16::try_from((first + n) % PORTS).expect("few ports");
             TcpListener::bind(("127.0.0.1", port)).is_ok() && keeper.obeys(&format!("start {port}"))
         });

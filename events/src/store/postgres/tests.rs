@@ -310,6 +310,25 @@ async fn a_turn_that_is_dropped_or_forgotten_keeps_nobody_waiting() {
 }
 
 #[tokio::test]
+async fn an_abandoned_turn_leaves_no_transaction_open() {
+    let (store, url) = open_new().await;
+    let other = open(&url).await;
+    for polls in 0..20 {
+        let mut turn = Box::pin(store.take_turn());
+        for _ in 0..polls {
+            if futures::poll!(turn.as_mut()).is_ready() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        drop(turn);
+        register_next(&store).await;
+        // What was acknowledged is what others see.
+        assert_eq!(other.head().await.unwrap().position, polls + 1);
+    }
+}
+
+#[tokio::test]
 async fn an_overtaken_store_gets_its_turn_among_busy_ones() {
     let (slow, url) = open_new().await;
     let mut busy = tokio::task::JoinSet::new();
