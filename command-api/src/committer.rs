@@ -26,6 +26,8 @@ use crate::user::{Action, Rejection, User, apply, decide};
 const QUEUE: usize = 4096;
 /// Commands decided and written together at the most.
 const BATCH: usize = 512;
+/// Events of users that are read at once: a long history costs time, not memory.
+const PAGE: usize = 4096;
 /// Users kept in memory between commands.
 const CACHED_USERS: u64 = 16_384;
 /// Days for which an outcome is remembered.
@@ -174,6 +176,8 @@ impl CommitLoop {
                 .drain(..)
                 .map(|waiting| (waiting.command, waiting.answer))
                 .unzip();
+            #[expect(clippy::cast_precision_loss, reason = "at most 512")]
+            metrics::histogram!("profile_ledger_commit_commands").record(commands.len() as f64);
             // A panic here is a defect of the store's, but it must not end the service: the batch is
             // refused, and nothing in memory is trusted afterwards.
             let results = match AssertUnwindSafe(self.commit(&commands))
@@ -181,14 +185,8 @@ impl CommitLoop {
                 .await
             {
                 Ok(Ok(results)) => results,
-                Ok(Err(error)) => {
-                    tracing::error!(
-                        error = http_kit::error::chain(&error),
-                        commands = commands.len(),
-                        "Commands were not committed"
-                    );
-                    self.refuse(&commands, &Undecided::Store(error))
-                }
+                // Each command's answer logs why.
+                Ok(Err(error)) => self.refuse(&commands, &Undecided::Store(error)),
                 Err(_) => self.refuse(&commands, &Undecided::Panicked),
             };
             for (answer, result) in answers.into_iter().zip(results) {
@@ -256,17 +254,32 @@ impl CommitLoop {
                 None => {}
             }
         }
-        if !missing.is_empty() {
-            for stored in self.store.read_users(&missing).await? {
+        let mut after = 0;
+        while !missing.is_empty() {
+            let page = self.store.read_users(&missing, after, PAGE).await?;
+            for stored in &page {
+                after = stored.position;
                 // An event past the head is of another process: the append will find out.
                 if stored.position > head.position || damaged.contains_key(&stored.user_id) {
                     continue;
                 }
                 let before = users.remove(&stored.user_id).map(Arc::unwrap_or_clone);
-                match replay(before, &stored) {
+                match replay(before, stored) {
                     Ok(user) => drop(users.insert(stored.user_id, Arc::new(user))),
                     Err(error) => drop(damaged.insert(stored.user_id, error)),
                 }
+            }
+            if page.len() < PAGE {
+                break;
+            }
+        }
+        // Kept also where nothing will come of the commands: the next ones need not read it again.
+        for user_id in &missing {
+            if let Some(user) = users
+                .get(user_id)
+                .filter(|_| !damaged.contains_key(user_id))
+            {
+                self.users.insert(*user_id, Arc::clone(user));
             }
         }
         let names: Vec<_> = commands
@@ -419,13 +432,14 @@ impl CommitLoop {
         if draft.events.is_empty() && draft.new_outcomes.is_empty() {
             // Nothing to write, but the answers are true only if what they were decided on still is.
             let current = self.store.head().await?;
-            let is_current = (current.epoch, current.position) == (head.epoch, head.position);
+            let is_current = current == head;
             if !is_current {
                 self.head = None;
             }
             return Ok(is_current);
         }
         head.position += draft.events.len() as u64;
+        head.appends += 1;
         head.recorded_at = draft.now;
         let batch = Batch {
             expected: draft.head,
@@ -434,9 +448,14 @@ impl CommitLoop {
             claims: draft.new_claims,
             outcomes: draft.new_outcomes,
         };
-        match self.store.append(&batch).await {
+        let began = self.clock.now();
+        let appended = self.store.append(&batch).await;
+        let seconds = self.clock.now().duration_since(began).as_secs_f64();
+        metrics::histogram!("profile_ledger_commit_seconds").record(seconds);
+        match appended {
             Ok(()) => {}
             Err(AppendError::HeadMoved) => {
+                metrics::counter!("profile_ledger_commit_resyncs_total").increment(1);
                 self.head = None;
                 return Ok(false);
             }
@@ -450,6 +469,10 @@ impl CommitLoop {
                 let first = batch.events.first().ok_or_else(|| error.clone())?;
                 if self.store.position_of(&first.event_id).await? != Some(first.position) {
                     return Err(error);
+                }
+                // Followers of the ledger wait for the head, which the failed append did not tell.
+                if let Err(error) = self.store.head().await {
+                    tracing::debug!(%error, "The head was not seen after a commit");
                 }
             }
         }

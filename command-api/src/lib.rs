@@ -12,6 +12,8 @@ pub mod committer;
 pub mod photo;
 pub mod photo_sweep;
 mod routes;
+#[cfg(test)]
+mod testing;
 pub mod user;
 pub mod values;
 

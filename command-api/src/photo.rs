@@ -22,7 +22,7 @@ mod png;
 mod recognise;
 mod reduce;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 mod vp8l;
 mod webp;
 

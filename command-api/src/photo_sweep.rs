@@ -76,3 +76,48 @@ async fn is_named(history: &dyn History, photo: &StoredPhoto) -> Result<bool, st
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::http::StatusCode;
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::photo::samples;
+    use crate::testing::{Api, JOHN, upload};
+
+    #[tokio::test]
+    async fn only_old_bytes_that_no_event_ever_named_are_removed() {
+        let api = Api::with_users().await;
+        for photo in [samples::png(100, 100), samples::png(101, 101)] {
+            let answer = api.send(upload(JOHN, &photo)).await;
+            assert_eq!(answer.status, StatusCode::OK);
+        }
+        let user = JOHN.parse().unwrap();
+        let orphan = "507f1f77bcf86cd799439012".parse().unwrap();
+        let key = photos::key(&user, "ab", &orphan, "40.webp");
+        let create = api.photo_store.create(&key, Bytes::from_static(b"x"));
+        create.await.unwrap();
+        let files = async || {
+            let files: Vec<_> = api.photo_store.files().try_collect().await.unwrap();
+            files
+        };
+        assert_eq!(files().await.len(), 13);
+        let mut written: Vec<_> = files().await.iter().map(|file| file.written_at).collect();
+        written.sort_unstable();
+
+        // An upload may still be about to commit its event.
+        let soon = Time::from_millis(written[0].millis() + HOURS * 3_600_000);
+        assert_eq!(sweep(&api.photo_store, &*api.store, soon).await.unwrap(), 0);
+        assert_eq!(files().await.len(), 13);
+
+        let later = written[12].plus_days(2);
+        assert_eq!(
+            sweep(&api.photo_store, &*api.store, later).await.unwrap(),
+            1
+        );
+        // The photo of today and the one that history shows.
+        assert_eq!(files().await.len(), 12);
+        assert_eq!(api.photo_store.read(&key).await.unwrap(), None);
+    }
+}

@@ -5,8 +5,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderName, StatusCode};
-use axum::routing::{patch, post, put};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::routing::{MethodRouter, patch, post, put};
 use events::envelope::Context;
 use events::profile::OwnProfile;
 use events::store::OutcomeKey;
@@ -32,24 +32,33 @@ mod users;
 const JSON_BYTES: usize = 64 * 1024;
 const JSON_TIME: Duration = Duration::from_secs(10);
 
-pub(crate) fn router() -> Router<CommandApi> {
-    Router::new()
-        .route(
+/// Every route. The router is made of these, and the test of hostile requests goes through them.
+fn routes() -> [(&'static str, MethodRouter<CommandApi>); 4] {
+    [
+        (
             "/api/v1/users",
             limits(post(users::register), JSON_BYTES, JSON_TIME),
-        )
-        .route(
+        ),
+        (
             "/api/v1/users/profile",
             limits(put(profile::replace), JSON_BYTES, JSON_TIME),
-        )
-        .route(
+        ),
+        (
             "/api/v1/users/username",
             limits(patch(username::change), JSON_BYTES, JSON_TIME),
-        )
-        .route(
+        ),
+        (
             "/api/v1/users/profile/photo",
             limits(patch(photo::change), photo::BODY_BYTES, photo::TIME),
-        )
+        ),
+    ]
+}
+
+pub(crate) fn router() -> Router<CommandApi> {
+    let routes = routes().into_iter();
+    routes.fold(Router::new(), |router, (path, route)| {
+        router.route(path, route)
+    })
 }
 
 /// Who sends a command, from where, and under which conditions.
@@ -119,7 +128,7 @@ impl Sender {
         api: &CommandApi,
         user_id: UserId,
         action: Action,
-        operation: &str,
+        operation: &'static str,
         body: &[u8],
     ) -> Result<Decided, Undecided> {
         let context = self.context();
@@ -138,7 +147,9 @@ impl Sender {
                 .finalize()
                 .into(),
         });
-        api.committer
+        let began = api.clock.now();
+        let decided = api
+            .committer
             .submit(Command {
                 user_id,
                 action,
@@ -146,13 +157,27 @@ impl Sender {
                 idempotency,
                 context,
             })
-            .await
+            .await;
+        let seconds = api.clock.now().duration_since(began).as_secs_f64();
+        metrics::histogram!("profile_ledger_command_seconds").record(seconds);
+        let outcome = outcome(&decided);
+        metrics::counter!("profile_ledger_commands_total", "operation" => operation, "outcome" => outcome)
+            .increment(1);
+        decided
     }
 }
 
 /// The answer to a command that was decided: the whole own profile, or why not.
 fn answer(api: &CommandApi, status: StatusCode, decided: Decided) -> Result<Answer, ApiError> {
-    let document = decided.result.map_err(rejected)?;
+    let replayed = (HeaderName::from_static("idempotent-replayed"), "true");
+    let document = match decided.result {
+        Ok(document) => document,
+        Err(rejection) if decided.replayed => {
+            let value = HeaderValue::from_static(replayed.1);
+            return Err(rejected(rejection).header(replayed.0, value));
+        }
+        Err(rejection) => return Err(rejected(rejection)),
+    };
     let profile = OwnProfile {
         document: &document,
         public_url: &api.public_url,
@@ -161,10 +186,22 @@ fn answer(api: &CommandApi, status: StatusCode, decided: Decided) -> Result<Answ
         .version(document.version)
         .position(document.position);
     Ok(if decided.replayed {
-        answer.header(HeaderName::from_static("idempotent-replayed"), "true")
+        answer.header(replayed.0, replayed.1)
     } else {
         answer
     })
+}
+
+/// What a command came to, in one word for the metrics.
+fn outcome(decided: &Result<Decided, Undecided>) -> &'static str {
+    match decided {
+        Ok(decided) if decided.replayed => "replayed",
+        Ok(decided) => match &decided.result {
+            Ok(_) => "accepted",
+            Err(rejection) => rejected(rejection.clone()).code().as_str(),
+        },
+        Err(error) => undecided(error.clone()).code().as_str(),
+    }
 }
 
 fn rejected(rejection: Rejection) -> ApiError {
@@ -210,4 +247,59 @@ fn undecided(undecided: Undecided) -> ApiError {
 /// The day on which ages are counted.
 fn today(State(api): &State<CommandApi>) -> jiff::civil::Date {
     events::Time::from(api.clock.now()).date()
+}
+
+#[cfg(test)]
+mod tests {
+    use http_kit::testing::hostile::{Access, Reads, Target, methods, withstands};
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::{Api, JOHN, service, upload, user};
+
+    /// How each route is used well; a new route is added here, with a good request to it.
+    fn target(pattern: &'static str, method: &str) -> Target {
+        let (method, good, reads) = match (method, pattern) {
+            ("POST", "/api/v1/users") => {
+                let body = json!({"username": "jack", "name": "Jack", "surname": "Doe"});
+                let good = service("POST", pattern).json(&body);
+                ("POST", good, Reads::Json(JSON_BYTES))
+            }
+            ("PUT", "/api/v1/users/profile") => {
+                let body = json!({"name": "Johnny", "surname": "Doe"});
+                let good = user(JOHN, "PUT", pattern).json(&body);
+                ("PUT", good, Reads::Json(JSON_BYTES))
+            }
+            ("PATCH", "/api/v1/users/username") => {
+                let good = user(JOHN, "PATCH", pattern).json(&json!({"newUsername": "johnny"}));
+                ("PATCH", good, Reads::Json(JSON_BYTES))
+            }
+            ("PATCH", "/api/v1/users/profile/photo") => {
+                let good = upload(JOHN, &crate::photo::samples::png(96, 96));
+                ("PATCH", good, Reads::Multipart(photo::BODY_BYTES))
+            }
+            _ => panic!("{method} {pattern} is in no test of hostile requests: add it here"),
+        };
+        Target {
+            pattern,
+            method,
+            good,
+            access: Access::Token,
+            reads,
+            is_command: true,
+        }
+    }
+
+    #[tokio::test]
+    async fn every_route_withstands_hostile_requests() {
+        let api = Api::with_users().await;
+        for (pattern, _) in routes() {
+            for method in methods(&api.router, pattern).await {
+                let before = api.ledger().await.len();
+                withstands(&api.router, &target(pattern, &method)).await;
+                let after = api.ledger().await.len();
+                assert_eq!(after, before + 1, "only the good request changes anything");
+            }
+        }
+    }
 }

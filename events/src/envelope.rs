@@ -237,3 +237,98 @@ impl StoredEvent {
         Recorded::from_envelope(&self.envelope)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::user::{Change, ProfileUpdated, UsernameChanged};
+
+    /// Any event with any texts in it.
+    fn recorded(
+        (position, version): (Position, Version),
+        millis: i64,
+        text: String,
+        is_first: bool,
+        is_rename: bool,
+    ) -> Recorded {
+        let time = Time::from_millis(millis);
+        let event = if is_rename {
+            UserEvent::UsernameChanged(UsernameChanged {
+                before: text.clone(),
+                after: text.chars().rev().collect(),
+                held_until: time.plus_days(30),
+            })
+        } else {
+            UserEvent::ProfileUpdated(Box::new(ProfileUpdated {
+                bio: Change::between(&None, &Some(text.clone())),
+                interests: Change::between(&vec![], &vec![text.clone()]),
+                ..ProfileUpdated::default()
+            }))
+        };
+        let given = Some(text.clone()).filter(|_| !is_first);
+        Recorded {
+            position,
+            event_id: EventId::new(time, [7; 10]),
+            user_id: UserId::new(time, [7; 8]),
+            version,
+            time,
+            recorded_at: time,
+            previous: (!is_first).then(|| Previous {
+                position: position.saturating_sub(1),
+                hash: LeafHash::of(text.as_bytes()),
+            }),
+            context: Context {
+                actor_type: "user".to_owned(),
+                actor: text,
+                device_id: given.clone(),
+                app_version: given,
+                ..Context::default()
+            },
+            event,
+        }
+    }
+
+    fn any_recorded() -> impl Strategy<Value = Recorded> {
+        (
+            any::<(Position, Version)>(),
+            any::<i64>(),
+            any::<String>(),
+            any::<bool>(),
+            any::<bool>(),
+        )
+            .prop_map(|(numbers, millis, text, is_first, is_rename)| {
+                recorded(numbers, millis, text, is_first, is_rename)
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn any_event_reads_back_as_it_was_written(recorded in any_recorded()) {
+            let stored = recorded.to_stored();
+            prop_assert_eq!(stored.decode().unwrap(), recorded);
+            prop_assert_eq!(LeafHash::of(&stored.envelope), stored.leaf_hash);
+        }
+
+        #[test]
+        fn any_bytes_are_an_event_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Recorded::from_envelope(&bytes);
+        }
+
+        #[test]
+        fn an_envelope_with_any_other_byte_is_an_event_or_an_error(
+            recorded in any_recorded(), at in any::<prop::sample::Index>(), byte in any::<u8>(), is_cut in any::<bool>(),
+        ) {
+            let mut bytes = recorded.to_stored().envelope.to_vec();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            if is_cut {
+                bytes.truncate(at);
+                prop_assert!(Recorded::from_envelope(&bytes).is_err());
+            } else if let Ok(other) = Recorded::from_envelope(&bytes) {
+                prop_assert_eq!(other.to_stored().decode().unwrap(), other);
+            }
+        }
+    }
+}

@@ -1,13 +1,17 @@
-//! Following the ledger: the same events by position, whatever they come from.
-
-use std::sync::Arc;
+//! Following the ledger: the same events by position, whatever they come from. Each implementation is
+//! in a file named for what it reads.
 
 use async_trait::async_trait;
-use tokio::sync::watch;
 
 use crate::Position;
 use crate::envelope::StoredEvent;
-use crate::store::{self, History};
+use crate::store::History;
+
+mod jetstream;
+mod store;
+
+pub use jetstream::JetStreamFeed;
+pub use store::StoreFeed;
 
 /// Events by position, each once, in order, without a gap.
 #[async_trait]
@@ -22,7 +26,7 @@ pub trait Feed: Send {
 pub enum Error {
     /// The source is away; calling again later may help.
     #[error(transparent)]
-    Store(#[from] store::Error),
+    Store(#[from] crate::store::Error),
     /// An event is missing. Going on would skip it.
     #[error("position {expected} is missing: the next event is {found}")]
     Gap {
@@ -50,44 +54,19 @@ pub fn follow(after: Position, events: &[StoredEvent]) -> Result<Position, Error
     })
 }
 
-/// Tails the ledger itself. Idle, it waits on the head and asks nothing.
-pub struct StoreFeed {
-    history: Arc<dyn History>,
-    head: watch::Receiver<Position>,
+/// The next events of a ledger whose head is beyond a position: at least one, and no gap.
+pub(crate) async fn read_after(
+    history: &dyn History,
     after: Position,
-    batch: usize,
-}
-
-impl StoreFeed {
-    /// Events after a position, at most `batch` at a time.
-    pub fn new(history: Arc<dyn History>, after: Position, batch: usize) -> Self {
-        let head = history.watch_head();
-        Self {
-            history,
-            head,
-            after,
-            batch,
-        }
+    limit: usize,
+) -> Result<Vec<StoredEvent>, Error> {
+    let events = history.read(after, limit).await?;
+    // The head says that there is a next event: an answer without it is a gap, too.
+    if follow(after, &events)? == after {
+        return Err(Error::Gap {
+            expected: after + 1,
+            found: after + 2,
+        });
     }
-}
-
-#[async_trait]
-impl Feed for StoreFeed {
-    async fn next(&mut self) -> Result<Vec<StoredEvent>, Error> {
-        self.head
-            .wait_for(|head| *head > self.after)
-            .await
-            .map_err(|_| Error::Closed)?;
-        let events = self.history.read(self.after, self.batch).await?;
-        let last = follow(self.after, &events)?;
-        // The head says that there is a next event: an answer without it is a gap, too.
-        if last == self.after {
-            return Err(Error::Gap {
-                expected: last + 1,
-                found: last + 2,
-            });
-        }
-        self.after = last;
-        Ok(events)
-    }
+    Ok(events)
 }

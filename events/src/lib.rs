@@ -4,10 +4,15 @@ pub mod document;
 pub mod envelope;
 pub mod feed;
 mod ids;
+pub mod message;
 pub mod photos;
 pub mod postgres;
 pub mod profile;
+pub mod relay;
 pub mod store;
+pub mod stream;
+#[cfg(test)]
+mod test_ledger;
 #[cfg(any(test, feature = "test-servers"))]
 pub mod test_servers;
 mod time;

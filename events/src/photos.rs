@@ -6,7 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
+use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
+use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
 
 use crate::{PhotoId, Time, UserId};
@@ -56,6 +58,20 @@ impl PhotoStore {
             .with_fsync(true)
             .with_automatic_cleanup(true);
         Ok(Self(Arc::new(store)))
+    }
+
+    /// A bucket of S3 or of a store that speaks its protocol: `s3://bucket/prefix`. Region, endpoint and
+    /// credentials come from the environment (`AWS_REGION`, `AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`,
+    /// …), or from the machine's role. The store must know conditional writes (`If-None-Match: *`).
+    pub fn s3(url: &str) -> Result<Self, Error> {
+        Self::s3_of(AmazonS3Builder::from_env(), url)
+    }
+
+    fn s3_of(builder: AmazonS3Builder, url: &str) -> Result<Self, Error> {
+        let path = url.strip_prefix("s3://").unwrap_or_default();
+        let (_, prefix) = path.split_once('/').unwrap_or((path, ""));
+        let store = builder.with_url(url).build()?;
+        Ok(Self(Arc::new(PrefixStore::new(store, prefix))))
     }
 
     /// Writes one file that is not there yet. One that is there already stays as it is.
@@ -145,10 +161,35 @@ mod tests {
         )
     }
 
-    #[tokio::test]
-    async fn a_file_is_created_once_and_read_back() {
-        let folder = tempfile::tempdir().unwrap();
-        let photos = PhotoStore::local(&folder.path().join("photos")).unwrap();
+    /// An S3 of this process's own, on a free port, with one bucket in a folder.
+    async fn s3(folder: &Path) -> PhotoStore {
+        std::fs::create_dir(folder.join("bucket")).unwrap();
+        let mut service =
+            s3s::service::S3ServiceBuilder::new(s3s_fs::FileSystem::new(folder).unwrap());
+        service.set_auth(s3s::auth::SimpleAuth::from_single("key", "secret"));
+        let service = service.build();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            loop {
+                let (socket, _) = listener.accept().await.unwrap();
+                let service = service.clone();
+                tokio::spawn(async move {
+                    let _ = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(hyper_util::rt::TokioIo::new(socket), service)
+                        .await;
+                });
+            }
+        });
+        let builder = AmazonS3Builder::new()
+            .with_endpoint(endpoint)
+            .with_allow_http(true)
+            .with_access_key_id("key")
+            .with_secret_access_key("secret");
+        PhotoStore::s3_of(builder, "s3://bucket/some/prefix").unwrap()
+    }
+
+    async fn a_file_is_created_once_and_read_back(photos: &PhotoStore) {
         let (user, photo) = ids();
         let key = key(&user, "ab", &photo, "40.webp");
         assert_eq!(photos.read(&key).await.unwrap(), None);
@@ -166,14 +207,11 @@ mod tests {
         );
     }
 
-    #[tokio::test]
-    async fn photos_are_listed_and_removed_whole() {
-        let folder = tempfile::tempdir().unwrap();
-        let photos = PhotoStore::local(folder.path()).unwrap();
+    async fn photos_are_listed_and_removed_whole(photos: &PhotoStore) {
         let (user, photo) = ids();
         for file in ["40.webp", "512.jpg"] {
             photos
-                .create(&key(&user, "ab", &photo, file), Bytes::from_static(b"x"))
+                .create(&key(&user, "cd", &photo, file), Bytes::from_static(b"x"))
                 .await
                 .unwrap();
         }
@@ -182,18 +220,39 @@ mod tests {
             .await
             .unwrap();
         let seen: Vec<_> = photos.files().try_collect().await.unwrap();
-        assert_eq!(seen.len(), 2);
-        assert!(seen.iter().all(|file| file.user_id == user
-            && file.content_hash == "ab"
-            && file.photo_id == photo));
-        photos.remove(&user, "ab", &photo).await.unwrap();
-        photos.remove(&user, "ab", &photo).await.unwrap();
+        let ours = |file: &&StoredPhoto| {
+            file.user_id == user && file.content_hash == "cd" && file.photo_id == photo
+        };
+        assert_eq!(seen.iter().filter(ours).count(), 2, "{seen:?}");
+        photos.remove(&user, "cd", &photo).await.unwrap();
+        photos.remove(&user, "cd", &photo).await.unwrap();
         assert_eq!(
             photos
-                .read(&key(&user, "ab", &photo, "512.jpg"))
+                .read(&key(&user, "cd", &photo, "512.jpg"))
                 .await
                 .unwrap(),
             None
+        );
+    }
+
+    #[tokio::test]
+    async fn a_folder_does_what_every_photo_store_must() {
+        let folder = tempfile::tempdir().unwrap();
+        let photos = PhotoStore::local(&folder.path().join("photos")).unwrap();
+        a_file_is_created_once_and_read_back(&photos).await;
+        photos_are_listed_and_removed_whole(&photos).await;
+    }
+
+    #[tokio::test]
+    async fn a_bucket_does_what_every_photo_store_must() {
+        let folder = tempfile::tempdir().unwrap();
+        let photos = s3(folder.path()).await;
+        a_file_is_created_once_and_read_back(&photos).await;
+        photos_are_listed_and_removed_whole(&photos).await;
+        let file = "bucket/some/prefix/users/507f1f77bcf86cd799439011/photos/ab";
+        assert!(
+            folder.path().join(file).exists(),
+            "keys are under the prefix"
         );
     }
 }

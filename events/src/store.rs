@@ -36,8 +36,13 @@ pub trait History: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<StoredEvent>, Error>;
 
-    /// All events of some users, by position, in one query.
-    async fn read_users(&self, users: &[UserId]) -> Result<Vec<StoredEvent>, Error>;
+    /// At most `limit` events of some users after a position, by position, in one query.
+    async fn read_users(
+        &self,
+        users: &[UserId],
+        after: Position,
+        limit: usize,
+    ) -> Result<Vec<StoredEvent>, Error>;
 
     /// Who holds, or last held, these canonical usernames. A name nobody ever had has no claim.
     async fn claims(&self, usernames: &[String]) -> Result<Vec<Claim>, Error>;
@@ -80,8 +85,10 @@ pub struct Head {
     pub epoch: u64,
     /// The position of the last event; 0 when there is none.
     pub position: Position,
-    /// When the last event was recorded.
+    /// When the last append took place.
     pub recorded_at: Time,
+    /// Counts appends: one without events leaves the position, and still decided something.
+    pub appends: u64,
 }
 
 /// A turn to append: nobody else does until this store has, or until it is dropped. It is short; the

@@ -1,4 +1,7 @@
-//! Private servers for tests, in temporary folders, gone when the test process is gone. Behind the
-//! feature `test-servers`, so no release has them.
+//! Private servers for tests. Each lives in a folder of its own, listens on a port of its own, and ends
+//! with the process that started it, however that ends. None is ever shared.
 
+pub mod nats;
 pub mod postgres;
+
+pub use nats::Nats;

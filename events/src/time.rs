@@ -140,5 +140,20 @@ mod tests {
             prop_assert_eq!(time.millis(), millis);
             prop_assert_eq!(time.to_string().parse::<Time>().unwrap(), time);
         }
+
+        #[test]
+        fn any_text_is_a_time_or_an_error(text in ".{0,40}|-?[0-9]{4,6}-[0-9]{2}-[0-9]{2}T[0-9:.]{5,14}(Z|[+-][0-9:]{2,8})") {
+            if let Ok(time) = text.parse::<Time>() {
+                prop_assert_eq!(time.to_string().parse::<Time>().unwrap(), time);
+            }
+        }
+
+        #[test]
+        fn days_are_added_and_never_overflow(millis in any::<i64>(), days in any::<i64>()) {
+            let time = Time::from_millis(millis);
+            let moved = time.plus_days(days);
+            prop_assert_eq!(moved.cmp(&time).is_ge(), days >= 0 || moved == time);
+            let _ = moved.date();
+        }
     }
 }

@@ -317,3 +317,27 @@ impl UserEvent {
 pub fn subject(user: &UserId, event_type: &str) -> String {
     format!("profiles.v1.p{:02}.{event_type}", user.shard())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_payload_is_an_event_or_an_error(
+            event_type in "user-registered|profile-updated|photo-changed|username-changed|[a-z-]{0,20}",
+            schema_version in 0_u32..3,
+            json in prop_oneof![
+                ".{0,60}",
+                r#"\{("(name|before|after|heldUntil|bio|photoId|size|roles)":("[a-z0-9]{0,24}"|[0-9]{1,20}|null|\[\]|\{"before":null,"after":"x"\}),?){0,4}\}"#,
+            ],
+        ) {
+            if let Ok(event) = UserEvent::from_json(&event_type, schema_version, &json) {
+                let again = UserEvent::from_json(event.event_type(), event.schema_version(), &event.to_json());
+                prop_assert_eq!(again.unwrap(), event);
+            }
+        }
+    }
+}

@@ -132,14 +132,18 @@ impl Verifier {
             required.push("iss");
         }
         validation.set_required_spec_claims(&required);
-        let claims = jsonwebtoken::decode::<Claims>(token, &key.key, &validation)
+        let claims = jsonwebtoken::decode::<Claims>(token, &key.decoding, &validation)
             .ok()?
             .claims;
         let seconds = now.as_duration().as_secs_f64();
         let in_time =
             seconds < claims.exp + LEEWAY && claims.nbf.is_none_or(|nbf| seconds + LEEWAY >= nbf);
-        let named = !claims.sub.is_empty() && claims.sub.chars().nth(MAX_SUBJECT).is_none();
-        if !in_time || !named {
+        // Subjects become parts of keys, and no database keeps a NUL in a text.
+        let subject = &claims.sub;
+        let has_subject = !subject.is_empty()
+            && subject.chars().nth(MAX_SUBJECT).is_none()
+            && !subject.chars().any(char::is_control);
+        if !in_time || !has_subject {
             return None;
         }
         let roles = match claims.roles {
@@ -323,9 +327,9 @@ mod tests {
                 Algorithm::EdDSA,
             ] {
                 let token = token(algorithm, None, &good());
-                let verified = verifier.verify(&token).await;
+                let caller = verifier.verify(&token).await;
                 assert_eq!(
-                    verified.is_some(),
+                    caller.is_some(),
                     algorithm == expected,
                     "a {algorithm:?} token and a key for {expected:?}"
                 );
@@ -446,6 +450,8 @@ mod tests {
             (json!("x".repeat(128)), true),
             (json!("x".repeat(129)), false),
             (json!(""), false),
+            (json!("a\u{0}b"), false),
+            (json!("a\nb"), false),
             (json!(7), false),
             (json!(null), false),
         ] {
@@ -483,8 +489,8 @@ mod tests {
                 }
             }
             let token = token(Algorithm::HS256, None, &claims);
-            let verified = verifier.verify(&token).await.is_some();
-            assert_eq!(verified, is_good, "{iss} {aud}");
+            let is_taken = verifier.verify(&token).await.is_some();
+            assert_eq!(is_taken, is_good, "{iss} {aud}");
         }
         // Not configured, they may be anything.
         assert!(takes(json!({"sub": "a", "exp": NOW + 60, "iss": "x", "aud": "y"})).await);
@@ -533,8 +539,8 @@ mod tests {
             (Algorithm::HS256, Some("symmetric"), false),
         ] {
             let token = token(algorithm, kid, &good());
-            let verified = verifier.verify(&token).await.is_some();
-            assert_eq!(verified, is_good, "{algorithm:?} {kid:?}");
+            let is_taken = verifier.verify(&token).await.is_some();
+            assert_eq!(is_taken, is_good, "{algorithm:?} {kid:?}");
         }
     }
 

@@ -183,6 +183,7 @@ fn is_trace(text: &str) -> bool {
 }
 
 /// `If-Match: "<version>"`: the version that the client decided on. `*` and absent set no condition.
+/// What is no version is that of no user, so the condition does not hold: 412, as of a wrong one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Precondition(pub Option<u64>);
 
@@ -191,7 +192,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Precondition {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let bad =
-            || ApiError::new(Code::ValidationFailed).field("If-Match", Text::new("BAD_IF_MATCH"));
+            || ApiError::new(Code::VersionMismatch).field("If-Match", Text::new("BAD_IF_MATCH"));
         match single(&parts.headers, "if-match").map_err(|_| bad())? {
             None | Some("*") => Ok(Self(None)),
             Some(text) => {
@@ -391,6 +392,35 @@ mod tests {
             let _ = timezone(&text);
             let _ = short(&text, 32);
             let _ = is_trace(&text);
+        }
+
+        #[test]
+        fn any_header_bytes_are_a_client_a_condition_and_a_key_or_a_problem(
+            bytes in prop_oneof![
+                proptest::collection::vec(prop_oneof![Just(b'\t'), 0x20_u8..0x7f, 0x80_u8..=0xff], 0..300),
+                "\"[0-9]{0,21}\"|W/\"[0-9]\"|\\*".prop_map(String::into_bytes),
+            ],
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(async {
+                let all = ["x-timezone", "x-platform", "x-app-version", "x-device-id", "x-language", "traceparent"];
+                let headers = all.map(|name| (name, &bytes[..]));
+                if let Ok(client) = extract::<Client>(&headers).await {
+                    assert!(client.device_id.is_none_or(|id| !id.chars().any(char::is_control)));
+                }
+                if let Ok(Precondition(Some(version))) = extract(&[("if-match", &bytes)]).await {
+                    let digits = std::str::from_utf8(&bytes).unwrap().trim().trim_matches('"').to_owned();
+                    assert_eq!(digits.parse(), Ok(version));
+                }
+                if let Ok(IdempotencyKey(Some(key))) = extract(&[("idempotency-key", &bytes)]).await {
+                    assert!(visible(&key, 255));
+                }
+                let mut headers = HeaderMap::new();
+                headers.insert("if-none-match", bytes[..].try_into().unwrap());
+                headers.insert("x-request-id", bytes[..].try_into().unwrap());
+                let _ = if_none_match(&headers, "\"1\"");
+                assert!(visible(&RequestId::of(&headers, Uuid::nil).0, 128));
+            });
         }
     }
 }

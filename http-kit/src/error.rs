@@ -23,6 +23,7 @@ pub struct ApiError {
     reason: Option<Text>,
     fields: Vec<(Cow<'static, str>, Text)>,
     retry_after: Option<u32>,
+    headers: Vec<(HeaderName, HeaderValue)>,
     #[source]
     source: Option<Arc<dyn Error + Send + Sync>>,
 }
@@ -35,6 +36,7 @@ impl ApiError {
             reason: None,
             fields: Vec::new(),
             retry_after: None,
+            headers: Vec::new(),
             source: None,
         }
     }
@@ -57,6 +59,13 @@ impl ApiError {
     #[must_use]
     pub fn retry_after(mut self, seconds: u32) -> Self {
         self.retry_after = Some(seconds);
+        self
+    }
+
+    /// Another header of the answer.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
         self
     }
 
@@ -130,6 +139,7 @@ impl ApiError {
         let body = body.expect("strings and numbers are JSON");
         let mut response = (status, [(CONTENT_TYPE, media_type)], body).into_response();
         let headers = response.headers_mut();
+        headers.extend(self.headers.iter().cloned());
         for (name, value) in original.headers() {
             if *name == ALLOW {
                 headers.insert(name, value.clone());

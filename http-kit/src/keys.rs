@@ -47,7 +47,7 @@ pub enum Error {
 pub(crate) struct Key {
     pub(crate) id: Option<String>,
     pub(crate) algorithm: Algorithm,
-    pub(crate) key: DecodingKey,
+    pub(crate) decoding: DecodingKey,
 }
 
 /// The keys of the issuer of tokens.
@@ -133,7 +133,7 @@ impl Keys {
         Self(Source::One(Arc::new(Key {
             id: None,
             algorithm,
-            key,
+            decoding: key,
         })))
     }
 
@@ -255,7 +255,7 @@ fn key(jwk: &Jwk) -> Option<Key> {
     Some(Key {
         id: jwk.common.key_id.clone(),
         algorithm,
-        key: DecodingKey::from_jwk(jwk).ok()?,
+        decoding: DecodingKey::from_jwk(jwk).ok()?,
     })
 }
 

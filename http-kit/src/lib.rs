@@ -9,6 +9,8 @@ pub mod error;
 pub mod fields;
 pub mod keys;
 pub mod serve;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod text;
 
 rust_i18n::i18n!("locales", fallback = "en");

@@ -13,7 +13,7 @@ use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::header::{ACCEPT, CACHE_CONTROL, EXPECT, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::MethodRouter;
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt as _;
@@ -22,6 +22,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
+use tokio_io_timeout::TimeoutStream;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
 use tracing::Instrument as _;
@@ -33,12 +34,19 @@ use crate::error::ApiError;
 use crate::text::Language;
 
 /// Connections served at once; more wait to be accepted.
-const CONNECTIONS: usize = 10_000;
+const CONNECTIONS: usize = 8_192;
+/// Files and connections of other kinds that the process may have open beside them.
+const OTHER_FILES: u64 = 256;
 /// How long a client may take to send the headers of a request, and how long a connection may be idle
 /// between requests.
 const HEADER_TIME: Duration = Duration::from_secs(30);
-/// Bytes read ahead of a connection: also the most that headers may have.
-const BUFFER: usize = 64 * 1024;
+/// The most header fields of a request, and the most bytes of all of them together.
+const HEADER_FIELDS: usize = 100;
+const HEADER_BYTES: usize = 32 * 1024;
+/// Bytes read ahead of a connection, and the header fields that are parsed: above the limits, so that
+/// what is over them is answered in the envelope. What is over these, hyper refuses without one.
+const BUFFER: usize = 48 * 1024;
+const PARSED_FIELDS: usize = 2 * HEADER_FIELDS;
 
 /// Limits the body and the whole time of a route: 413 and 408. The time covers the sending of the body.
 pub fn limits<S: Clone + Send + Sync + 'static>(
@@ -55,6 +63,8 @@ pub fn limits<S: Clone + Send + Sync + 'static>(
         ))
 }
 
+/// How long a client may read nothing of an answer.
+const WRITE_TIME: Duration = Duration::from_secs(30);
 /// Bytes that a client may go on sending after its request was refused.
 const LINGER_BYTES: usize = 12 * 1024 * 1024;
 /// How long it may go on.
@@ -138,7 +148,9 @@ pub fn harden(router: Router, clock: Clock) -> Router {
     router
         .method_not_allowed_fallback(async || ApiError::new(Code::MethodNotAllowed))
         .fallback(async || ApiError::new(Code::NotFound))
-        .layer(CatchPanicLayer::new())
+        .layer(CatchPanicLayer::custom(|_| {
+            ApiError::new(Code::Internal).into_response()
+        }))
         .layer(from_fn(matched))
         .layer(from_fn_with_state(clock, envelope))
 }
@@ -172,18 +184,27 @@ async fn envelope(State(clock): State<Clock>, mut request: Request, next: Next) 
     let began = clock.now();
     let span = tracing::info_span!("request", request.id = id.0);
 
-    let response = next.run(request).instrument(span.clone()).await;
+    let response = if are_too_large(request.headers()) {
+        ApiError::new(Code::HeadersTooLarge).into_response()
+    } else {
+        next.run(request).instrument(span.clone()).await
+    };
     let now = clock.now();
     let mut response = span.in_scope(|| render(response, language, problem_json, now));
     let route = response.extensions_mut().remove::<Route>();
+    let route = route.map_or_else(|| "unmatched".to_owned(), |route| route.0);
+    let seconds = now.duration_since(began).as_secs_f64();
     tracing::info!(
         parent: &span,
         http.method = %method,
-        http.route = route.as_ref().map_or("unmatched", |route| route.0.as_str()),
+        http.route = route,
         http.status = response.status().as_u16(),
-        http.milliseconds = now.duration_since(began).as_secs_f64() * 1000.0,
+        http.milliseconds = seconds * 1000.0,
         "Answered a request"
     );
+    let status = response.status().as_u16().to_string();
+    metrics::histogram!("profile_ledger_http_seconds", "route" => route, "status" => status)
+        .record(seconds);
     let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(&id.0) {
         headers.insert("x-request-id", value);
@@ -217,6 +238,15 @@ fn render(
         rendered.extensions_mut().insert(route);
     }
     rendered
+}
+
+fn are_too_large(headers: &HeaderMap) -> bool {
+    // As they are sent: a colon, a space and a line's end stand between names and values.
+    let bytes: usize = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4)
+        .sum();
+    headers.len() > HEADER_FIELDS || bytes > HEADER_BYTES
 }
 
 /// Whether `Accept` names `application/problem+json` and does not refuse it.
@@ -260,22 +290,24 @@ pub async fn serve(
     server
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIME)
+        .max_headers(PARSED_FIELDS)
         .max_buf_size(BUFFER);
+    let allowed = connections_allowed();
     let graceful = GracefulShutdown::new();
     let mut connections = tokio::task::JoinSet::new();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
         let accepted = tokio::select! {
             () = &mut shutdown => break,
-            Some(_) = connections.join_next(), if connections.len() >= CONNECTIONS => continue,
-            accepted = listener.accept(), if connections.len() < CONNECTIONS => accepted,
+            Some(_) = connections.join_next(), if connections.len() >= allowed => continue,
+            accepted = listener.accept(), if connections.len() < allowed => accepted,
         };
         // Finished connections are collected as new ones come.
         while connections.try_join_next().is_some() {}
         match accepted {
             Ok((stream, _)) => {
                 let service = TowerToHyperService::new(router.clone());
-                let connection = graceful.watch(server.serve_connection(no_delay(stream), service));
+                let connection = graceful.watch(server.serve_connection(polite(stream), service));
                 connections.spawn(async move {
                     // A client that breaks its connection is no event of ours.
                     if let Err(error) = connection.await {
@@ -304,9 +336,23 @@ pub async fn serve(
     Ok(())
 }
 
-fn no_delay(stream: TcpStream) -> TokioIo<TcpStream> {
+/// As many as there are, but never so many that no file can be opened any more. The limit of the process
+/// is raised as far as it may be.
+fn connections_allowed() -> usize {
+    let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);
+    let allowed = files.saturating_sub(OTHER_FILES).max(OTHER_FILES);
+    usize::try_from(allowed).map_or(CONNECTIONS, |allowed| allowed.min(CONNECTIONS))
+}
+
+/// A connection that sends small answers at once, and that ends when its client reads nothing for too long.
+fn polite(stream: TcpStream) -> TokioIo<Pin<Box<TimeoutStream<TcpStream>>>> {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
-    TokioIo::new(stream)
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(WRITE_TIME));
+    TokioIo::new(Box::pin(stream))
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderValue};
 
 /// A language in which every text exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -17,10 +17,7 @@ pub enum Language {
 impl Language {
     /// The language of `X-Language`; anything unknown is English.
     pub fn of(headers: &HeaderMap) -> Self {
-        match headers
-            .get("x-language")
-            .map(axum::http::HeaderValue::as_bytes)
-        {
+        match headers.get("x-language").map(HeaderValue::as_bytes) {
             Some(b"tr") => Self::Tr,
             _ => Self::En,
         }

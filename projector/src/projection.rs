@@ -100,7 +100,7 @@ pub enum State {
         error: String,
     },
     /// Another projector does the work; this one takes over when that one stops.
-    StandingBy,
+    Standby,
     /// It does not, and a person has to look.
     Stopped {
         /// Why.
@@ -178,7 +178,7 @@ impl Projection {
                 Err(Error::NotOwner) => {
                     tracing::info!("Another projector has taken over; this one stands by");
                     self.health
-                        .send_modify(|health| health.state = State::StandingBy);
+                        .send_modify(|health| health.state = State::Standby);
                     self.stand_by().await;
                     tracing::info!("The projector at work has stopped; this one takes over");
                 }

@@ -11,6 +11,8 @@ use http_kit::clock::Clock;
 use projector::Documents;
 
 mod routes;
+#[cfg(test)]
+mod testing;
 
 /// What the routes need.
 #[derive(Clone)]

@@ -6,9 +6,9 @@ use axum::Router;
 use axum::extract::FromRequestParts;
 use axum::http::header::IF_NONE_MATCH;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use events::{Document, Position};
 use http_kit::answer::Answer;
 use http_kit::client::{Client, if_none_match};
@@ -33,32 +33,41 @@ const TIME: Duration = Duration::from_secs(10);
 /// How long a read waits for its position.
 const WAIT: Duration = Duration::from_secs(2);
 
-pub(crate) fn router() -> Router<QueryApi> {
-    Router::new()
-        .route(
+/// Every route. The router is made of these, and the test of hostile requests goes through them.
+fn routes() -> [(&'static str, MethodRouter<QueryApi>); 6] {
+    [
+        (
             "/api/v1/users/profile",
             limits(get(own_profile::read), JSON_BYTES, TIME),
-        )
-        .route(
+        ),
+        (
             "/api/v1/users/profile/{userId}",
             limits(get(public_profile::by_id), JSON_BYTES, TIME),
-        )
-        .route(
+        ),
+        (
             "/api/v1/users/profile/username/{username}",
             limits(get(public_profile::by_username), JSON_BYTES, TIME),
-        )
-        .route(
+        ),
+        (
             "/api/v1/users/check-username",
             limits(post(check_username::check), JSON_BYTES, TIME),
-        )
-        .route(
+        ),
+        (
             "/api/v1/users/search",
             limits(get(search::search), JSON_BYTES, TIME),
-        )
-        .route(
+        ),
+        (
             "/media/users/{userId}/photos/{hash}/{photoId}/{file}",
             limits(get(media::read), JSON_BYTES, TIME),
-        )
+        ),
+    ]
+}
+
+pub(crate) fn router() -> Router<QueryApi> {
+    let routes = routes().into_iter();
+    routes.fold(Router::new(), |router, (path, route)| {
+        router.route(path, route)
+    })
 }
 
 /// What is read: the parameters, which version the client has already, and the position that the read
@@ -78,20 +87,16 @@ impl FromRequestParts<QueryApi> for Reader {
         let parameter = parameters.optional("minPosition", |value| {
             position(http_kit::fields::string(value)?)
         });
-        let header = match parts.headers.get("ledger-min-position") {
-            None => None,
-            Some(value) => match value
-                .to_str()
-                .map_err(|_| bad_position())
-                .and_then(position)
-            {
-                Ok(position) => Some(position),
-                Err(problem) => {
-                    parameters.problem("Ledger-Min-Position", problem);
-                    None
-                }
-            },
+        let mut headers = parts.headers.get_all("ledger-min-position").iter();
+        let header = match (headers.next().map(HeaderValue::to_str), headers.next()) {
+            (None, _) => Ok(None),
+            (Some(Ok(text)), None) => position(text).map(Some),
+            _ => Err(bad_position()),
         };
+        let header = header.unwrap_or_else(|problem| {
+            parameters.problem("Ledger-Min-Position", problem);
+            None
+        });
         let wanted = parameter.max(header).unwrap_or(0);
         if !parameters.has_problems() && !wait_for(&*api.documents, wanted, WAIT).await {
             return Err(ApiError::new(Code::NotYetReadable)
@@ -146,3 +151,6 @@ fn bad_position() -> Text {
 fn not_found() -> ApiError {
     ApiError::new(Code::NotFound)
 }
+
+#[cfg(test)]
+mod tests;

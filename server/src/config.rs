@@ -15,7 +15,7 @@ pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) config: Config,
     #[command(subcommand)]
-    pub(crate) command: Option<Command>,
+    pub(crate) command: Option<Job>,
 }
 
 #[derive(Debug, Args)]
@@ -27,6 +27,22 @@ pub(crate) struct Config {
     /// Folder of the ledger, the read model, the photos and, in development mode, the token secret
     #[arg(long, env = "DATA_DIR", default_value = "data", global = true)]
     pub(crate) data_dir: PathBuf,
+
+    /// Database of the ledger, `postgres://…`; without it, an SQLite file in the data directory
+    #[arg(long, env = "DATABASE_URL", global = true, value_parser = postgres_url, hide_env_values = true)]
+    pub(crate) database_url: Option<String>,
+
+    /// Database of the user documents, `postgres://…`; without it, beside the ledger
+    #[arg(long, env = "READ_MODEL_URL", global = true, value_parser = postgres_url, hide_env_values = true)]
+    pub(crate) read_model_url: Option<String>,
+
+    /// NATS server with JetStream, `nats://…`, to which the ledger is published; without it, nothing is
+    #[arg(long, env = "NATS_URL", global = true, hide_env_values = true)]
+    pub(crate) nats_url: Option<String>,
+
+    /// Where the bytes of photos are: `file:///folder` or `s3://bucket/prefix`; without it, in the data directory
+    #[arg(long, env = "PHOTO_STORE", global = true, value_parser = photo_store)]
+    pub(crate) photo_store: Option<PhotoUrl>,
 
     /// Where clients reach the service, for the URLs of photos; without it, the address that is listened on
     #[arg(long, env = "PUBLIC_URL", global = true, value_parser = public_url)]
@@ -50,7 +66,17 @@ pub(crate) struct Config {
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub(crate) enum Job {
+    /// Run one role: decide commands, append events and publish them. Needs a database that processes share
+    CommandApi,
+    /// Run one role: fold events into user documents. Of several, one works and the others stand by
+    Projector,
+    /// Run one role: serve user documents and photos
+    QueryApi,
+    /// Bring the databases up to date and stop. Every role does so when it starts, if it may
+    Migrate,
+    /// Ask the process that runs with the same --listen whether it is ready: exit code 0, 1 if not, 2 if nobody answers
+    Ready,
     /// Print a token for trying the service out
     Token(TokenArgs),
     /// Register the users of a file, one JSON object a line. Safe to run again: who is there already is passed over
@@ -82,6 +108,38 @@ impl Config {
         std::env::var("JWT_SECRET")
             .ok()
             .filter(|secret| !secret.is_empty())
+    }
+}
+
+/// A place for the bytes of photos.
+#[derive(Debug, Clone)]
+pub(crate) enum PhotoUrl {
+    /// A folder of this machine.
+    Folder(PathBuf),
+    /// The whole URL of a bucket.
+    Bucket(String),
+}
+
+fn photo_store(text: &str) -> Result<PhotoUrl, String> {
+    if let Some(path) = text
+        .strip_prefix("file://")
+        .filter(|path| path.starts_with('/'))
+    {
+        return Ok(PhotoUrl::Folder(path.into()));
+    }
+    match text.strip_prefix("s3://") {
+        Some(bucket) if !bucket.is_empty() && !bucket.starts_with('/') => {
+            Ok(PhotoUrl::Bucket(text.to_owned()))
+        }
+        _ => Err("file:///folder or s3://bucket/prefix".to_owned()),
+    }
+}
+
+fn postgres_url(text: &str) -> Result<String, String> {
+    if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+        Ok(text.to_owned())
+    } else {
+        Err("a postgres:// URL".to_owned())
     }
 }
 

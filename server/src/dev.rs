@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use command_api::Randomness;
 use command_api::committer::{Command, Committer};
-use command_api::user::Action;
+use command_api::user::{Action, Rejection};
 use command_api::values;
 use events::{Context, Time};
 use http_kit::caller::{Grant, Role, mint_hs256};
@@ -35,7 +35,7 @@ pub(crate) fn refuse_other_than_loopback(listen: SocketAddr) -> anyhow::Result<(
 pub(crate) fn secret(data_dir: &Path, randomness: &Randomness) -> anyhow::Result<String> {
     let path = data_dir.join("dev-jwt-secret");
     let describe = || format!("cannot use the development secret {}", path.display());
-    std::fs::create_dir_all(data_dir).with_context(describe)?;
+    crate::parts::private_folder(data_dir)?;
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
@@ -61,7 +61,7 @@ pub(crate) fn secret(data_dir: &Path, randomness: &Randomness) -> anyhow::Result
     }
 }
 
-/// Registers the demo user if the ledger is empty.
+/// Registers the demo user unless it is there.
 pub(crate) async fn register_demo_user(committer: &Committer, clock: &Clock) -> anyhow::Result<()> {
     let mut fields = Fields::parse(DEMO_REGISTRATION.as_bytes())
         .map_err(|_| anyhow::anyhow!("no JSON object"))?;
@@ -82,20 +82,32 @@ pub(crate) async fn register_demo_user(committer: &Committer, clock: &Clock) -> 
         idempotency: None,
         context,
     };
-    committer.submit(command).await?.result?;
-    Ok(())
+    match committer.submit(command).await?.result {
+        Ok(_) | Err(Rejection::UserExists { .. }) => Ok(()),
+        Err(rejection) => {
+            tracing::warn!(%rejection, "The demo user cannot be registered");
+            Ok(())
+        }
+    }
 }
 
 /// A photo to upload, beside the ledger.
 pub(crate) fn write_demo_photo(data_dir: &Path) -> anyhow::Result<PathBuf> {
     let path = data_dir.join("demo-photo.jpg");
-    std::fs::write(&path, DEMO_PHOTO)
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(path)
+    let describe = || format!("cannot write {}", path.display());
+    std::fs::write(&path, DEMO_PHOTO).with_context(describe)?;
+    // The lines of the banner may be pasted in another folder.
+    path.canonicalize().with_context(describe)
 }
 
 /// What a newcomer needs: URLs, a token, and lines to paste.
-pub(crate) fn banner(url: &str, secret: &str, photo: &Path, clock: &Clock) -> String {
+pub(crate) fn banner(
+    url: &str,
+    secret: &str,
+    publishing: &str,
+    photo: &Path,
+    clock: &Clock,
+) -> String {
     let now = clock.now();
     let grant = Grant {
         subject: DEMO_USER,
@@ -110,13 +122,13 @@ pub(crate) fn banner(url: &str, secret: &str, photo: &Path, clock: &Clock) -> St
     format!(
         r#"
 Profile Ledger is running on {url}  (development mode: loopback only, no key configured)
-Nothing is published: no message broker is part of this run.
+{publishing}
 
 The demo user is johndoe123, id {DEMO_USER}. Paste:
 
 TOKEN={token}
 # change the photo
-curl -sS -X PATCH {url}/api/v1/users/profile/photo -H "Authorization: Bearer $TOKEN" -F file=@{photo}
+curl -sS -X PATCH {url}/api/v1/users/profile/photo -H "Authorization: Bearer $TOKEN" -F 'file=@{photo}'
 # replace the profile
 curl -sS -X PUT {url}/api/v1/users/profile -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '{{"name":"John","surname":"Doe","bio":"Hello from curl","interests":["music","travel"]}}'
 # change the username (once in 30 days)

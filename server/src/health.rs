@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Extension, Json, Router};
+use events::relay;
 use events::store::History;
 use events::{Position, Time};
 use http_kit::clock::Clock;
@@ -24,10 +25,11 @@ const LAG_MILLIS: i64 = 10_000;
 /// What readiness depends on: the ledger, and what the roles of the process need beside it.
 #[derive(Clone)]
 pub(crate) struct Probes {
-    history: Arc<dyn History>,
-    clock: Clock,
+    pub(crate) history: Arc<dyn History>,
+    pub(crate) clock: Clock,
     pub(crate) documents: Option<Arc<dyn Documents>>,
     pub(crate) projection: Option<watch::Receiver<Health>>,
+    pub(crate) relay: Option<watch::Receiver<relay::Health>>,
     /// Where the documents were when they last moved, and since when they are there.
     moved: Arc<Mutex<(Position, Time)>>,
 }
@@ -40,7 +42,17 @@ impl Probes {
             clock,
             documents: None,
             projection: None,
+            relay: None,
             moved: Arc::new(Mutex::new((0, now))),
+        }
+    }
+
+    /// Up to where the documents are folded, as far as this process knows.
+    pub(crate) fn applied(&self) -> Option<Position> {
+        match (&self.projection, &self.documents) {
+            (Some(projection), _) => Some(projection.borrow().applied),
+            (None, Some(documents)) => Some(*documents.watch_applied().borrow()),
+            (None, None) => None,
         }
     }
 
@@ -58,10 +70,13 @@ impl Probes {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Readiness {
+    /// Whether requests should be sent here.
     ready: bool,
-    /// What is missing, for a person.
+    /// What is missing, for a person. Without a broker requests are served all the same.
     missing: Vec<String>,
     head: Option<Position>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    published: Option<Position>,
     #[serde(skip_serializing_if = "Option::is_none")]
     applied: Option<Position>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -84,25 +99,39 @@ async fn ready(State(probes): State<Probes>) -> Response {
             None
         }
     };
-    let mut applied = None;
+    let applied = probes.applied();
     let mut parked_users = None;
     if let Some(documents) = &probes.documents {
-        applied = Some(*documents.watch_applied().borrow());
         match documents.parked().await {
             Ok(parked) => parked_users = Some(parked.len()),
             Err(error) => missing.push(format!("read model: {error}")),
         }
     }
     if let Some(projection) = &probes.projection {
-        let health = projection.borrow().clone();
-        applied = Some(health.applied);
-        match health.state {
-            ProjectionState::Running | ProjectionState::StandingBy => {}
+        let state = projection.borrow().state.clone();
+        match state {
+            ProjectionState::Running | ProjectionState::Standby => {}
             ProjectionState::Retrying { error } => {
                 missing.push(format!("projection, trying again: {error}"));
             }
             ProjectionState::Stopped { error } => {
                 missing.push(format!("projection, stopped: {error}"));
+            }
+        }
+    }
+    // What cannot be published now is published later; requests are served all the same.
+    let mut unpublished = None;
+    let mut published = None;
+    if let Some(relay) = &probes.relay {
+        let health = relay.borrow().clone();
+        published = Some(health.published);
+        match health.state {
+            relay::State::Running | relay::State::Standby => {}
+            relay::State::Waiting { error } => {
+                unpublished = Some(format!("relay, trying again: {error}"));
+            }
+            relay::State::Halted { reason } => {
+                unpublished = Some(format!("relay, halted: {reason}"));
             }
         }
     }
@@ -114,6 +143,7 @@ async fn ready(State(probes): State<Probes>) -> Response {
         ));
     }
     let ready = missing.is_empty();
+    missing.extend(unpublished);
     let status = if ready {
         StatusCode::OK
     } else {
@@ -123,6 +153,7 @@ async fn ready(State(probes): State<Probes>) -> Response {
         ready,
         missing,
         head,
+        published,
         applied,
         parked_users,
     };
@@ -134,17 +165,21 @@ async fn ready(State(probes): State<Probes>) -> Response {
 mod tests {
     use std::sync::atomic::{AtomicI64, Ordering};
 
+    use events::store::sqlite::SqliteStore;
+
     use super::*;
 
     #[tokio::test]
     async fn documents_that_lag_far_and_do_not_move_are_missing() {
         let folder = tempfile::tempdir().unwrap();
-        let store = crate::parts::store(folder.path()).await.unwrap();
+        let store = SqliteStore::open(&folder.path().join("ledger.db"))
+            .await
+            .unwrap();
         let millis = Arc::new(AtomicI64::new(0));
         let ticking = Arc::clone(&millis);
         let clock =
             Clock::from_fn(move || Time::from_millis(ticking.load(Ordering::Relaxed)).into());
-        let probes = Probes::new(store, clock);
+        let probes = Probes::new(Arc::new(store), clock);
         let is_stuck = |at, applied, head| {
             millis.store(at, Ordering::Relaxed);
             probes.is_stuck(applied, head)

@@ -37,7 +37,7 @@ pub(crate) async fn run(config: &Config, args: &ImportArgs) -> anyhow::Result<Ex
         .with_context(|| format!("cannot read {}", args.file.display()))?
         .len();
     let clock = Clock::system();
-    let store = parts::store(&config.data_dir).await?;
+    let store = parts::store(config).await?;
     let (committer, commit_loop) = Committer::new(store, clock.clone(), parts::randomness());
     let commit_loop = tokio::spawn(commit_loop);
     let counts = import(

@@ -12,9 +12,15 @@ mod health;
 mod import;
 mod lifecycle;
 mod logs;
+mod metrics;
 mod parts;
+mod ready;
 mod service;
 mod token;
+
+/// Gives memory back soon after a photo is done; the system's keeps much of it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -22,8 +28,13 @@ async fn main() -> ExitCode {
     logs::init();
     let done = match cli.command {
         None => service::run(cli.config, Roles::ALL).await,
-        Some(config::Command::Token(args)) => token::run(&cli.config, &args),
-        Some(config::Command::Import(args)) => import::run(&cli.config, &args).await,
+        Some(config::Job::CommandApi) => service::run(cli.config, Roles::COMMANDS).await,
+        Some(config::Job::Projector) => service::run(cli.config, Roles::PROJECTION).await,
+        Some(config::Job::QueryApi) => service::run(cli.config, Roles::QUERIES).await,
+        Some(config::Job::Migrate) => parts::migrate(&cli.config).await,
+        Some(config::Job::Ready) => ready::run(&cli.config),
+        Some(config::Job::Token(args)) => token::run(&cli.config, &args),
+        Some(config::Job::Import(args)) => import::run(&cli.config, &args).await,
     };
     match done {
         Ok(code) => code,

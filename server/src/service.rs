@@ -10,12 +10,12 @@ use axum::Router;
 use command_api::photo_sweep;
 use command_api::{CommandApi, Committer, Randomness, Uploads};
 use events::Time;
-use events::feed::StoreFeed;
 use events::photos::PhotoStore;
 use events::store::EventStore;
 use http_kit::caller::Verifier;
 use http_kit::clock::Clock;
 use http_kit::keys::Keys;
+use metrics_exporter_prometheus::PrometheusHandle;
 use projector::projection::{self, Projection};
 use query_api::QueryApi;
 use tokio::net::TcpListener;
@@ -26,12 +26,11 @@ use crate::config::Config;
 use crate::dev;
 use crate::health::{self, Probes};
 use crate::lifecycle::shutdown_signal;
+use crate::metrics;
 use crate::parts::{Parts, randomness};
 
 /// How long requests under way may take after a signal.
 const DEADLINE: Duration = Duration::from_secs(20);
-/// Events that the projection folds at once.
-const FEED_BATCH: usize = 512;
 
 /// What this process does; one that does everything is the whole service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +75,7 @@ struct Shared {
 }
 
 pub(crate) async fn run(config: Config, roles: Roles) -> anyhow::Result<ExitCode> {
+    let collected = metrics::install().context("metrics cannot be collected")?;
     let clock = Clock::system();
     let randomness = randomness();
     let (keys, dev_secret) = keys(&config, &randomness).await?;
@@ -120,19 +120,28 @@ pub(crate) async fn run(config: Config, roles: Roles) -> anyhow::Result<ExitCode
             shared.randomness.clone(),
         );
         commit_loop = Some(tokio::spawn(committing));
-        if dev_secret.is_some() && parts.store.head().await?.position == 0 {
+        if dev_secret.is_some() {
             dev::register_demo_user(&committer, &clock)
                 .await
                 .context("cannot register the demo user")?;
         }
         router = router.merge(commands(committer, &parts, &shared));
+        if let Some((relay, health)) = parts.relay(&shared.randomness) {
+            probes.relay = Some(health);
+            // A halt is logged and told by its health; commands are taken all the same.
+            background.spawn(async { drop(relay.run().await) });
+        }
         background.spawn(sweep(
             Arc::clone(&parts.store),
             parts.photos.clone(),
             clock.clone(),
         ));
     }
-    let router = http_kit::serve::harden(router.merge(health::router(probes)), clock.clone());
+    background.spawn(upkeep(collected.clone()));
+    let router = router
+        .merge(health::router(probes.clone()))
+        .merge(metrics::router(collected, probes));
+    let router = http_kit::serve::harden(router, clock.clone());
 
     greet(&config, &url, dev_secret.as_deref(), &clock)?;
     tracing::info!(url, ?roles, "Listening");
@@ -184,6 +193,15 @@ fn queries(parts: &Parts, shared: &Shared) -> Router {
     })
 }
 
+/// Keeps the memory of metrics that nobody asks for small.
+async fn upkeep(collected: PrometheusHandle) {
+    let mut times = tokio::time::interval(Duration::from_secs(5));
+    loop {
+        times.tick().await;
+        collected.run_upkeep();
+    }
+}
+
 /// Starts the projection; its health.
 fn project(
     parts: &Parts,
@@ -195,10 +213,8 @@ fn project(
         Arc::clone(&parts.store) as _,
         hex::encode(shared.randomness.bytes::<16>()),
     );
-    let store = Arc::clone(&parts.store);
+    let feed_after = parts.feed();
     background.spawn(async move {
-        let feed_after =
-            move |after| Box::new(StoreFeed::new(Arc::clone(&store) as _, after, FEED_BATCH)) as _;
         // It has logged why it ended, and its health tells.
         let _ = projection.run(feed_after).await;
     });
@@ -212,14 +228,16 @@ fn greet(
     dev_secret: Option<&str>,
     clock: &Clock,
 ) -> anyhow::Result<()> {
+    let publishing = match &config.nats_url {
+        Some(_) => "The ledger is published over NATS.",
+        None => "Nothing is published: NATS_URL is not set.",
+    };
     let greeting = match dev_secret {
         Some(secret) => {
             let photo = dev::write_demo_photo(&config.data_dir)?;
-            dev::banner(url, secret, &photo, clock)
+            dev::banner(url, secret, publishing, &photo, clock)
         }
-        None => format!(
-            "Profile Ledger is running on {url}. Nothing is published: no message broker is part of this run.\n"
-        ),
+        None => format!("Profile Ledger is running on {url}. {publishing}\n"),
     };
     // A closed standard output is no reason not to serve.
     let _ = std::io::stdout().write_all(greeting.as_bytes());

@@ -1,129 +1,18 @@
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use events::Position;
-use events::store::History;
-use events::store::sqlite::SqliteStore;
+use events::store::History as _;
 use futures::future::join_all;
 use http_kit::fields::Fields;
 use jiff::Timestamp;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 
 use super::*;
+use crate::testing::{DAY, Fault, Faulty, count_up};
 use crate::values;
 
-const DEADLINE: Duration = Duration::from_secs(60);
-const DAY: i64 = 86_400_000;
-
-/// What the store does to the next append instead of just writing it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Fault {
-    /// The disk is full: nothing is written.
-    Full,
-    /// It is written, but the answer is lost.
-    LostAnswer,
-    /// The store itself panics before it writes.
-    Panic,
-}
-
-/// A store on SQLite whose appends a test can count, hold up and break.
-struct Faulty {
-    inner: SqliteStore,
-    appends: AtomicUsize,
-    gate: Semaphore,
-    faults: Mutex<Vec<Fault>>,
-    damaged: Mutex<Option<UserId>>,
-    _folder: tempfile::TempDir,
-}
-
-impl Faulty {
-    async fn open() -> Arc<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        Arc::new(Self {
-            inner: SqliteStore::open(&folder.path().join("ledger.db"))
-                .await
-                .unwrap(),
-            appends: AtomicUsize::new(0),
-            gate: Semaphore::new(Semaphore::MAX_PERMITS),
-            faults: Mutex::default(),
-            damaged: Mutex::default(),
-            _folder: folder,
-        })
-    }
-
-    fn fail_next(&self, fault: Fault) {
-        self.faults.lock().unwrap().push(fault);
-    }
-
-    fn unavailable() -> store::Error {
-        store::Error::Unavailable(Arc::new(std::io::Error::from(
-            std::io::ErrorKind::StorageFull,
-        )))
-    }
-}
-
-#[async_trait]
-impl History for Faulty {
-    async fn head(&self) -> Result<Head, store::Error> {
-        self.inner.head().await
-    }
-    fn watch_head(&self) -> watch::Receiver<Position> {
-        self.inner.watch_head()
-    }
-    async fn read(&self, after: Position, limit: usize) -> Result<Vec<StoredEvent>, store::Error> {
-        self.inner.read(after, limit).await
-    }
-    async fn read_user(
-        &self,
-        user: &UserId,
-        after: Version,
-        limit: usize,
-    ) -> Result<Vec<StoredEvent>, store::Error> {
-        self.inner.read_user(user, after, limit).await
-    }
-    async fn read_users(&self, users: &[UserId]) -> Result<Vec<StoredEvent>, store::Error> {
-        let mut events = self.inner.read_users(users).await?;
-        let damaged = *self.damaged.lock().unwrap();
-        for event in &mut events {
-            if Some(event.user_id) == damaged {
-                event.envelope = "{}".into();
-            }
-        }
-        Ok(events)
-    }
-    async fn claims(&self, usernames: &[String]) -> Result<Vec<Claim>, store::Error> {
-        self.inner.claims(usernames).await
-    }
-    async fn outcomes(&self, keys: &[OutcomeKey]) -> Result<Vec<Outcome>, store::Error> {
-        self.inner.outcomes(keys).await
-    }
-    async fn position_of(&self, event: &EventId) -> Result<Option<Position>, store::Error> {
-        self.inner.position_of(event).await
-    }
-}
-
-#[async_trait]
-impl EventStore for Faulty {
-    async fn append(&self, batch: &Batch) -> Result<(), AppendError> {
-        self.appends.fetch_add(1, Ordering::SeqCst);
-        self.gate.acquire().await.unwrap().forget();
-        let fault = self.faults.lock().unwrap().pop();
-        match fault {
-            None => self.inner.append(batch).await,
-            Some(Fault::Full) => Err(Self::unavailable().into()),
-            Some(Fault::LostAnswer) => {
-                self.inner.append(batch).await?;
-                Err(Self::unavailable().into())
-            }
-            Some(Fault::Panic) => panic!("a defect of the store that a test planted"),
-        }
-    }
-    async fn sweep(&self, now: Time, outcomes_before: Time) -> Result<(), store::Error> {
-        self.inner.sweep(now, outcomes_before).await
-    }
-}
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// A committer, its store, and a clock that a test can set.
 struct Service {
@@ -201,12 +90,6 @@ impl Service {
         }
         events
     }
-}
-
-fn count_up(drawn: &AtomicU64, bytes: &mut [u8]) {
-    let number = drawn.fetch_add(1, Ordering::SeqCst).to_be_bytes();
-    let at = bytes.len() - number.len();
-    bytes[at..].copy_from_slice(&number);
 }
 
 fn user(n: u64) -> UserId {

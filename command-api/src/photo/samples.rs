@@ -25,7 +25,7 @@ pub(super) fn quarters(width: u32, height: u32) -> Vec<u8> {
         .collect()
 }
 
-pub(super) fn jpeg(width: u32, height: u32) -> Vec<u8> {
+pub(crate) fn jpeg(width: u32, height: u32) -> Vec<u8> {
     jpeg_of(
         &quarters(width, height),
         width,
@@ -47,7 +47,7 @@ pub(super) fn jpeg_of(
     bytes
 }
 
-pub(super) fn png(width: u32, height: u32) -> Vec<u8> {
+pub(crate) fn png(width: u32, height: u32) -> Vec<u8> {
     png_of(
         &quarters(width, height),
         width,
@@ -78,7 +78,7 @@ pub(super) fn png_of(
     bytes
 }
 
-pub(super) fn webp(width: u32, height: u32) -> Vec<u8> {
+pub(crate) fn webp(width: u32, height: u32) -> Vec<u8> {
     ::webp::Encoder::from_rgb(&quarters(width, height), width, height)
         .encode(95.0)
         .to_vec()
@@ -91,7 +91,7 @@ pub(super) fn webp_lossless(rgba: &[u8], width: u32, height: u32) -> Vec<u8> {
 }
 
 /// Two frames: the quarters, then nothing but yellow.
-pub(super) fn gif(width: u16, height: u16) -> Vec<u8> {
+pub(crate) fn gif(width: u16, height: u16) -> Vec<u8> {
     gif_of(
         (width, height),
         &[
@@ -134,7 +134,7 @@ pub(super) fn jpeg_header(width: u16, height: u16) -> Vec<u8> {
     bytes
 }
 
-pub(super) fn png_header(width: u16, height: u16) -> Vec<u8> {
+pub(crate) fn png_header(width: u16, height: u16) -> Vec<u8> {
     let data = [
         &u32::from(width).to_be_bytes()[..],
         &u32::from(height).to_be_bytes(),

@@ -19,18 +19,19 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Sender, answer, undecided};
 use crate::CommandApi;
+use crate::committer::Undecided;
 use crate::photo::{Error, MAX_BYTES, Processed};
 use crate::user::{Action, NewPhoto};
 
 /// The upload and what a multipart body has around it.
 pub(super) const BODY_BYTES: usize = MAX_BYTES + 64 * 1024;
 /// Long enough for 10 MiB over a slow mobile network.
-pub(super) const TIME: Duration = Duration::from_secs(60);
+pub(super) const TIME: Duration = Duration::from_mins(1);
 /// Uploads held in memory at once.
 const UPLOADS: usize = 8;
 
 /// Which uploads are under way: at most 8 in a process, and one a user, so that the memory of
-/// uploads is bounded and no user can keep others out.
+/// uploads is bounded and one user alone cannot keep others out.
 #[derive(Clone)]
 pub struct Uploads {
     places: Arc<Semaphore>,
@@ -89,18 +90,21 @@ pub(super) async fn change(
     let user_id = sender.user()?;
     let _upload = api.uploads.begin(user_id)?;
     let multipart = multipart.map_err(|_| ApiError::new(Code::UnsupportedMediaType))?;
-    let bytes = read_file(multipart).await?;
-    let processed = api.photos.process(bytes).await.map_err(bad_photo)?;
+    let bytes = timed(&api, "receive", read_file(multipart)).await?;
+    let processed = timed(&api, "process", api.photos.process(bytes))
+        .await
+        .map_err(bad_photo)?;
 
     // Bytes first, event second: an event never names bytes that are not there.
     let photo_id = PhotoId::new(Time::from(api.clock.now()), api.randomness.bytes());
     let content_hash = processed.content_hash_hex();
-    try_join_all(processed.renditions.iter().map(async |rendition| {
+    let writes = try_join_all(processed.renditions.iter().map(async |rendition| {
         let key = photos::key(&user_id, &content_hash, &photo_id, rendition.name);
         api.photo_store.create(&key, rendition.bytes.clone()).await
-    }))
-    .await
-    .map_err(ApiError::unavailable)?;
+    }));
+    timed(&api, "store", writes)
+        .await
+        .map_err(ApiError::unavailable)?;
 
     let action = Action::ChangePhoto(Box::new(new_photo(photo_id, &content_hash, &processed)));
     let decided = sender
@@ -111,15 +115,19 @@ pub(super) async fn change(
             "change photo",
             content_hash.as_bytes(),
         )
-        .await
-        .map_err(undecided)?;
-    let is_used = decided.result.as_ref().is_ok_and(|document| {
-        document
-            .photo
-            .as_ref()
-            .is_some_and(|photo| photo.id == photo_id)
-    });
-    if !is_used
+        .await;
+    let may_be_used = match &decided {
+        Ok(decided) => decided.result.as_ref().is_ok_and(|document| {
+            document
+                .photo
+                .as_ref()
+                .is_some_and(|photo| photo.id == photo_id)
+        }),
+        Err(Undecided::QueueFull | Undecided::KeyReused) => false,
+        // The event may have been written; the sweep will know.
+        Err(Undecided::ShuttingDown | Undecided::Store(_) | Undecided::Panicked) => true,
+    };
+    if !may_be_used
         && let Err(error) = api
             .photo_store
             .remove(&user_id, &content_hash, &photo_id)
@@ -130,7 +138,16 @@ pub(super) async fn change(
             "Bytes of an unused photo stay until they are swept"
         );
     }
-    answer(&api, StatusCode::OK, decided)
+    answer(&api, StatusCode::OK, decided.map_err(undecided)?)
+}
+
+/// Awaits one stage of an upload and records how long it took.
+async fn timed<T>(api: &CommandApi, stage: &'static str, work: impl Future<Output = T>) -> T {
+    let began = api.clock.now();
+    let done = work.await;
+    let seconds = api.clock.now().duration_since(began).as_secs_f64();
+    metrics::histogram!("profile_ledger_photo_seconds", "stage" => stage).record(seconds);
+    done
 }
 
 fn new_photo(photo_id: PhotoId, content_hash: &str, processed: &Processed) -> NewPhoto {
@@ -188,7 +205,8 @@ async fn read_file(mut multipart: Multipart) -> Result<Bytes, ApiError> {
 }
 
 async fn read_part(mut field: Field<'_>) -> Result<Bytes, ApiError> {
-    let mut bytes = BytesMut::new();
+    // Grown step by step it would be there twice at each step; what is not written to costs nothing.
+    let mut bytes = BytesMut::with_capacity(MAX_BYTES);
     while let Some(chunk) = field.chunk().await.map_err(|error| bad_multipart(&error))? {
         if bytes.len() + chunk.len() > MAX_BYTES {
             return Err(bad_photo(Error::TooManyBytes));
@@ -234,3 +252,6 @@ fn bad_photo(error: Error) -> ApiError {
         Error::Busy => busy(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -120,6 +120,7 @@ pub(super) async fn run_all(open: impl AsyncFn() -> Arc<dyn EventStore>) {
     events_are_read_in_pages(&*open().await).await;
     users_are_read_by_version_and_position(&*open().await).await;
     an_append_on_an_old_head_changes_nothing(&*open().await).await;
+    an_append_without_events_moves_the_head_too(&*open().await).await;
     an_append_of_another_epoch_or_ledger_is_refused(&*open().await).await;
     a_taken_name_rolls_everything_back(&*open().await).await;
     a_held_name_is_free_when_its_time_is_over(&*open().await).await;
@@ -223,7 +224,7 @@ async fn users_are_read_by_version_and_position(store: &dyn EventStore) {
             .is_empty()
     );
     let both = store
-        .read_users(&[user(2), user(1), user(9)])
+        .read_users(&[user(2), user(1), user(9)], 0, 100)
         .await
         .expect("read");
     assert_eq!(
@@ -231,7 +232,10 @@ async fn users_are_read_by_version_and_position(store: &dyn EventStore) {
         [1, 2, 4, 5, 6]
     );
     let many: Vec<_> = (0..5_000).map(user).collect();
-    assert_eq!(store.read_users(&many).await.expect("read").len(), 6);
+    assert_eq!(
+        store.read_users(&many, 0, 100).await.expect("read").len(),
+        6
+    );
 }
 
 async fn an_append_on_an_old_head_changes_nothing(store: &dyn EventStore) {
@@ -257,6 +261,27 @@ async fn an_append_on_an_old_head_changes_nothing(store: &dyn EventStore) {
             .await
             .expect("outcomes")
             .is_empty()
+    );
+}
+
+async fn an_append_without_events_moves_the_head_too(store: &dyn EventStore) {
+    let head = store.head().await.expect("head");
+    let mut batch = batch_after(&head, vec![]);
+    batch.outcomes.push(outcome("k", b"first", 1));
+    store.append(&batch).await.expect("append");
+    // Decided on the same head, the same key would get a second outcome.
+    let mut late = batch_after(&head, vec![]);
+    late.outcomes.push(outcome("k", b"second", 1));
+    assert!(matches!(
+        store.append(&late).await,
+        Err(AppendError::HeadMoved)
+    ));
+    let kept = store.outcomes(&[outcome("k", b"", 1).key]).await;
+    assert_eq!(kept.expect("outcomes")[0].answer, b"first");
+    let moved = store.head().await.expect("head");
+    assert_eq!(
+        (moved.position, moved.appends),
+        (head.position, head.appends + 1)
     );
 }
 
@@ -384,6 +409,7 @@ async fn outcomes_are_kept_and_replaced(store: &dyn EventStore) {
         std::slice::from_ref(&first)
     );
     let second = outcome("k", b"second", 2);
+    batch.expected = store.head().await.expect("head");
     batch.outcomes = vec![second.clone()];
     batch.recorded_at = Time::from_millis(2);
     store.append(&batch).await.expect("append");
@@ -514,16 +540,11 @@ pub(super) async fn a_follower_sees_every_event_once_in_order(
                         done += u64::from(done_anyway.is_ok());
                     } else {
                         done += u64::from(
-                            store
-                                .position_of(&batch.events[0].event_id)
+                            !store
+                                .read_user(&user(n), 0, 1)
                                 .await
-                                .expect("position")
-                                .is_some()
-                                && !store
-                                    .read_user(&user(n), 0, 1)
-                                    .await
-                                    .expect("read")
-                                    .is_empty(),
+                                .expect("read")
+                                .is_empty(),
                         );
                     }
                     continue;

@@ -39,8 +39,8 @@ const SWEPT: u32 = 5_000;
 /// matched: every append that changes claims moves the head.
 const APPEND: &str = "\
 WITH moved AS (
-    UPDATE ledger.ledger_head SET position = $4, recorded_at = $5
-    WHERE position = $1 AND epoch = $2 AND store_id = $3
+    UPDATE ledger.ledger_head SET position = $4, recorded_at = $5, appends = appends + 1
+    WHERE position = $1 AND epoch = $2 AND store_id = $3 AND appends = $25
     RETURNING position
 ), appended AS (
     INSERT INTO ledger.events
@@ -76,7 +76,7 @@ SELECT
     END
 FROM moved";
 
-const HEAD: &str = "SELECT store_id, epoch, position, recorded_at FROM ledger.ledger_head";
+const HEAD: &str = "SELECT store_id, epoch, position, recorded_at, appends FROM ledger.ledger_head";
 
 /// The ledger in a PostgreSQL database.
 pub struct PostgresStore {
@@ -145,6 +145,7 @@ fn head(rows: &[PgRow]) -> Result<Head, Error> {
         epoch: unsigned(row, "epoch")?,
         position: unsigned(row, "position")?,
         recorded_at: Time::from_millis(row.try_get("recorded_at")?),
+        appends: unsigned(row, "appends")?,
     })
 }
 
@@ -229,15 +230,22 @@ impl History for PostgresStore {
         events(&rows)
     }
 
-    async fn read_users(&self, users: &[UserId]) -> Result<Vec<StoredEvent>, Error> {
+    async fn read_users(
+        &self,
+        users: &[UserId],
+        after: Position,
+        limit: usize,
+    ) -> Result<Vec<StoredEvent>, Error> {
         let rows = self
             .readers
             .read(|| {
                 sqlx::query(
                     "SELECT position, event_id::text, user_id, version, event_type, schema_version, recorded_at, envelope, leaf_hash \
-                     FROM ledger.events WHERE user_id = ANY($1) ORDER BY position",
+                     FROM ledger.events WHERE user_id = ANY($1) AND position > $2 ORDER BY position LIMIT $3",
                 )
                 .bind(texts(users))
+                .bind(signed(after))
+                .bind(signed(limit as u64))
             })
             .await?;
         events(&rows)
@@ -350,7 +358,7 @@ impl EventStore for PostgresStore {
         let mut transaction = self.writers.begin().await?;
         // Those who wait for a row get it in the order they came.
         let locked = sqlx::query(
-            "SELECT store_id, epoch, position, recorded_at FROM ledger.ledger_head FOR UPDATE",
+            "SELECT store_id, epoch, position, recorded_at, appends FROM ledger.ledger_head FOR UPDATE",
         );
         let head = head(&self.writers.within(&mut transaction, locked).await?)?;
         self.head.moved(head.position);
@@ -493,6 +501,7 @@ fn append(batch: &Batch) -> Statement<'_> {
                 .map(|outcome| outcome.recorded_at.millis())
                 .collect::<Vec<_>>(),
         )
+        .bind(signed(batch.expected.appends))
 }
 
 fn strings<T>(list: &[T], text_of: fn(&T) -> String) -> Vec<String> {

@@ -157,14 +157,16 @@ fn json(list: &impl serde::Serialize) -> String {
 #[async_trait]
 impl History for SqliteStore {
     async fn head(&self) -> Result<Head, Error> {
-        let row = sqlx::query("SELECT store_id, epoch, position, recorded_at FROM ledger_head")
-            .fetch_one(&self.readers)
-            .await?;
+        let row =
+            sqlx::query("SELECT store_id, epoch, position, recorded_at, appends FROM ledger_head")
+                .fetch_one(&self.readers)
+                .await?;
         let head = Head {
             store_id: row.try_get("store_id")?,
             epoch: unsigned(&row, "epoch")?,
             position: unsigned(&row, "position")?,
             recorded_at: Time::from_millis(row.try_get("recorded_at")?),
+            appends: unsigned(&row, "appends")?,
         };
         self.saw(head.position);
         Ok(head)
@@ -204,12 +206,19 @@ impl History for SqliteStore {
         events(&rows)
     }
 
-    async fn read_users(&self, users: &[UserId]) -> Result<Vec<StoredEvent>, Error> {
+    async fn read_users(
+        &self,
+        users: &[UserId],
+        after: Position,
+        limit: usize,
+    ) -> Result<Vec<StoredEvent>, Error> {
         let rows = sqlx::query(
             "SELECT position, event_id, user_id, version, event_type, schema_version, recorded_at, envelope, leaf_hash \
-             FROM events WHERE user_id IN (SELECT value FROM json_each(?)) ORDER BY position",
+             FROM events WHERE user_id IN (SELECT value FROM json_each(?)) AND position > ? ORDER BY position LIMIT ?",
         )
         .bind(json(&users))
+        .bind(signed(after))
+        .bind(signed(limit as u64))
         .fetch_all(&self.readers)
         .await?;
         events(&rows)
@@ -311,11 +320,13 @@ impl SqliteStore {
             .map_err(Error::from)?;
         let position = batch.expected.position + batch.events.len() as u64;
         let moved = sqlx::query(
-            "UPDATE ledger_head SET position = ?, recorded_at = ? WHERE position = ? AND epoch = ? AND store_id = ?",
+            "UPDATE ledger_head SET position = ?, recorded_at = ?, appends = appends + 1 \
+             WHERE position = ? AND appends = ? AND epoch = ? AND store_id = ?",
         )
         .bind(signed(position))
         .bind(batch.recorded_at.millis())
         .bind(signed(batch.expected.position))
+        .bind(signed(batch.expected.appends))
         .bind(signed(batch.expected.epoch))
         .bind(&batch.expected.store_id)
         .execute(&mut *transaction)

@@ -13,13 +13,15 @@ CREATE TABLE ledger.ledger_head (
     store_id    text    NOT NULL,
     epoch       bigint  NOT NULL,
     position    bigint  NOT NULL,
-    recorded_at bigint  NOT NULL -- milliseconds since 1970
+    recorded_at bigint  NOT NULL, -- milliseconds since 1970
+    appends     bigint  NOT NULL  -- an append without events does not move the position
 ) WITH (fillfactor = 10);
 
-INSERT INTO ledger.ledger_head VALUES (1, replace(gen_random_uuid()::text, '-', ''), 1, 0, 0);
+INSERT INTO ledger.ledger_head VALUES (1, replace(gen_random_uuid()::text, '-', ''), 1, 0, 0, 0);
 
 CREATE FUNCTION ledger.ledger_head_never_goes_back() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-    IF NEW.position < OLD.position OR NEW.recorded_at < OLD.recorded_at OR NEW.epoch < OLD.epoch THEN
+    IF NEW.position < OLD.position OR NEW.recorded_at < OLD.recorded_at OR NEW.epoch < OLD.epoch
+        OR NEW.appends < OLD.appends THEN
         RAISE EXCEPTION 'the head of the ledger never goes back';
     END IF;
     RETURN NEW;

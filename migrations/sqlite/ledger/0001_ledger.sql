@@ -5,14 +5,15 @@ CREATE TABLE ledger_head (
     store_id    TEXT    NOT NULL,
     epoch       INTEGER NOT NULL,
     position    INTEGER NOT NULL,
-    recorded_at INTEGER NOT NULL -- milliseconds since 1970
+    recorded_at INTEGER NOT NULL, -- milliseconds since 1970
+    appends     INTEGER NOT NULL  -- an append without events does not move the position
 ) STRICT;
 
-INSERT INTO ledger_head VALUES (1, lower(hex(randomblob(16))), 1, 0, 0);
+INSERT INTO ledger_head VALUES (1, lower(hex(randomblob(16))), 1, 0, 0, 0);
 
 CREATE TRIGGER ledger_head_never_goes_back BEFORE UPDATE ON ledger_head BEGIN
     SELECT RAISE(ABORT, 'the head of the ledger never goes back')
-    WHERE NEW.position < OLD.position OR NEW.recorded_at < OLD.recorded_at OR NEW.epoch < OLD.epoch;
+    WHERE NEW.position < OLD.position OR NEW.recorded_at < OLD.recorded_at OR NEW.epoch < OLD.epoch OR NEW.appends < OLD.appends;
 END;
 
 CREATE TRIGGER ledger_head_stays BEFORE DELETE ON ledger_head BEGIN

@@ -25,6 +25,7 @@ struct Ledger {
     events: Mutex<Vec<StoredEvent>>,
     head: watch::Sender<Position>,
     is_away: AtomicBool,
+    asked: AtomicU32,
 }
 
 impl Ledger {
@@ -33,6 +34,7 @@ impl Ledger {
             events: Mutex::default(),
             head: watch::Sender::new(0),
             is_away: AtomicBool::new(false),
+            asked: AtomicU32::new(0),
         })
     }
 
@@ -101,6 +103,7 @@ impl Ledger {
     }
 
     fn answer<T>(&self, value: T) -> Result<T, store::Error> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         if self.is_away.load(Ordering::Relaxed) {
             let away = std::io::Error::other("away");
             return Err(store::Error::Unavailable(Arc::new(away)));
@@ -125,6 +128,7 @@ impl History for Ledger {
             epoch: 1,
             position: *self.head.borrow(),
             recorded_at: Time::from_millis(0),
+            appends: 0,
         })
     }
 
@@ -151,7 +155,12 @@ impl History for Ledger {
         self.answer(later.take(limit).cloned().collect())
     }
 
-    async fn read_users(&self, _: &[UserId]) -> Result<Vec<StoredEvent>, store::Error> {
+    async fn read_users(
+        &self,
+        _: &[UserId],
+        _: Position,
+        _: usize,
+    ) -> Result<Vec<StoredEvent>, store::Error> {
         unreachable!("a projection reads no users together")
     }
 
@@ -373,6 +382,19 @@ async fn a_parked_user_waits_over_a_restart_and_folds_when_its_event_can_be() {
     assert_eq!(fixture.read_model.parked().await.unwrap(), []);
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_idle_feed_asks_the_ledger_nothing_and_wakes_at_once() {
+    let ledger = Ledger::new();
+    let mut feed = StoreFeed::new(Arc::clone(&ledger) as _, 0, 3);
+    let day = Duration::from_secs(24 * 60 * 60);
+    let idle = tokio::time::timeout(day, feed.next()).await;
+    assert!(idle.is_err());
+    assert_eq!(ledger.asked.load(Ordering::Relaxed), 0);
+    ledger.register(1);
+    let woken = feed.next().now_or_never();
+    assert_eq!(woken.expect("at once").unwrap().len(), 1);
+}
+
 /// Gives what it is told, whatever the positions.
 struct Scripted(VecDeque<Vec<StoredEvent>>);
 
@@ -486,12 +508,12 @@ async fn of_two_projectors_one_works_and_the_other_takes_over_when_it_is_gone() 
     let second = fixture.start();
     let head = fixture.ledger.register(2);
     fixture.reach(head).await;
-    first.state(|state| *state == State::StandingBy).await;
+    first.state(|state| *state == State::Standby).await;
     for n in 3..=10 {
         let head = fixture.ledger.register(n);
         fixture.reach(head).await;
     }
-    assert_eq!(first.health.borrow().state, State::StandingBy);
+    assert_eq!(first.health.borrow().state, State::Standby);
     // As if it was killed: it says nothing to anybody.
     drop(second);
     let head = fixture.ledger.register(11);

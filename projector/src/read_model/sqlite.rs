@@ -20,6 +20,7 @@ use crate::search::{expertise_word, words_of};
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite/read-model");
 
 const READERS: u32 = 4;
+const SEARCHERS: u32 = 1;
 const ROWS: usize = 64;
 const WAIT: Duration = Duration::from_secs(5);
 /// Sorts after every folded word: no letter or digit is greater.
@@ -30,6 +31,8 @@ const LAST: char = '\u{10ffff}';
 pub struct SqliteReadModel {
     writer: SqlitePool,
     readers: SqlitePool,
+    /// Searches read far more than others: they wait for each other and for nobody else.
+    searchers: SqlitePool,
     applied: watch::Sender<Position>,
 }
 
@@ -48,12 +51,13 @@ impl SqliteReadModel {
             .busy_timeout(WAIT);
         let writer = pool(1).connect_with(options.clone()).await?;
         MIGRATIONS.run(&writer).await.map_err(unavailable)?;
-        let readers = pool(READERS)
-            .connect_with(options.create_if_missing(false).read_only(true))
-            .await?;
+        let options = options.create_if_missing(false).read_only(true);
+        let readers = pool(READERS).connect_with(options.clone()).await?;
+        let searchers = pool(SEARCHERS).connect_with(options).await?;
         let read_model = Self {
             writer,
             readers,
+            searchers,
             applied: watch::Sender::new(0),
         };
         read_model.checkpoint().await?;
@@ -168,7 +172,7 @@ impl Documents for SqliteReadModel {
             .push(" LIMIT ")
             .push_bind(i64::from(search.limit));
         query.push(" OFFSET ").push_bind(i64::from(search.offset));
-        let rows = query.build().fetch_all(&self.readers).await?;
+        let rows = query.build().fetch_all(&self.searchers).await?;
         rows.iter().map(document).collect()
     }
 

@@ -71,3 +71,121 @@ pub(super) async fn read(
     )
         .into_response())
 }
+
+#[cfg(test)]
+mod tests {
+    use http_kit::testing::{Answer, Ask, refuses};
+
+    use super::*;
+    use crate::testing::{Api, JANE, JOHN, PHOTO, hash};
+
+    fn path(file: &str) -> String {
+        format!("/media/users/{JOHN}/photos/{}/{PHOTO}/{file}", hash())
+    }
+
+    impl Api {
+        async fn with_files() -> Self {
+            let api = Self::still().await;
+            for (file, _) in FILES {
+                let (user, photo) = (JOHN.parse().unwrap(), PHOTO.parse().unwrap());
+                let key = photos::key(&user, &hash(), &photo, file);
+                let bytes = format!("<script>{file}</script>").into();
+                api.photo_store.create(&key, bytes).await.unwrap();
+            }
+            api
+        }
+
+        async fn get(&self, path: &str) -> Answer {
+            self.send(Ask::new("GET", path)).await
+        }
+    }
+
+    #[tokio::test]
+    async fn a_photo_is_served_as_an_image_and_nothing_else_for_ever() {
+        let api = Api::with_files().await;
+        for (file, media_type) in FILES {
+            let answer = api.get(&path(file)).await;
+            assert_eq!(answer.status, 200);
+            assert_eq!(answer.body, format!("<script>{file}</script>"));
+            let etag = format!("\"{}-{PHOTO}-{file}\"", hash());
+            for (name, value) in [
+                ("content-type", media_type),
+                ("cache-control", "public, max-age=31536000, immutable"),
+                ("etag", &etag),
+                ("x-content-type-options", "nosniff"),
+                (
+                    "content-security-policy",
+                    "default-src 'none'; sandbox; frame-ancestors 'none'",
+                ),
+                ("cross-origin-resource-policy", "cross-origin"),
+                ("content-disposition", "inline"),
+            ] {
+                assert_eq!(answer.header(name), Some(value), "{name} of {file}");
+            }
+            assert!(answer.header("x-request-id").is_some());
+        }
+        let head = api.send(Ask::new("HEAD", &path("40.webp"))).await;
+        assert_eq!((head.status, head.body.len()), (200, 0));
+        assert_eq!(head.header("content-length"), Some("24"));
+    }
+
+    #[tokio::test]
+    async fn who_has_the_bytes_already_is_told_so() {
+        let api = Api::with_files().await;
+        let etag = format!("\"{}-{PHOTO}-40.webp\"", hash());
+        for (tags, status) in [
+            (etag.clone(), 304),
+            (format!("\"x\", {etag}"), 304),
+            ("*".to_owned(), 304),
+            ("\"x\"".to_owned(), 200),
+        ] {
+            let ask = Ask::new("GET", &path("40.webp")).header("if-none-match", &tags);
+            let answer = api.send(ask).await;
+            assert_eq!(answer.status, status, "{tags}");
+            assert_eq!(answer.body.is_empty(), status == 304, "{tags}");
+            assert_eq!(answer.header("etag"), Some(etag.as_str()));
+            let immutable = "public, max-age=31536000, immutable";
+            assert_eq!(answer.header("cache-control"), Some(immutable));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_photo_is_not_found() {
+        let api = Api::with_files().await;
+        let hash = hash();
+        let other = "cd".repeat(32);
+        for path in [
+            path("41.webp"),
+            path("512.png"),
+            path("40.WEBP"),
+            path("40.webp%00"),
+            path("40.webp%2f"),
+            path(".."),
+            path("..%2f..%2f..%2fledger.db"),
+            path("%2e%2e%2f40.webp"),
+            path("%2fetc%2fpasswd"),
+            path("..%5c40.webp"),
+            format!("/media/users/{JANE}/photos/{hash}/{PHOTO}/40.webp"),
+            format!("/media/users/{JOHN}/photos/{other}/{PHOTO}/40.webp"),
+            format!("/media/users/{JOHN}/photos/{hash}/{JANE}/40.webp"),
+            format!("/media/users/..%2f{JOHN}/photos/{hash}/{PHOTO}/40.webp"),
+            format!("/media/users/{JOHN}/photos/{hash}%2f../{PHOTO}/40.webp"),
+            format!("/media/users/{JOHN}/photos/../{PHOTO}/40.webp"),
+            format!(
+                "/media/users/{JOHN}/photos/{}/{PHOTO}/40.webp",
+                hash.to_uppercase()
+            ),
+            format!(
+                "/media/users/{}/photos/{hash}/{PHOTO}/40.webp",
+                JOHN.to_uppercase()
+            ),
+            "/media/../ledger.db".to_owned(),
+            "/media/".to_owned(),
+        ] {
+            let ask = Ask::new("GET", &path);
+            let (english, turkish) = (["Resource not found"], ["Kaynak bulunamadı"]);
+            let code = "RESOURCE_NOT_FOUND";
+            refuses(&api.router, &ask, 404, code, &english, &turkish).await;
+        }
+    }
+}

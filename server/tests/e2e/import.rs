@@ -121,3 +121,67 @@ async fn a_hundred_thousand_users_are_registered_over_a_kill_and_one_is_read() {
     let read = read.expect("position 100000 is reached");
     assert_eq!(read.data()["surname"], "Surname77777");
 }
+
+/// The most memory a process ever had, in KiB.
+fn peak_kib(process: &std::process::Child) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let peak = peak.unwrap().trim().trim_end_matches(" kB");
+    peak.parse().unwrap()
+}
+
+#[test]
+fn importing_more_needs_no_more_memory() {
+    use std::io::BufRead as _;
+
+    let folder = Folder::new();
+    let mut lines = String::new();
+    for n in 0..80_000 {
+        let bio = "x".repeat(300);
+        writeln!(
+            lines,
+            r#"{{"username":"user{n}","name":"N","surname":"S","bio":"{bio}"}}"#
+        )
+        .unwrap();
+    }
+    let file = folder.file("users.ndjson", lines.as_bytes());
+    let mut process = command(&folder.data_dir())
+        .arg("import")
+        .arg(&file)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let progress = std::io::BufReader::new(process.stderr.take().unwrap());
+    let mut peaks = Vec::new();
+    for line in progress.lines() {
+        let line = line.unwrap();
+        assert!(line.contains("lines/s"), "{line}");
+        peaks.push(peak_kib(&process));
+    }
+    assert!(process.wait().unwrap().success());
+    // The caches are full after a third.
+    let [third, last] = [peaks[2], *peaks.last().unwrap()];
+    assert!(last < third + 32 * 1024, "{peaks:?} KiB");
+}
+
+#[test]
+fn a_terminal_gets_a_bar() {
+    let folder = Folder::new();
+    let line = r#"{"username":"user","name":"N","surname":"S"}"#;
+    let file = folder.file("users.ndjson", line.as_bytes());
+    let import = format!(
+        "DATA_DIR='{}' '{}' import '{}'",
+        folder.data_dir().display(),
+        env!("CARGO_BIN_EXE_profile-ledger"),
+        file.display()
+    );
+    let shown = std::process::Command::new("script")
+        .args(["-qec", &import, "/dev/null"])
+        .stdin(std::process::Stdio::null())
+        .output()
+        .expect("script is part of every Debian");
+    let shown = String::from_utf8_lossy(&shown.stdout);
+    assert!(shown.contains("1 registered"), "{shown}");
+    assert!(shown.contains("ETA"), "{shown}");
+}

@@ -248,3 +248,49 @@ async fn health_and_readiness_are_told_without_a_token() {
     assert_eq!(ready.body["missing"], json!([]));
     assert_eq!(ready.body["head"], 1);
 }
+
+#[tokio::test]
+async fn metrics_count_commands_by_outcome_and_tell_positions_and_lag() {
+    let folder = Folder::new();
+    let service = folder.start();
+    let token = service.token(DEMO_USER, "user");
+    let taken = json!({"newUsername": "other.name"});
+    for _ in 0..2 {
+        service
+            .send_json(Method::PATCH, "/api/v1/users/username", &token, &taken)
+            .await;
+    }
+    let again = json!({"newUsername": "yet.another"});
+    let refused = service
+        .send_json(Method::PATCH, "/api/v1/users/username", &token, &again)
+        .await;
+    assert_eq!(refused.header("x-error-code"), "USERNAME_CHANGE_TOO_SOON");
+    service
+        .get("/api/v1/users/profile?minPosition=2", &token)
+        .await;
+    let metrics = service
+        .request(Method::GET, "/metrics")
+        .send()
+        .await
+        .unwrap();
+    let metrics = metrics.text().await.unwrap();
+    for line in [
+        r#"profile_ledger_commands_total{operation="change username",outcome="accepted"} 2"#,
+        r#"profile_ledger_commands_total{operation="change username",outcome="USERNAME_CHANGE_TOO_SOON"} 1"#,
+        "profile_ledger_head_position 2",
+        "profile_ledger_projection_position 2",
+        "profile_ledger_projection_lag_events 0",
+        "profile_ledger_projection_lag_seconds 0",
+        "profile_ledger_parked_users 0",
+        "profile_ledger_commit_commands_count 4",
+        "profile_ledger_command_seconds_count 3",
+    ] {
+        assert!(
+            metrics.lines().any(|one| one == line),
+            "{line} is not in\n{metrics}"
+        );
+    }
+    assert!(metrics.contains(
+        r#"profile_ledger_http_seconds_count{route="/api/v1/users/profile",status="200"} 1"#
+    ));
+}

@@ -82,3 +82,31 @@ async fn logs_are_json_name_the_route_and_hold_nothing_personal() {
     );
     assert!(log.contains("Shutting down"));
 }
+
+#[test]
+fn logs_are_text_on_a_terminal() {
+    use std::io::BufRead as _;
+
+    let folder = Folder::new();
+    let service = format!(
+        "DATA_DIR='{}' '{}' --listen 127.0.0.1:0",
+        folder.data_dir().display(),
+        env!("CARGO_BIN_EXE_profile-ledger")
+    );
+    let mut terminal = std::process::Command::new("script")
+        .args(["-qefc", &service, "/dev/null"])
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("script is part of every Debian");
+    let shown = std::io::BufReader::new(terminal.stdout.take().unwrap());
+    let line = shown
+        .lines()
+        .map(Result::unwrap)
+        .find(|line| line.contains("Listening"));
+    // The service ends with its terminal.
+    terminal.kill().unwrap();
+    terminal.wait().unwrap();
+    let line = line.unwrap();
+    assert!(line.contains("INFO") && !line.starts_with('{'), "{line}");
+}

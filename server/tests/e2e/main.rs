@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
+mod broker;
 mod configuration;
 mod crash;
 mod disk;
@@ -9,4 +10,5 @@ mod import;
 mod journey;
 mod limits;
 mod logs;
+mod roles;
 mod service;

@@ -26,6 +26,10 @@ pub(crate) fn as_newcomer(command: &mut Command) -> &mut Command {
     for variable in [
         "LISTEN",
         "DATA_DIR",
+        "DATABASE_URL",
+        "READ_MODEL_URL",
+        "NATS_URL",
+        "PHOTO_STORE",
         "PUBLIC_URL",
         "JWT_SECRET",
         "JWT_PUBLIC_KEY",
@@ -95,8 +99,7 @@ impl Folder {
             banner.push('\n');
             // The last line of either greeting.
             if line.contains("Ctrl-C")
-                || line.contains("Nothing is published: no message broker is part of this run.")
-                    && !banner.contains("development mode")
+                || line.contains("is running on") && !banner.contains("development mode")
             {
                 break;
             }

@@ -386,7 +386,6 @@ async fn what_others_append_is_noticed() {
 async fn a_contradiction_within_a_batch_is_a_taken_name() {
     let (store, _url) = open_new().await;
     register_next(&store).await;
-    let head = store.head().await.unwrap();
     let claim = |n, held_until: Option<i64>| Claim {
         username: "name".to_owned(),
         user_id: user(n),
@@ -407,6 +406,7 @@ async fn a_contradiction_within_a_batch_is_a_taken_name() {
         ),
         (vec![claim(4, None)], false),
     ] {
+        let head = store.head().await.unwrap();
         let batch = Batch {
             claims: claims.clone(),
             ..batch_after(&head, Vec::new())

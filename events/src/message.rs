@@ -1,0 +1,351 @@
+//! An event as a NATS message: a CloudEvent in binary mode. Each attribute of the envelope is a `ce-`
+//! header and the payload is the body, so a subscriber may read one without the other, and the exact
+//! envelope can be put together again.
+
+use std::fmt::Write as _;
+
+use async_nats::HeaderMap;
+use async_nats::header::NATS_MESSAGE_ID;
+use bytes::Bytes;
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use crate::envelope::{LeafHash, StoredEvent};
+use crate::{EventId, Time, UserId, Version};
+
+/// What CloudEvents encodes in a header: all but the visible ASCII characters, `"` and `%`.
+const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
+const CONTENT_TYPE: &str = "content-type";
+const JSON: &str = "application/json";
+/// The whole envelope is the body: the structured mode of CloudEvents.
+const STRUCTURED: &str = "application/cloudevents+json";
+
+/// How the envelope writes an attribute.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Text,
+    Number,
+}
+
+/// The attributes of the envelope, in the order of its bytes; `data` comes after the last.
+const ATTRIBUTES: [(&str, Kind); 26] = [
+    ("specversion", Kind::Text),
+    ("id", Kind::Text),
+    ("source", Kind::Text),
+    ("type", Kind::Text),
+    ("subject", Kind::Text),
+    ("time", Kind::Text),
+    ("datacontenttype", Kind::Text),
+    ("dataschema", Kind::Text),
+    ("sequence", Kind::Text),
+    ("recordedtime", Kind::Text),
+    ("partitionkey", Kind::Text),
+    ("streamversion", Kind::Number),
+    ("schemaversion", Kind::Number),
+    ("prevposition", Kind::Number),
+    ("prevhash", Kind::Text),
+    ("authtype", Kind::Text),
+    ("authid", Kind::Text),
+    ("correlationid", Kind::Text),
+    ("causationid", Kind::Text),
+    ("traceparent", Kind::Text),
+    ("clientlang", Kind::Text),
+    ("clienttz", Kind::Text),
+    ("clientplatform", Kind::Text),
+    ("clientappver", Kind::Text),
+    ("clientdevice", Kind::Text),
+    ("requestid", Kind::Text),
+];
+
+/// A message that is no event of the ledger. It says what is wrong, never what was there: that may be
+/// personal.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A header is not percent-encoded UTF-8.
+    #[error("the header ce-{0} is not percent-encoded text")]
+    Encoding(&'static str),
+    /// What the message holds is no envelope.
+    #[error("the message is no envelope")]
+    Envelope(#[source] serde_json::Error),
+    /// The envelope's position is not twenty digits.
+    #[error("the sequence of the envelope is no position")]
+    Position,
+}
+
+/// The headers and the body of an event's message.
+///
+/// An envelope that could not be put together again from its parts, such as one of a newer program
+/// with more attributes, goes whole (CloudEvents calls that structured): its bytes are what counts.
+pub fn to_message(event: &StoredEvent) -> (HeaderMap, Bytes) {
+    let (mut headers, body) = to_binary(event).unwrap_or_else(|| {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, STRUCTURED);
+        (headers, event.envelope.clone())
+    });
+    // By it the server knows a message that it has already.
+    headers.insert(NATS_MESSAGE_ID, event.event_id.to_string());
+    (headers, body)
+}
+
+/// `None` when the exact bytes would be lost.
+fn to_binary(event: &StoredEvent) -> Option<(HeaderMap, Bytes)> {
+    #[derive(Deserialize)]
+    struct Parts<'a> {
+        #[serde(borrow)]
+        data: &'a RawValue,
+        #[serde(flatten)]
+        attributes: Map<String, Value>,
+    }
+
+    let parts: Parts<'_> = serde_json::from_slice(&event.envelope).ok()?;
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, JSON);
+    for (name, value) in &parts.attributes {
+        let text = match value {
+            Value::String(text) => utf8_percent_encode(text, ENCODED).to_string(),
+            Value::Number(number) => number.to_string(),
+            _ => return None,
+        };
+        headers.insert(format!("ce-{name}"), text);
+    }
+    let data = parts.data.get().as_bytes();
+    let exact = envelope(&headers, data).is_ok_and(|bytes| bytes == event.envelope);
+    exact.then(|| (headers, event.envelope.slice_ref(data)))
+}
+
+/// The event that a message holds, with the exact bytes of its envelope. Its type need not be known.
+pub fn from_message(headers: &HeaderMap, body: &Bytes) -> Result<StoredEvent, Error> {
+    #[derive(Deserialize)]
+    struct Place {
+        id: EventId,
+        r#type: String,
+        subject: UserId,
+        sequence: String,
+        recordedtime: Time,
+        streamversion: Version,
+        schemaversion: u32,
+    }
+
+    let is_structured = headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|value| value.as_str() == STRUCTURED);
+    let envelope = if is_structured {
+        body.clone()
+    } else {
+        envelope(headers, body)?.into()
+    };
+    let place: Place = serde_json::from_slice(&envelope).map_err(Error::Envelope)?;
+    Ok(StoredEvent {
+        position: place.sequence.parse().map_err(|_| Error::Position)?,
+        event_id: place.id,
+        user_id: place.subject,
+        version: place.streamversion,
+        event_type: place.r#type,
+        schema_version: place.schemaversion,
+        recorded_at: place.recordedtime,
+        leaf_hash: LeafHash::of(&envelope),
+        envelope,
+    })
+}
+
+/// Puts an envelope together from headers and payload.
+fn envelope(headers: &HeaderMap, data: &[u8]) -> Result<Vec<u8>, Error> {
+    let mut json = String::from("{");
+    for (name, kind) in ATTRIBUTES {
+        let Some(value) = headers.get(format!("ce-{name}")) else {
+            continue;
+        };
+        let value = percent_decode_str(value.as_str())
+            .decode_utf8()
+            .map_err(|_| Error::Encoding(name))?;
+        let value = match kind {
+            Kind::Number => value.into_owned(),
+            Kind::Text => serde_json::to_string(&value).expect("text is JSON"),
+        };
+        write!(json, "\"{name}\":{value},").expect("a string takes all that is written");
+    }
+    let mut bytes = json.into_bytes();
+    bytes.extend_from_slice(b"\"data\":");
+    bytes.extend_from_slice(data);
+    bytes.push(b'}');
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::envelope::{Context, Previous, Recorded};
+    use crate::user::{UserEvent, UsernameChanged};
+    use proptest::prelude::*;
+
+    fn full_context() -> Context {
+        Context {
+            actor_type: "user".to_owned(),
+            actor: "507f1f77bcf86cd799439011".to_owned(),
+            correlation_id: Some("c-1".to_owned()),
+            causation_id: Some("c-0".to_owned()),
+            traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
+            language: Some("de".to_owned()),
+            timezone: Some("Europe/Berlin".to_owned()),
+            platform: Some("iOS".to_owned()),
+            app_version: Some("1.2.3".to_owned()),
+            device_id: Some("100 % \"Käse\"\r\n".to_owned()),
+            request_id: Some(String::new()),
+        }
+    }
+
+    fn recorded(context: Context, after: String, previous: Option<Previous>) -> Recorded {
+        Recorded {
+            position: 42,
+            event_id: EventId::new(Time::from_millis(1), [3; 10]),
+            user_id: UserId::new(Time::from_millis(2), [4; 8]),
+            version: 7,
+            time: Time::from_millis(1_779_466_286_808),
+            recorded_at: Time::from_millis(1_779_466_286_999),
+            previous,
+            context,
+            event: UserEvent::UsernameChanged(UsernameChanged {
+                before: "john".to_owned(),
+                after,
+                held_until: Time::from_millis(9),
+            }),
+        }
+    }
+
+    fn full() -> StoredEvent {
+        let previous = Previous {
+            position: 41,
+            hash: LeafHash([7; 32]),
+        };
+        recorded(full_context(), "j".to_owned(), Some(previous)).to_stored()
+    }
+
+    #[test]
+    fn an_event_is_a_binary_cloud_event() {
+        let event = full();
+        let (headers, body) = to_message(&event);
+        let header = |name: &str| headers.get(name).map(|value| value.as_str().to_owned());
+        assert_eq!(header("ce-specversion").unwrap(), "1.0");
+        assert_eq!(header("ce-type").unwrap(), "username-changed");
+        assert_eq!(header("ce-sequence").unwrap(), "00000000000000000042");
+        assert_eq!(header("ce-streamversion").unwrap(), "7");
+        assert_eq!(header("ce-prevposition").unwrap(), "41");
+        assert_eq!(header("ce-datacontenttype").unwrap(), "application/json");
+        assert_eq!(header("content-type").unwrap(), "application/json");
+        assert_eq!(header("ce-clienttz").unwrap(), "Europe/Berlin");
+        assert_eq!(
+            header("ce-clientdevice").unwrap(),
+            "100%20%25%20%22K%C3%A4se%22%0D%0A"
+        );
+        assert_eq!(header("ce-requestid").unwrap(), "");
+        assert_eq!(header("Nats-Msg-Id").unwrap(), event.event_id.to_string());
+        assert_eq!(
+            body,
+            r#"{"before":"john","after":"j","heldUntil":"1970-01-01T00:00:00.009Z"}"#
+        );
+    }
+
+    #[test]
+    fn every_attribute_of_a_full_envelope_has_its_header() {
+        let json: Map<String, Value> = serde_json::from_slice(&full().envelope).unwrap();
+        let mut names: Vec<_> = ATTRIBUTES.iter().map(|(name, _)| *name).collect();
+        names.push("data");
+        assert!(
+            json.keys().eq(&names),
+            "an attribute was added to the envelope: add it to ATTRIBUTES at the same place"
+        );
+    }
+
+    #[test]
+    fn an_envelope_of_another_program_goes_whole() {
+        for envelope in [
+            r#"{"newattribute":"x","#.to_owned(),
+            r"{ ".to_owned(),
+            r#"{"flag":true,"#.to_owned(),
+        ] {
+            let ours = full();
+            let text = std::str::from_utf8(&ours.envelope).unwrap();
+            let envelope = Bytes::from(text.replacen('{', &envelope, 1));
+            let theirs = StoredEvent {
+                leaf_hash: LeafHash::of(&envelope),
+                envelope,
+                ..ours
+            };
+            let (headers, body) = to_message(&theirs);
+            assert_eq!(headers.get("content-type").unwrap().as_str(), STRUCTURED);
+            assert_eq!(from_message(&headers, &body).unwrap(), theirs);
+        }
+    }
+
+    #[test]
+    fn a_message_that_is_no_event_is_an_error() {
+        let (headers, body) = to_message(&full());
+        let without = |name: &str| {
+            let kept = headers
+                .iter()
+                .filter(|(header, _)| header.to_string() != name);
+            kept.map(|(name, values)| (name.clone(), values[0].clone()))
+                .collect::<HeaderMap>()
+        };
+        assert!(matches!(
+            from_message(&HeaderMap::new(), &body),
+            Err(Error::Envelope(_))
+        ));
+        assert!(matches!(
+            from_message(&without("ce-id"), &body),
+            Err(Error::Envelope(_))
+        ));
+        assert!(matches!(
+            from_message(&headers, &Bytes::from_static(b"{")),
+            Err(Error::Envelope(_))
+        ));
+        let mut bad = headers.clone();
+        bad.insert("ce-source", "%FF");
+        assert!(matches!(
+            from_message(&bad, &body),
+            Err(Error::Encoding("source"))
+        ));
+        bad = headers.clone();
+        bad.insert("ce-sequence", "one");
+        assert!(matches!(from_message(&bad, &body), Err(Error::Position)));
+    }
+
+    fn text() -> impl Strategy<Value = String> {
+        prop_oneof![any::<String>(), "[ -~]{0,20}", Just(" \r\n%00 ".to_owned())]
+    }
+
+    proptest! {
+        #[test]
+        fn a_message_holds_the_exact_envelope(
+            texts in proptest::collection::vec(proptest::option::of(text()), 10),
+            actor in text(),
+            after in text(),
+            previous in proptest::option::of((any::<u64>(), any::<[u8; 32]>())),
+        ) {
+            let mut texts = texts.into_iter();
+            let mut next = || texts.next().flatten();
+            let context = Context {
+                actor_type: next().unwrap_or_default(),
+                actor,
+                correlation_id: next(),
+                causation_id: next(),
+                traceparent: next(),
+                language: next(),
+                timezone: next(),
+                platform: next(),
+                app_version: next(),
+                device_id: next(),
+                request_id: next(),
+            };
+            let previous = previous.map(|(position, hash)| Previous { position, hash: LeafHash(hash) });
+            let event = recorded(context, after, previous).to_stored();
+            let (headers, body) = to_message(&event);
+            prop_assert_eq!(headers.get(CONTENT_TYPE).unwrap().as_str(), JSON);
+            let read = from_message(&headers, &body).unwrap();
+            prop_assert_eq!(&read.envelope, &event.envelope);
+            prop_assert_eq!(read, event);
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! What the tests of this crate share: the whole query API as a function, on a ledger and a read model in
+//! SQLite that a projection keeps together.
+
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use events::envelope::{Context, Previous, Recorded};
+use events::feed::StoreFeed;
+use events::photos::PhotoStore;
+use events::store::sqlite::SqliteStore;
+use events::store::{Batch, EventStore, History as _, claims_of};
+use events::user::{
+    Change, Consents, PhotoChanged, Profile, ProfileUpdated, UserEvent, UserRegistered,
+    UsernameChanged, Variant,
+};
+use events::{EventId, PhotoId, Time, UserId};
+use http_kit::caller::Role;
+use http_kit::clock::Clock;
+use http_kit::testing::{Answer, Ask, now, token, verifier};
+use jiff::Timestamp;
+use projector::projection::Projection;
+use projector::read_model::sqlite::SqliteReadModel;
+
+use crate::QueryApi;
+
+/// The user of the published page.
+pub(crate) const JOHN: &str = "507f1f77bcf86cd799439011";
+/// Another user.
+pub(crate) const JANE: &str = "507f1f77bcf86cd799439099";
+/// A photo of John.
+pub(crate) const PHOTO: &str = "507f1f77bcf86cd799439012";
+/// Where photos are said to be.
+pub(crate) const URL: &str = "https://example.com";
+/// Milliseconds of a day.
+pub(crate) const DAY: i64 = 86_400_000;
+
+/// The query API as a function: no socket, and a clock that a test sets.
+pub(crate) struct Api {
+    pub(crate) router: Router,
+    pub(crate) photo_store: PhotoStore,
+    store: Arc<SqliteStore>,
+    read_model: Arc<SqliteReadModel>,
+    now: Arc<Mutex<Timestamp>>,
+    _folder: tempfile::TempDir,
+}
+
+impl Api {
+    /// With nothing in it, and nothing that projects.
+    pub(crate) async fn still() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&folder.path().join("ledger.db")).await;
+        let store = Arc::new(store.unwrap());
+        let read_model = SqliteReadModel::open(&folder.path().join("read-model.db")).await;
+        let read_model = Arc::new(read_model.unwrap());
+        let photo_store = PhotoStore::local(&folder.path().join("photos")).unwrap();
+        let time = Arc::new(Mutex::new(now()));
+        let told = Arc::clone(&time);
+        let clock = Clock::from_fn(move || *told.lock().unwrap());
+        let api = QueryApi {
+            documents: Arc::clone(&read_model) as _,
+            history: Arc::clone(&store) as _,
+            photo_store: photo_store.clone(),
+            verifier: verifier(clock.clone()),
+            clock: clock.clone(),
+            public_url: URL.into(),
+        };
+        Self {
+            router: http_kit::serve::harden(crate::router(api), clock),
+            photo_store,
+            store,
+            read_model,
+            now: time,
+            _folder: folder,
+        }
+    }
+
+    /// With nothing in it, and a projection that follows the ledger.
+    pub(crate) async fn start() -> Self {
+        let api = Self::still().await;
+        api.project();
+        api
+    }
+
+    /// With two users: John of the published page, who has everything, and Jane, who has the least.
+    pub(crate) async fn with_users() -> Self {
+        let api = Self::start().await;
+        api.append(JOHN, registered("johndoe123", whole())).await;
+        api.append(JANE, registered("jane", named("Jane", "Doe")))
+            .await;
+        api.append(JOHN, photo()).await;
+        api
+    }
+
+    /// Starts a projection of what the ledger holds and will hold.
+    pub(crate) fn project(&self) {
+        let read_model = Arc::clone(&self.read_model) as _;
+        let (projection, _) = Projection::new(
+            read_model,
+            Arc::clone(&self.store) as _,
+            "a test".to_owned(),
+        );
+        let history = Arc::clone(&self.store);
+        tokio::spawn(
+            projection
+                .run(move |after| Box::new(StoreFeed::new(Arc::clone(&history) as _, after, 512))),
+        );
+    }
+
+    pub(crate) fn advance(&self, millis: i64) {
+        let mut now = self.now.lock().unwrap();
+        *now = Time::from_millis(Time::from(*now).millis() + millis).into();
+    }
+
+    pub(crate) async fn send(&self, ask: Ask) -> Answer {
+        ask.send(&self.router).await
+    }
+
+    /// Sends a request that reads what is in the ledger now.
+    pub(crate) async fn read(&self, ask: Ask) -> Answer {
+        let head = self.store.head().await.unwrap().position;
+        let ask = ask.header("ledger-min-position", head.to_string());
+        ask.send(&self.router).await
+    }
+
+    /// Appends an event of a user.
+    pub(crate) async fn append(&self, id: &str, event: UserEvent) {
+        let user_id: UserId = id.parse().unwrap();
+        let expected = self.store.head().await.unwrap();
+        let before = self.store.read_user(&user_id, 0, 1_000).await.unwrap();
+        let now = Time::from(*self.now.lock().unwrap());
+        let position = expected.position + 1;
+        let mut random = [0; 10];
+        random[2..].copy_from_slice(&position.to_be_bytes());
+        let recorded = Recorded {
+            position,
+            event_id: EventId::new(now, random),
+            user_id,
+            version: before.len() as u64 + 1,
+            time: now,
+            recorded_at: now,
+            previous: before.last().map(|event| Previous {
+                position: event.position,
+                hash: event.leaf_hash,
+            }),
+            context: Context::default(),
+            event,
+        };
+        let batch = Batch {
+            expected,
+            recorded_at: now,
+            events: vec![recorded.to_stored()],
+            claims: claims_of(&user_id, &recorded.event),
+            outcomes: Vec::new(),
+        };
+        self.store.append(&batch).await.unwrap();
+    }
+}
+
+/// A request of a user.
+pub(crate) fn user(id: &str, uri: &str) -> Ask {
+    Ask::new("GET", uri).bearer(&token(id, &[Role::User]))
+}
+
+/// The least that a profile has.
+pub(crate) fn named(name: &str, surname: &str) -> Profile {
+    Profile {
+        name: name.to_owned(),
+        surname: surname.to_owned(),
+        ..Profile::default()
+    }
+}
+
+/// A profile that has every member.
+fn whole() -> Profile {
+    let some = |text: &str| Some(text.to_owned());
+    Profile {
+        name: "John".to_owned(),
+        surname: "Doe".to_owned(),
+        availability_status: some("available"),
+        gender: some("male"),
+        birth_date: some("1995-06-15"),
+        interests: vec!["music".to_owned(), "sports".to_owned()],
+        expertise: some("designer"),
+        email: some("john@example.com"),
+        bio: some("Passionate about technology and travel"),
+        instagram: some("myinstagram"),
+        tiktok: some("mytiktok"),
+        x: some("mytwitterx"),
+        snapchat: some("mysnapchat"),
+        facebook: some("myfacebook"),
+    }
+}
+
+pub(crate) fn registered(username: &str, profile: Profile) -> UserEvent {
+    UserEvent::UserRegistered(Box::new(UserRegistered {
+        username: username.to_owned(),
+        profile,
+        country_code: Some("90".to_owned()),
+        phone_number: Some("5551234567".to_owned()),
+        consents: Consents {
+            privacy_policy_accepted: true,
+            privacy_policy_version: Some("1.2.0".to_owned()),
+            ..Consents::default()
+        },
+        is_registration_complete: true,
+        roles: vec!["user".to_owned()],
+        last_login: Some("2024-01-15T09:30:00Z".parse().unwrap()),
+    }))
+}
+
+pub(crate) fn renamed(before: &str, after: &str, held_until: &str) -> UserEvent {
+    UserEvent::UsernameChanged(UsernameChanged {
+        before: before.to_owned(),
+        after: after.to_owned(),
+        held_until: held_until.parse().unwrap(),
+    })
+}
+
+/// The name becomes another one.
+pub(crate) fn called(before: &str, after: &str) -> UserEvent {
+    UserEvent::ProfileUpdated(Box::new(ProfileUpdated {
+        name: Change::between(&before.to_owned(), &after.to_owned()),
+        ..ProfileUpdated::default()
+    }))
+}
+
+/// The hash of the bytes of [`PHOTO`].
+pub(crate) fn hash() -> String {
+    "ab".repeat(32)
+}
+
+fn photo() -> UserEvent {
+    let variants = [(40, 40), (96, 96)].map(|(size, side)| Variant {
+        size,
+        file: format!("{size}.webp"),
+        side,
+    });
+    UserEvent::PhotoChanged(Box::new(PhotoChanged {
+        photo_id: PHOTO.parse::<PhotoId>().unwrap(),
+        content_hash: hash(),
+        size: 1_000,
+        media_type: "image/png".to_owned(),
+        width: 600,
+        height: 600,
+        main: "512.jpg".to_owned(),
+        variants: variants.to_vec(),
+        previous_photo_id: None,
+    }))
+}
+
+/// `profilePhoto` of John.
+pub(crate) fn photo_shape() -> serde_json::Value {
+    let hash = hash();
+    let url = |file: &str| format!("{URL}/media/users/{JOHN}/photos/{hash}/{PHOTO}/{file}");
+    serde_json::json!({
+        "_id": PHOTO,
+        "url": url("512.jpg"),
+        "type": "image",
+        "variants": {"40": url("40.webp"), "96": url("96.webp")},
+        "createdAt": http_kit::testing::NOW,
+        "updatedAt": http_kit::testing::NOW,
+    })
+}
