@@ -119,7 +119,8 @@ impl Database {
                 self.commit(transaction).await?;
                 Ok(rows)
             };
-            return timeout(CONNECTED + ANSWERED, written).await;
+            // Kept apart: the usual operation is not to carry the memory of this one.
+            return timeout(CONNECTED + ANSWERED, Box::pin(written)).await;
         }
         let pool = self.pool();
         let mut connection = pool.connections.acquire().await?;

@@ -540,16 +540,11 @@ pub(super) async fn a_follower_sees_every_event_once_in_order(
                         done += u64::from(done_anyway.is_ok());
                     } else {
                         done += u64::from(
-                            store
-                                .position_of(&batch.events[0].event_id)
+                            !store
+                                .read_user(&user(n), 0, 1)
                                 .await
-                                .expect("position")
-                                .is_some()
-                                && !store
-                                    .read_user(&user(n), 0, 1)
-                                    .await
-                                    .expect("read")
-                                    .is_empty(),
+                                .expect("read")
+                                .is_empty(),
                         );
                     }
                     continue;
