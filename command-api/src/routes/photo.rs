@@ -28,9 +28,9 @@ pub(super) const BODY_BYTES: usize = MAX_BYTES + 64 * 1024;
 /// Long enough for 10 MiB over a slow mobile network.
 pub(super) const TIME: Duration = Duration::from_mins(1);
 /// Uploads held in memory at once.
-const UPLOADS: usize = 8;
+const UPLOADS: usize = 3;
 
-/// Which uploads are under way: at most 8 in a process, and one a user, so that the memory of
+/// Which uploads are under way: at most 3 in a process, and one a user, so that the memory of
 /// uploads is bounded and one user alone cannot keep others out.
 #[derive(Clone)]
 pub struct Uploads {
