@@ -128,14 +128,14 @@ The demo user is johndoe123, id {DEMO_USER}. Paste:
 
 TOKEN={token}
 # change the photo
-curl -sS -X PATCH {url}/api/v1/users/profile/photo -H "Authorization: Bearer $TOKEN" -F 'file=@{photo}'
+curl -sSw '\n' -X PATCH {url}/api/v1/users/profile/photo -H "Authorization: Bearer $TOKEN" -F 'file=@{photo}'
 # replace the profile
-curl -sS -X PUT {url}/api/v1/users/profile -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '{{"name":"John","surname":"Doe","bio":"Hello from curl","interests":["music","travel"]}}'
+curl -sSw '\n' -X PUT {url}/api/v1/users/profile -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '{{"name":"John","surname":"Doe","bio":"Hello from curl","interests":["music","travel"]}}'
 # change the username (once in 30 days)
-curl -sS -X PATCH {url}/api/v1/users/username -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '{{"newUsername":"john.doe"}}'
+curl -sSw '\n' -X PATCH {url}/api/v1/users/username -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '{{"newUsername":"john.doe"}}'
 # read it back
-curl -sS {url}/api/v1/users/profile -H "Authorization: Bearer $TOKEN"
-curl -sS {url}/api/v1/users/profile/username/john.doe
+curl -sSw '\n' {url}/api/v1/users/profile -H "Authorization: Bearer $TOKEN"
+curl -sSw '\n' {url}/api/v1/users/profile/username/john.doe
 
 Other tokens: profile-ledger token --user ID --role user|service|auditor|admin
 Stop with Ctrl-C.
