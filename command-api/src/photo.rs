@@ -474,6 +474,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn no_more_photos_are_decoded_at_once_than_there_are_cores() {
+        use futures::FutureExt as _;
+
+        let photos = Photos::new(2);
+        let first = photos.permits(1).await.expect("a core");
+        let _second = photos.permits(1).await.expect("another core");
+        assert!(photos.permits(1).now_or_never().is_none());
+        drop(first);
+        assert!(photos.permits(1).now_or_never().is_some());
+    }
+
+    #[tokio::test]
     async fn photos_wait_for_memory_and_too_many_are_turned_away() {
         let photos = Arc::new(Photos::new(2));
         let large = photos

@@ -32,3 +32,18 @@ pub type Position = u64;
 
 /// The place of an event among the events of its user: 1, 2, 3, … without a gap.
 pub type Version = u64;
+
+/// An error and its sources on one line: what a loop that goes on without a caller logs and tells.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let more = error.to_string();
+        if !line.ends_with(&more) {
+            line.push_str(": ");
+            line.push_str(&more);
+        }
+        source = error.source();
+    }
+    line
+}

@@ -33,11 +33,11 @@ use futures::{FutureExt as _, StreamExt as _};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::Position;
 use crate::envelope::StoredEvent;
 use crate::feed;
 use crate::store::{self, History};
 use crate::stream::{self, Connection, LedgerStream, difference};
+use crate::{Position, chain};
 
 /// The first wait after a failure; each further one is twice as long, up to the last.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -523,21 +523,6 @@ fn is_wrong_last_sequence(error: &PublishError) -> bool {
     };
     error.kind() == PublishErrorKind::WrongLastSequence
         || code() == Some(ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT)
-}
-
-/// An error and its sources on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let more = error.to_string();
-        if !line.ends_with(&more) {
-            line.push_str(": ");
-            line.push_str(&more);
-        }
-        source = error.source();
-    }
-    line
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use events::document::fold;
 use events::envelope::StoredEvent;
 use events::feed::{self, Feed};
 use events::store::{self, History};
-use events::{Document, Position, UserId};
+use events::{Document, Position, UserId, chain};
 use futures::FutureExt as _;
 use tokio::sync::watch;
 
@@ -384,21 +384,6 @@ pub async fn wait_for(documents: &dyn Documents, position: Position, time: Durat
     tokio::time::timeout(time, applied.wait_for(|applied| *applied >= position))
         .await
         .is_ok_and(|waited| waited.is_ok())
-}
-
-/// An error and its sources on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let more = error.to_string();
-        if !line.ends_with(&more) {
-            line.push_str(": ");
-            line.push_str(&more);
-        }
-        source = error.source();
-    }
-    line
 }
 
 #[cfg(test)]
