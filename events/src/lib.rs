@@ -2,6 +2,7 @@
 
 pub mod document;
 pub mod envelope;
+pub mod fail_point;
 pub mod feed;
 mod ids;
 pub mod message;

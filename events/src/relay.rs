@@ -34,6 +34,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::envelope::StoredEvent;
+use crate::fail_point::{self, FailPoint};
 use crate::feed;
 use crate::store::{self, History};
 use crate::stream::{self, Connection, LedgerStream, difference};
@@ -441,6 +442,7 @@ impl Relay {
                 while !window.has_room_for(&event) {
                     self.settle(window).await?;
                 }
+                fail_point::pass(FailPoint::BeforePublish);
                 window.send(stream, &event).await?;
                 sent = event.position;
             }
@@ -458,6 +460,7 @@ impl Relay {
         let position = sent.position;
         match sent.answer {
             Ok(ack) if ack.sequence == position => {
+                fail_point::pass(FailPoint::AfterPublish);
                 self.is_contested |= ack.duplicate;
                 self.health
                     .send_modify(|health| health.published = position);

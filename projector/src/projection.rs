@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use events::document::fold;
 use events::envelope::StoredEvent;
+use events::fail_point::{self, FailPoint};
 use events::feed::{self, Feed};
 use events::store::{self, History};
 use events::{Document, Position, UserId, chain};
@@ -278,7 +279,9 @@ impl Projection {
             parked: folded.parked,
             unparked: Vec::new(),
         };
+        fail_point::pass(FailPoint::BeforeApply);
         self.read_model.apply(&self.owner, &batch).await?;
+        fail_point::pass(FailPoint::AfterCheckpoint);
         run.checkpoint = to;
         run.is_well = true;
         run.parked

@@ -18,6 +18,7 @@ use super::{
     AppendError, Batch, Claim, Error, EventStore, Head, History, Outcome, OutcomeKey, Turn,
 };
 use crate::envelope::{LeafHash, StoredEvent};
+use crate::fail_point::{self, FailPoint};
 use crate::postgres::{Database, Followed, Statement, Transaction, is_migrated, signed};
 use crate::{EventId, Position, Time, UserId, Version};
 
@@ -341,11 +342,14 @@ impl EventStore for PostgresStore {
                 .within(&mut transaction, append(batch))
                 .await
                 .map_err(refused)?;
+            fail_point::pass(FailPoint::BeforeCommit);
             self.writers.commit(transaction).await.map_err(refused)?;
             written
         } else {
+            fail_point::pass(FailPoint::BeforeCommit);
             self.writers.write(append(batch)).await.map_err(refused)?
         };
+        fail_point::pass(FailPoint::AfterCommit);
         if rows.is_empty() {
             return Err(AppendError::HeadMoved);
         }

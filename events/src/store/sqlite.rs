@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 use super::{AppendError, Batch, Claim, Error, EventStore, Head, History, Outcome, OutcomeKey};
 use crate::envelope::{LeafHash, StoredEvent};
+use crate::fail_point::{self, FailPoint};
 use crate::{EventId, Position, Time, UserId, Version};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite/ledger");
@@ -344,7 +345,9 @@ impl SqliteStore {
         for outcome in &batch.outcomes {
             write_outcome(&mut transaction, outcome).await?;
         }
+        fail_point::pass(FailPoint::BeforeCommit);
         transaction.commit().await.map_err(Error::from)?;
+        fail_point::pass(FailPoint::AfterCommit);
         self.saw(position);
         Ok(())
     }

@@ -20,7 +20,7 @@ gone() {
 # A child that dies a moment later would keep the next server from starting.
 kill_all() {
     killed=$(everyone)
-    kill -KILL $killed
+    kill -KILL $killed 2>/dev/null
     gone
     for process in $killed; do
         tries=0
@@ -65,8 +65,9 @@ while read -r command port options; do
     start) start "$port" "$options" ;;
     stop) kill -INT "$server" && gone ;;
     kill) kill_all ;;
-    freeze) kill -STOP $(everyone) ;;
-    thaw) kill -CONT $(everyone) ;;
+    # The server first: then no process of it begins or ends unseen.
+    freeze) kill -STOP "$server" && { kill -STOP $(everyone) 2>/dev/null || true; } ;;
+    thaw) kill -CONT $(everyone) 2>/dev/null || true ;;
     esac && answer done && continue
     tail -n 20 "$folder/log" >&2
     answer failed

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use events::fail_point::{self, FailPoint};
 use events::postgres::{Database, Followed, Statement, is_migrated, signed, storable};
 use events::{Document, Position, Time, UserId};
 use sqlx::Row as _;
@@ -298,6 +299,7 @@ impl ReadModel for PostgresReadModel {
     }
 
     async fn apply(&self, owner: &str, batch: &Batch) -> Result<(), ApplyError> {
+        fail_point::pass(FailPoint::BeforeCheckpoint);
         let rows = self
             .writers
             .write(apply(owner, batch))

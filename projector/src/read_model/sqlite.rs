@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use events::fail_point::{self, FailPoint};
 use events::{Document, Position, Time, UserId};
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{
@@ -256,6 +257,7 @@ impl SqliteReadModel {
             return Err(ApplyError::NotOwner);
         }
         write(&mut transaction, batch).await?;
+        fail_point::pass(FailPoint::BeforeCheckpoint);
         transaction.commit().await.map_err(Error::from)?;
         self.applied(batch.to);
         Ok(())

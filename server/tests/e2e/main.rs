@@ -6,6 +6,7 @@ mod broker;
 mod configuration;
 mod crash;
 mod disk;
+mod faults;
 mod import;
 mod journey;
 mod limits;

@@ -66,7 +66,7 @@ impl Folder {
         std::fs::read_to_string(self.0.path().join("log")).unwrap_or_default()
     }
 
-    fn log_file(&self) -> File {
+    pub(crate) fn log_file(&self) -> File {
         let log = self.0.path().join("log");
         File::options().create(true).append(true).open(log).unwrap()
     }
