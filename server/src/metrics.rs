@@ -8,7 +8,8 @@ use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::get;
-use events::relay;
+use events::envelope::StoredEvent;
+use events::{Position, relay};
 use metrics::{describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
 
@@ -78,6 +79,10 @@ pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
         "Events that the stream is behind the ledger"
     );
     describe_gauge!(
+        "profile_ledger_relay_lag_seconds",
+        "Age of the oldest event that is not published yet"
+    );
+    describe_gauge!(
         "profile_ledger_relay_halted",
         "1 when the relay has found a divergence and stopped"
     );
@@ -120,6 +125,8 @@ async fn observe(probes: &Probes) {
         let is_halted = matches!(health.state, relay::State::Halted { .. });
         gauge!("profile_ledger_relay_position").set(health.published as f64);
         gauge!("profile_ledger_relay_lag_events").set(lag as f64);
+        let seconds = waiting_seconds(probes, health.published, head.position).await;
+        gauge!("profile_ledger_relay_lag_seconds").set(seconds);
         gauge!("profile_ledger_relay_halted").set(f64::from(u8::from(is_halted)));
     }
     let Some(applied) = probes.applied() else {
@@ -128,13 +135,20 @@ async fn observe(probes: &Probes) {
     let lag = head.position.saturating_sub(applied);
     gauge!("profile_ledger_projection_position").set(applied as f64);
     gauge!("profile_ledger_projection_lag_events").set(lag as f64);
-    let mut seconds = 0.0;
-    if lag > 0
-        && let Ok(events) = probes.history.read(applied, 1).await
-        && let Some(oldest) = events.first()
-    {
-        let now = events::Time::from(probes.clock.now());
-        seconds = (now.millis() - oldest.recorded_at.millis()).max(0) as f64 / 1000.0;
-    }
+    let seconds = waiting_seconds(probes, applied, head.position).await;
     gauge!("profile_ledger_projection_lag_seconds").set(seconds);
+}
+
+/// How long the oldest event after a position has been in the ledger.
+#[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
+async fn waiting_seconds(probes: &Probes, after: Position, head: Position) -> f64 {
+    if after >= head {
+        return 0.0;
+    }
+    let Ok(events) = probes.history.read(after, 1).await else {
+        return 0.0;
+    };
+    let now = events::Time::from(probes.clock.now());
+    let age = |oldest: &StoredEvent| now.millis() - oldest.recorded_at.millis();
+    events.first().map_or(0, age).max(0) as f64 / 1000.0
 }

@@ -41,19 +41,26 @@ async fn survives(name: &str, start: impl AsyncFnOnce() -> System, faults: Vec<F
     let load = Load::start(&system, &mut random).await;
     let mut nemesis = Nemesis::new(system, faults, random);
     let end = Instant::now() + Duration::from_secs(seconds);
-    while Instant::now() < end {
-        nemesis.strike().await;
-        load.is_answered_again().await;
+    let mut trouble = Ok(());
+    while trouble.is_ok() && Instant::now() < end {
+        trouble = nemesis.strike().await;
+        if trouble.is_ok() {
+            trouble = load.is_answered_again().await;
+        }
     }
     let (mut system, struck) = nemesis.rest();
     let history = load.stop().await;
-    system.has_caught_up().await;
+    if trouble.is_ok() {
+        trouble = system.has_caught_up().await;
+    }
     system.stop();
     let evidence = system.evidence(history).await;
 
     let summary = format!("{}\n  faults: {struck}", evidence.summary());
     eprintln!("{name}: seed {seed}: {summary}");
-    let violations = checker::check(&evidence);
+    // What does not go on may have a reason that the checker can name.
+    let mut violations: Vec<String> = trouble.err().into_iter().collect();
+    violations.extend(checker::check(&evidence));
     assert!(
         violations.is_empty(),
         "{name}: seed {seed}: {summary}\n{} violations:\n{}\nthe log is in {}",

@@ -1,6 +1,9 @@
 //! One role a process, on PostgreSQL and NATS, several of each.
 
 use std::collections::HashSet;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use events::test_servers::Nats;
@@ -207,6 +210,110 @@ async fn while_postgresql_is_away_answers_are_503_at_once_and_the_service_heals(
     let version = read.header("etag").trim_matches('"').parse::<u64>();
     // Whether the refused ones took place is not promised; at most one can have, for they were equal.
     assert!((3..=4).contains(&version.unwrap()), "{read:?}");
+}
+
+/// A PgBouncer that hands out the connections of a server a transaction at a time.
+struct Pooler {
+    process: Child,
+    port: u16,
+}
+
+impl Pooler {
+    async fn of(server: &str, folder: &Folder) -> Self {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = port.local_addr().unwrap().port();
+        let (host, server_port) = server.split_once(':').unwrap();
+        let settings = folder.file(
+            "pgbouncer.ini",
+            format!(
+                "[databases]\n* = host={host} port={server_port} user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+                 listen_port = {port}\nunix_socket_dir =\nauth_type = any\npool_mode = transaction\n\
+                 default_pool_size = 3\nmax_client_conn = 200\n"
+            )
+            .as_bytes(),
+        );
+        let mut command = Command::new("pgbouncer");
+        command.arg(&settings);
+        // It refuses to run as root; then it becomes a user who must be able to read its settings.
+        if is_root() {
+            let folder = settings.parent().unwrap();
+            std::fs::set_permissions(folder, Permissions::from_mode(0o755)).unwrap();
+            command.args(["--user", "nobody"]);
+        }
+        let process = command
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("this test needs PgBouncer: install the package `pgbouncer`");
+        let pooler = Self { process, port };
+        let listening = async {
+            while tokio::net::TcpStream::connect(("127.0.0.1", port))
+                .await
+                .is_err()
+            {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let listening = tokio::time::timeout(DEADLINE, listening).await;
+        listening.expect("PgBouncer listens");
+        pooler
+    }
+}
+
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn is_root() -> bool {
+    let id = Command::new("id").arg("-u").output().unwrap();
+    id.stdout == b"0\n"
+}
+
+#[tokio::test]
+async fn all_roles_work_through_a_pooler_that_hands_out_connections_a_transaction_at_a_time() {
+    let mut stack = Stack::new(Postgres::shared()).await;
+    let server = stack.database.split(['@', '/']).nth(3).unwrap().to_owned();
+    let pooler = Pooler::of(&server, &stack.folder).await;
+    let through_pooler = format!("127.0.0.1:{}", pooler.port);
+    stack.database =
+        stack.database.replace(&server, &through_pooler) + "?statement-cache-capacity=0";
+
+    let commands = [stack.start("command-api"), stack.start("command-api")];
+    let _projectors = [stack.start("projector"), stack.start("projector")];
+    let query = stack.start("query-api");
+    let sign_up = commands[0].token("sign-up", "service");
+    let mut requests = tokio::task::JoinSet::new();
+    for n in 0..120 {
+        let body = json!({"username": format!("user{n}"), "name": "N", "surname": "S"});
+        let request = commands[n % 2]
+            .request(Method::POST, "/api/v1/users")
+            .bearer_auth(&sign_up)
+            .json(&body);
+        requests.spawn(send(request));
+    }
+    let answers = requests.join_all().await;
+    let mut positions = HashSet::new();
+    for answer in &answers {
+        assert_eq!(
+            answer.status,
+            StatusCode::CREATED,
+            "{answer:?}\n{}",
+            stack.folder.log()
+        );
+        assert!(positions.insert(answer.header("ledger-position").to_owned()));
+    }
+    let token = commands[0].token(DEMO_USER, "user");
+    let answer = put(&commands[1], &token, "through a pooler").await;
+    let read = read_at(&query, &token, answer.header("ledger-position")).await;
+    assert_eq!(read.data(), answer.data());
+    assert!(
+        !stack.folder.log().contains("prepared statement"),
+        "{}",
+        stack.folder.log()
+    );
 }
 
 #[test]

@@ -142,12 +142,12 @@ impl Load {
             stop,
             workers,
         };
-        load.is_answered_again().await;
+        load.is_answered_again().await.unwrap();
         load
     }
 
     /// Waits until a few more commands are acknowledged: the service has healed.
-    pub(crate) async fn is_answered_again(&self) {
+    pub(crate) async fn is_answered_again(&self) -> Result<(), String> {
         let wanted = self.shared.answered.load(Ordering::Relaxed) + 2 * WORKERS;
         let answered = async {
             while self.shared.answered.load(Ordering::Relaxed) < wanted {
@@ -155,7 +155,8 @@ impl Load {
             }
         };
         let answered = tokio::time::timeout(DEADLINE, answered).await;
-        answered.expect("no command is acknowledged any more: the service does not heal");
+        answered
+            .map_err(|_| "no command is answered any more: the service does not heal".to_owned())
     }
 
     /// Lets the clients finish what they have begun.

@@ -133,7 +133,7 @@ impl Nemesis {
     }
 
     /// One fault, from its beginning to its end.
-    pub(crate) async fn strike(&mut self) {
+    pub(crate) async fn strike(&mut self) -> Result<(), String> {
         if self.coming.is_empty() {
             self.coming.clone_from(&self.faults);
             self.coming.shuffle(&mut self.random);
@@ -157,7 +157,7 @@ impl Nemesis {
                 self.wait().await;
                 self.system.start(victim, None);
             }
-            Fault::FailPoint(_, place) => self.end_at(place, &of_role).await,
+            Fault::FailPoint(_, place) => self.end_at(place, &of_role).await?,
             Fault::Pause(_) => {
                 let pid = self.system.processes[victim].pid().expect("it runs");
                 signal("STOP", pid);
@@ -189,6 +189,7 @@ impl Nemesis {
             _ => self.strike_server(fault).await,
         }
         self.start_what_has_ended();
+        Ok(())
     }
 
     /// A fault of PostgreSQL, of NATS, or of the network to them.
@@ -272,7 +273,7 @@ impl Nemesis {
     }
 
     /// Starts the processes of a role again, such that they end at a place, and waits until one has.
-    async fn end_at(&mut self, place: FailPoint, of_role: &[usize]) {
+    async fn end_at(&mut self, place: FailPoint, of_role: &[usize]) -> Result<(), String> {
         for n in of_role {
             self.system.processes[*n].kill();
             let times = self.random.random_range(1..30);
@@ -286,10 +287,11 @@ impl Nemesis {
             }
         };
         let ended = tokio::time::timeout(DEADLINE, ended).await;
-        ended.unwrap_or_else(|_| panic!("nobody comes to {place:?}"));
+        ended.map_err(|_| format!("nobody comes to {place:?}"))?;
         for n in of_role {
             self.system.processes[*n].kill();
         }
+        Ok(())
     }
 
     fn database(&self) -> &super::system::Database {
