@@ -39,9 +39,19 @@ impl Postgres {
 
     /// A server of the caller's own, to be stopped and killed.
     pub fn start() -> Self {
+        Self::launch("")
+    }
+
+    /// A server that follows this one and can only be read.
+    pub fn replica(&self) -> Self {
+        Self::launch(&self.port.to_string())
+    }
+
+    /// `primary` is the port of a server to follow, or nothing.
+    fn launch(primary: &str) -> Self {
         // No port is tried twice: that of another test's server is free while it is down.
         static TRIED: AtomicU32 = AtomicU32::new(0);
-        let mut keeper = Keeper::new();
+        let mut keeper = Keeper::new(primary);
         let mut port = FIRST_PORT;
         let first = std::process::id().wrapping_mul(13) % PORTS;
         let started = (0..PORTS).any(|_| {
@@ -112,7 +122,7 @@ impl Postgres {
 }
 
 impl Keeper {
-    fn new() -> Self {
+    fn new(primary: &str) -> Self {
         // PostgreSQL refuses to run as root.
         let mut command = if output_of("id", &["-u"]) == "0" {
             let mut command = Command::new("setpriv");
@@ -128,6 +138,7 @@ impl Keeper {
         let mut process = command
             .args(["-c", include_str!("postgres.sh"), "postgres.sh"])
             .arg(binaries())
+            .arg(primary)
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -140,7 +151,7 @@ impl Keeper {
             answers: BufReader::new(process.stdout.take().expect("piped")),
             _process: process,
         };
-        assert!(keeper.answers_done(), "initdb failed");
+        assert!(keeper.answers_done(), "the server's files cannot be made");
         keeper
     }
 

@@ -2,6 +2,8 @@
 # answered with one line. The end of the input means that the test process has ended, however it did: then
 # the server is stopped and its folder removed.
 bin=$1
+# The port of a server to be a replica of, or nothing.
+primary=$2
 trap '' HUP INT TERM PIPE
 folder=$(mktemp -d "${TMPDIR:-/tmp}/profile-ledger-postgres.XXXXXXXX") || exit 1
 data=$folder/data
@@ -53,7 +55,15 @@ ready() {
     [ "$(sed -n '1p;8p' "$data/postmaster.pid" 2>/dev/null | tr -d ' ' | tr '\n' ' ')" = "$server ready " ]
 }
 
-if "$bin/initdb" -D "$data" -U postgres -A trust -E UTF8 --locale=C --no-sync >"$folder/log" 2>&1; then
+make() {
+    if [ -n "$primary" ]; then
+        "$bin/pg_basebackup" -h 127.0.0.1 -p "$primary" -U postgres -D "$data" -R -X stream -c fast --no-sync
+    else
+        "$bin/initdb" -D "$data" -U postgres -A trust -E UTF8 --locale=C --no-sync
+    fi
+}
+
+if make >"$folder/log" 2>&1; then
     answer done
 else
     cat "$folder/log" >&2

@@ -10,6 +10,7 @@ use events::test_servers::Nats;
 use events::test_servers::postgres::Postgres;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
+use sqlx::{Connection as _, PgConnection};
 
 use crate::service::{Answer, DEADLINE, DEMO_USER, Folder, Service, command, send};
 
@@ -210,6 +211,67 @@ async fn while_postgresql_is_away_answers_are_503_at_once_and_the_service_heals(
     let version = read.header("etag").trim_matches('"').parse::<u64>();
     // Whether the refused ones took place is not promised; at most one can have, for they were equal.
     assert!((3..=4).contains(&version.unwrap()), "{read:?}");
+}
+
+#[tokio::test]
+async fn a_reader_of_a_replica_that_is_behind_waits_or_answers_503_and_never_older() {
+    let primary = Postgres::start();
+    let stack = Stack::new(&primary).await;
+    let commands = stack.start("command-api");
+    let _projector = stack.start("projector");
+    let token = commands.token(DEMO_USER, "user");
+    let first = put(&commands, &token, "before the replica").await;
+
+    let replica = primary.replica();
+    let database = stack.database.rsplit('/').next().unwrap();
+    let mut query = command(&stack.folder.data_dir());
+    query
+        .arg("query-api")
+        .env("DATABASE_URL", &stack.database)
+        .env("READ_MODEL_URL", replica.url(database));
+    let query = stack.folder.start_with(query);
+    let read = read_at(&query, &token, first.header("ledger-position")).await;
+    assert_eq!(read.data(), first.data());
+
+    let mut standby = PgConnection::connect(&replica.url(database)).await.unwrap();
+    sqlx::query("SELECT pg_wal_replay_pause()")
+        .execute(&mut standby)
+        .await
+        .unwrap();
+    let paused = async {
+        let state = "SELECT pg_get_wal_replay_pause_state()";
+        while sqlx::query_scalar::<_, String>(state)
+            .fetch_one(&mut standby)
+            .await
+            .unwrap()
+            != "paused"
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, paused).await.unwrap();
+    let second = put(&commands, &token, "while the replica stands still").await;
+    let path = format!(
+        "/api/v1/users/profile?minPosition={}",
+        second.header("ledger-position")
+    );
+    let refused = query.get(&path, &token).await;
+    assert_eq!(
+        refused.status,
+        StatusCode::SERVICE_UNAVAILABLE,
+        "{refused:?}"
+    );
+    assert_eq!(refused.header("x-error-code"), "NOT_YET_READABLE");
+    assert_ne!(refused.header("retry-after"), "");
+    // Without a position it shows what it has.
+    let stale = query.get("/api/v1/users/profile", &token).await;
+    assert_eq!(stale.data(), first.data());
+
+    let waiting = read_at(&query, &token, second.header("ledger-position"));
+    let resume = sqlx::query("SELECT pg_wal_replay_resume()").execute(&mut standby);
+    let (read, resumed) = tokio::join!(waiting, resume);
+    resumed.unwrap();
+    assert_eq!(read.data(), second.data());
 }
 
 /// A PgBouncer that hands out the connections of a server a transaction at a time.
