@@ -1,6 +1,7 @@
 //! The JetStream stream of the published ledger: reaching it, making it, what it has to be like, and
 //! what it holds. The sequence of a message in it is the position of its event.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::DeliverPolicy;
@@ -12,6 +13,7 @@ use async_nats::jetstream::stream::{
 };
 use async_nats::jetstream::{self, context::PublishAckFuture};
 use async_nats::{ConnectOptions, ServerAddr};
+use percent_encoding::percent_decode_str;
 
 use crate::envelope::StoredEvent;
 use crate::message::to_message;
@@ -55,7 +57,8 @@ pub struct Connection(jetstream::Context);
 
 impl Connection {
     /// Begins to connect to one of some servers (addresses separated by commas) and does not wait: a
-    /// server that is away is an error of no one but who asks it for something.
+    /// server that is away is an error of no one but who asks it for something. A user and a password, or
+    /// a token alone, stand before the host, percent-encoded; the first address that has them speaks for all.
     pub async fn open(addresses: &str) -> Result<Self, Error> {
         let servers = addresses
             .split(',')
@@ -65,7 +68,7 @@ impl Connection {
         if servers.iter().any(|server| server.host().is_empty()) {
             return Err(Error::Address);
         }
-        let client = ConnectOptions::new()
+        let client = credentials(&servers)?
             .name("profile-ledger")
             .retry_on_initial_connect()
             .max_reconnects(None)
@@ -102,6 +105,25 @@ impl Connection {
             stream: stream.map_err(unavailable)?,
         })
     }
+}
+
+/// The client library knows what stands before the host and does not use it.
+fn credentials(servers: &[ServerAddr]) -> Result<ConnectOptions, Error> {
+    let options = ConnectOptions::new();
+    let Some((server, user)) = servers
+        .iter()
+        .find_map(|server| Some((server, server.username()?)))
+    else {
+        return Ok(options);
+    };
+    let decoded = |text| {
+        let text = percent_decode_str(text).decode_utf8();
+        text.map(Cow::into_owned).map_err(|_| Error::Address)
+    };
+    Ok(match server.password() {
+        Some(password) => options.user_and_password(decoded(user)?, decoded(password)?),
+        None => options.token(decoded(user)?),
+    })
 }
 
 /// The stream that the relay makes.
@@ -254,6 +276,7 @@ pub(crate) fn difference(message: &StreamMessage, event: &StoredEvent) -> Option
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_servers::Nats;
 
     #[test]
     fn the_stream_that_is_made_is_fit() {
@@ -300,11 +323,35 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_that_is_none_is_an_error() {
-        for bad in ["", "http://localhost", "nats://a, b c"] {
+        for bad in ["", "http://localhost", "nats://a, b c", "nats://%ff:p@a"] {
             assert!(
                 matches!(Connection::open(bad).await, Err(Error::Address)),
                 "{bad:?}"
             );
         }
+    }
+
+    async fn is_let_in(nats: &Nats, credentials: &str) -> bool {
+        let (scheme, host) = ("nats://", nats.url().replace("nats://", ""));
+        // The address after the one with the credentials has none.
+        let addresses = format!("{scheme}{credentials}@{host},{scheme}{host}");
+        let connection = Connection::open(&addresses).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(3), connection.make(1))
+            .await
+            .is_ok_and(|made| made.is_ok())
+    }
+
+    #[tokio::test]
+    async fn a_user_and_a_password_of_the_address_are_used() {
+        let nats = Nats::start_with(&["--user", "relay", "--pass", "p/ss:w@rd%"]);
+        assert!(is_let_in(&nats, "relay:p%2Fss%3Aw%40rd%25").await);
+        assert!(!is_let_in(&nats, "relay:wrong").await);
+    }
+
+    #[tokio::test]
+    async fn a_token_of_the_address_is_used() {
+        let nats = Nats::start_with(&["--auth", "t0ken"]);
+        assert!(is_let_in(&nats, "t0ken").await);
+        assert!(!is_let_in(&nats, "wrong").await);
     }
 }

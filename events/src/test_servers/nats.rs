@@ -20,7 +20,7 @@ server=
 while read -r order port; do
     case $order in
         start)
-            "$0" -a 127.0.0.1 -p "$port" -js -sd "$folder" 2>&1 </dev/null &
+            "$0" -a 127.0.0.1 -p "$port" -js -sd "$folder" "$@" 2>&1 </dev/null &
             server=$! ;;
         *)
             kill -"$order" "$server"
@@ -52,9 +52,20 @@ impl Nats {
     /// When nats-server is not installed, or does not start: a test that needs it has failed.
     #[track_caller]
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts a server on a free port with more arguments than it always has.
+    ///
+    /// # Panics
+    ///
+    /// As [`Nats::start`] does.
+    #[track_caller]
+    pub fn start_with(arguments: &[&str]) -> Self {
         let mut supervisor = Command::new("/bin/sh")
             .args(["-c", SUPERVISOR])
             .arg(program())
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             // A Ctrl-C is for the tests; the supervisor sees them end and cleans up.
