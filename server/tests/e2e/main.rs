@@ -3,13 +3,16 @@
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
 mod broker;
+mod compose;
 mod configuration;
 mod crash;
 mod disk;
 mod faults;
+mod gateway;
 mod import;
 mod journey;
 mod limits;
 mod logs;
 mod roles;
 mod service;
+mod stack;
