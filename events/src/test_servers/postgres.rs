@@ -43,6 +43,7 @@ impl Postgres {
     }
 
     /// A server that follows this one and can only be read.
+    #[must_use]
     pub fn replica(&self) -> Self {
         Self::launch(&self.port.to_string())
     }

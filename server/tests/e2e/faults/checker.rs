@@ -470,11 +470,9 @@ fn told(evidence: &Evidence, states: &States, breaches: &mut Vec<String>) {
     }
     for read in &evidence.history.reads {
         let (user, asked) = (read.user, read.asked);
-        let Some((version, profile)) = &read.got else {
-            breaches.push(format!("a read of {user} at {asked} found nobody"));
-            continue;
-        };
-        if *version < read.known {
+        // Who is not there is at version 0.
+        let version = read.got.as_ref().map_or(0, |(version, _)| *version);
+        if version < read.known {
             breaches.push(format!(
                 "a read of {user} at {asked} went back from version {} to {version}",
                 read.known
@@ -486,15 +484,18 @@ fn told(evidence: &Evidence, states: &States, breaches: &mut Vec<String>) {
                 .iter()
                 .filter(|state| state.position <= asked)
                 .count();
-            *version < least as u64
+            version < least as u64
         });
         if behind {
             breaches.push(format!(
                 "a read of {user} at {asked} shows version {version}, which is older"
             ));
         }
-        breaches.extend(show("a read", user, *version, profile));
-        let first = shown.entry((user, *version)).or_insert(profile);
+        let Some((_, profile)) = &read.got else {
+            continue;
+        };
+        breaches.extend(show("a read", user, version, profile));
+        let first = shown.entry((user, version)).or_insert(profile);
         if *first != profile {
             breaches.push(format!(
                 "a read of {user} shows version {version} as nobody else saw it"

@@ -347,7 +347,7 @@ fn a_read_that_went_back_is_named() {
     names("went back from version 5 to 4", |evidence| {
         evidence.history.reads[4].known = 5;
     });
-    names("found nobody", |evidence| {
+    names("went back from version 1 to 0", |evidence| {
         evidence.history.reads[0].got = None;
     });
     names("that never was", |evidence| {
