@@ -8,9 +8,11 @@ use crate::envelope::StoredEvent;
 use crate::store::History;
 
 mod jetstream;
+mod shared;
 mod store;
 
 pub use jetstream::JetStreamFeed;
+pub use shared::{SharedFeed, Tail};
 pub use store::StoreFeed;
 
 /// Events by position, each once, in order, without a gap.
