@@ -57,7 +57,7 @@ pub fn follow(after: Position, events: &[StoredEvent]) -> Result<Position, Error
 }
 
 /// The next events of a ledger whose head is beyond a position: at least one, and no gap.
-pub(crate) async fn read_after(
+pub async fn read_after(
     history: &dyn History,
     after: Position,
     limit: usize,

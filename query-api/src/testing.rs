@@ -24,7 +24,6 @@ use http_kit::testing::{Answer, Ask, now, token, verifier};
 use jiff::Timestamp;
 use projector::projection::Projection;
 use projector::read_model::sqlite::SqliteReadModel;
-use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::{QueryApi, Streams};
@@ -183,9 +182,9 @@ impl Api {
 
 impl Api {
     /// The stored envelope at a position.
-    pub(crate) async fn envelope(&self, position: Position) -> Value {
+    pub(crate) async fn envelope(&self, position: Position) -> String {
         let event = self.store.read(position - 1, 1).await.unwrap().remove(0);
-        serde_json::from_slice(&event.envelope).unwrap()
+        String::from_utf8(event.envelope.to_vec()).unwrap()
     }
 
     /// Appends many events of John in one batch.

@@ -176,19 +176,16 @@ fn read_model_url(config: &Config) -> Option<&str> {
 
 /// Brings the databases up to date.
 pub(crate) async fn migrate(config: &Config) -> anyhow::Result<ExitCode> {
-    match &config.database_url {
-        Some(url) => {
-            events::store::postgres::migrate(url)
-                .await
-                .context("cannot migrate the ledger")?;
-            events::trail::postgres::migrate(url)
-                .await
-                .context("cannot migrate the audit trail")?;
-        }
-        None => {
-            let _lock = store(config).await?;
-            trail(config).await?;
-        }
+    if let Some(url) = &config.database_url {
+        events::store::postgres::migrate(url)
+            .await
+            .context("cannot migrate the ledger")?;
+        events::trail::postgres::migrate(url)
+            .await
+            .context("cannot migrate the audit trail")?;
+    } else {
+        let _lock = store(config).await?;
+        trail(config).await?;
     }
     match read_model_url(config) {
         Some(url) => projector::read_model::postgres::migrate(url)

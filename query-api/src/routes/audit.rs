@@ -26,6 +26,7 @@ pub(super) mod diff;
 pub(super) mod reads;
 pub(super) mod user;
 pub(super) mod user_events;
+mod walk;
 
 /// Items of a page.
 const DEFAULT_LIMIT: usize = 20;

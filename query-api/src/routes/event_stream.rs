@@ -142,3 +142,248 @@ fn framed(event: &StoredEvent) -> Option<Event> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use http_body_util::BodyExt as _;
+    use http_kit::testing::{Ask, refuses, token};
+
+    use super::*;
+    use crate::testing::{Api, JOHN, auditor, called, user};
+
+    fn stream(query: &str) -> Ask {
+        auditor(&format!("/api/v1/events/stream?{query}"))
+    }
+
+    /// Who reads a stream, a message at a time.
+    struct Reader {
+        body: Body,
+        text: String,
+    }
+
+    impl Reader {
+        async fn open(api: &Api, ask: Ask) -> Self {
+            let response = ask.open(&api.router).await;
+            assert_eq!(response.status(), 200);
+            Self {
+                body: response.into_body(),
+                text: String::new(),
+            }
+        }
+
+        /// The next message without the empty line at its end; `None` when the stream has ended.
+        async fn next(&mut self) -> Option<String> {
+            loop {
+                if let Some(end) = self.text.find("\n\n") {
+                    let message = self.text.drain(..end + 2).collect::<String>();
+                    return Some(message[..end].to_owned());
+                }
+                let bytes = self.body.frame().await?.unwrap().into_data().unwrap();
+                self.text.push_str(std::str::from_utf8(&bytes).unwrap());
+            }
+        }
+
+        /// The position of the next event.
+        async fn position(&mut self) -> Option<u64> {
+            let message = self.next().await?;
+            let id = message.lines().find_map(|line| line.strip_prefix("id: "));
+            Some(id.unwrap_or_else(|| panic!("{message}")).parse().unwrap())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_message_is_an_event_with_its_position_type_and_envelope() {
+        let api = Api::with_users().await;
+        let response = stream("after=1").open(&api.router).await;
+        for (name, value) in [
+            ("content-type", "text/event-stream"),
+            ("cache-control", "no-store"),
+            ("x-accel-buffering", "no"),
+        ] {
+            assert_eq!(response.headers()[name], value);
+        }
+        let mut reader = Reader::open(&api, stream("after=1")).await;
+        assert_eq!(reader.next().await.unwrap(), "id: 1\nretry: 1000");
+        for (position, event_type) in [(2, "user-registered"), (3, "photo-changed")] {
+            let envelope = api.envelope(position).await;
+            let message = format!("id: {position}\nevent: {event_type}\ndata: {envelope}");
+            assert_eq!(reader.next().await.unwrap(), message);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_new_stream_begins_at_the_head_and_shows_what_comes() {
+        let api = Api::with_users().await;
+        let mut readers = Vec::new();
+        for _ in 0..3 {
+            readers.push(Reader::open(&api, stream("")).await);
+        }
+        for reader in &mut readers {
+            assert_eq!(reader.position().await, Some(3), "where it begins");
+        }
+        api.append_many(600).await;
+        for reader in &mut readers {
+            for position in 4..=603 {
+                assert_eq!(reader.position().await, Some(position));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn who_comes_back_goes_on_after_the_last_event_that_it_saw() {
+        let api = Api::with_users().await;
+        // Its address is that of the first time.
+        let ask = stream("after=0").header("last-event-id", "2");
+        let mut reader = Reader::open(&api, ask).await;
+        assert_eq!(reader.position().await, Some(2), "where it begins");
+        assert_eq!(reader.position().await, Some(3));
+    }
+
+    #[tokio::test]
+    async fn a_cursor_that_is_none_or_beyond_the_head_is_refused() {
+        let api = Api::with_users().await;
+        let code = "VALIDATION_FAILED";
+        let number = "must be a whole number from 0 to 9223372036854775807";
+        let sayi = "0 ile 9223372036854775807 arasında bir tam sayı olmalıdır";
+        let newest = "must be at most 3, which is the newest";
+        let yeni = "en fazla, en yenisi olan 3 olmalıdır";
+        for (ask, field, english, turkish) in [
+            (stream("after=4"), "after", newest, yeni),
+            (stream("after=x"), "after", number, sayi),
+            (
+                stream("").header("last-event-id", "4"),
+                "Last-Event-ID",
+                newest,
+                yeni,
+            ),
+            (
+                stream("after=0").header("last-event-id", "4"),
+                "Last-Event-ID",
+                newest,
+                yeni,
+            ),
+            (
+                stream("").header("last-event-id", ""),
+                "Last-Event-ID",
+                number,
+                sayi,
+            ),
+            (
+                stream("").header("last-event-id", "-1"),
+                "Last-Event-ID",
+                number,
+                sayi,
+            ),
+            (
+                stream("").header("last-event-id", b"\xff"),
+                "Last-Event-ID",
+                number,
+                sayi,
+            ),
+        ] {
+            let (english, turkish) = (format!("{field}: {english}"), format!("{field}: {turkish}"));
+            let english = ["Validation failed", &english];
+            let turkish = ["Doğrulama başarısız", &turkish];
+            refuses(&api.router, &ask, 400, code, &english, &turkish).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn it_is_for_services_and_auditors() {
+        let api = Api::with_users().await;
+        let uri = "/api/v1/events/stream";
+        for role in [Role::Service, Role::Auditor, Role::Admin] {
+            let ask = Ask::new("GET", uri).bearer(&token("indexer", &[role]));
+            let mut reader = Reader::open(&api, ask).await;
+            assert_eq!(reader.position().await, Some(3));
+        }
+        let recorded = api.trail.all().await;
+        assert_eq!(recorded.len(), 3, "each is recorded");
+        let code = "INSUFFICIENT_PERMISSIONS";
+        let (english, turkish) = (["Insufficient permissions"], ["Yetersiz yetki"]);
+        refuses(&api.router, &user(JOHN, uri), 403, code, &english, &turkish).await;
+    }
+
+    #[tokio::test]
+    async fn a_quiet_stream_shows_that_it_lives() {
+        let api = Api::with_users().await;
+        let mut reader = Reader::open(&api, stream("")).await;
+        assert_eq!(reader.position().await, Some(3));
+        // From here on nothing touches the disk, so time may jump.
+        tokio::time::pause();
+        for _ in 0..3 {
+            let began = Instant::now();
+            assert_eq!(reader.next().await.unwrap(), ": heartbeat");
+            let waited = began.elapsed();
+            assert!(
+                waited.abs_diff(HEARTBEAT) < Duration::from_millis(5),
+                "{waited:?}"
+            );
+        }
+        tokio::time::resume();
+        api.append(JOHN, called("John", "Johnny")).await;
+        assert_eq!(reader.position().await, Some(4));
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_is_cut_and_loses_nothing() {
+        let api = Api::with_users().await;
+        api.append_many(100).await;
+        let mut reader = Reader::open(&api, stream("after=0")).await;
+        for position in 0..=1 {
+            assert_eq!(reader.position().await, Some(position));
+        }
+        // The others are in memory, so time may jump.
+        tokio::time::pause();
+        for position in 2..=50 {
+            assert_eq!(reader.position().await, Some(position));
+        }
+        tokio::time::advance(TAKEN).await;
+        assert_eq!(reader.position().await, Some(51), "just in time");
+        tokio::time::advance(TAKEN + Duration::from_millis(1)).await;
+        assert_eq!(reader.position().await, None);
+        tokio::time::resume();
+        let ask = stream("after=0").header("last-event-id", "51");
+        let mut reader = Reader::open(&api, ask).await;
+        for position in 51..=103 {
+            assert_eq!(reader.position().await, Some(position));
+        }
+    }
+
+    #[tokio::test]
+    async fn streams_end_when_the_service_stops() {
+        let api = Api::with_users().await;
+        api.append_many(10).await;
+        let mut idle = Reader::open(&api, stream("")).await;
+        let mut busy = Reader::open(&api, stream("after=0")).await;
+        assert_eq!(idle.position().await, Some(13));
+        assert_eq!(busy.position().await, Some(0));
+        api.stopping.cancel();
+        assert_eq!(idle.position().await, None);
+        assert_eq!(busy.position().await, None);
+    }
+
+    #[tokio::test]
+    async fn more_streams_than_there_are_places_for_are_refused_until_one_ends() {
+        let api = Api::with_users().await;
+        let mut open = Vec::new();
+        for _ in 0..64 {
+            open.push(Reader::open(&api, stream("")).await);
+        }
+        let code = "TOO_MANY_STREAMS";
+        let english = [
+            "The service cannot answer right now; try again shortly",
+            "Too many streams are open; try again shortly.",
+        ];
+        let turkish = [
+            "Hizmet şu anda yanıt veremiyor; az sonra yeniden deneyin",
+            "Çok fazla akış açık; az sonra yeniden deneyin.",
+        ];
+        refuses(&api.router, &stream(""), 503, code, &english, &turkish).await;
+        let answer = api.send(stream("")).await;
+        assert_eq!(answer.header("retry-after"), Some("5"));
+        drop(open.pop());
+        Reader::open(&api, stream("")).await;
+    }
+}
