@@ -99,6 +99,14 @@ impl History for Faulty {
     ) -> Result<Vec<StoredEvent>, store::Error> {
         self.inner.read_user(user, after, limit).await
     }
+    async fn read_user_back(
+        &self,
+        user: &UserId,
+        before: Version,
+        limit: usize,
+    ) -> Result<Vec<StoredEvent>, store::Error> {
+        self.inner.read_user_back(user, before, limit).await
+    }
     async fn read_users(
         &self,
         users: &[UserId],

@@ -8,9 +8,11 @@ use crate::envelope::StoredEvent;
 use crate::store::History;
 
 mod jetstream;
+mod shared;
 mod store;
 
 pub use jetstream::JetStreamFeed;
+pub use shared::{SharedFeed, Tail};
 pub use store::StoreFeed;
 
 /// Events by position, each once, in order, without a gap.
@@ -55,7 +57,7 @@ pub fn follow(after: Position, events: &[StoredEvent]) -> Result<Position, Error
 }
 
 /// The next events of a ledger whose head is beyond a position: at least one, and no gap.
-pub(crate) async fn read_after(
+pub async fn read_after(
     history: &dyn History,
     after: Position,
     limit: usize,

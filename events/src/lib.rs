@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod changes;
 pub mod document;
 pub mod envelope;
 pub mod fail_point;
@@ -10,6 +11,7 @@ pub mod photos;
 pub mod postgres;
 pub mod profile;
 pub mod relay;
+pub mod replay;
 pub mod store;
 pub mod stream;
 #[cfg(test)]
@@ -17,6 +19,7 @@ mod test_ledger;
 #[cfg(any(test, feature = "test-servers"))]
 pub mod test_servers;
 mod time;
+pub mod trail;
 pub mod user;
 pub mod username;
 

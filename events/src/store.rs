@@ -36,6 +36,14 @@ pub trait History: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<StoredEvent>, Error>;
 
+    /// At most `limit` events of one user before a version, the newest first.
+    async fn read_user_back(
+        &self,
+        user: &UserId,
+        before: Version,
+        limit: usize,
+    ) -> Result<Vec<StoredEvent>, Error>;
+
     /// At most `limit` events of some users after a position, by position, in one query.
     async fn read_users(
         &self,
@@ -53,6 +61,26 @@ pub trait History: Send + Sync + 'static {
     /// Where an event is, if it is in the ledger: settles whether a commit whose answer was lost
     /// took place.
     async fn position_of(&self, event: &EventId) -> Result<Option<Position>, Error>;
+}
+
+/// The position of the last event that was recorded at or before a time; 0 when there is none. Needs no
+/// index: the time of recording never goes back as the position rises.
+pub async fn position_at(history: &dyn History, time: Time) -> Result<Position, Error> {
+    let (mut low, mut high) = (0, history.head().await?.position);
+    while low < high {
+        let middle = high - (high - low) / 2;
+        let events = history.read(middle - 1, 1).await?;
+        let event = events
+            .first()
+            .filter(|event| event.position == middle)
+            .ok_or_else(|| Error::Damaged(format!("position {middle} is missing")))?;
+        if event.recorded_at <= time {
+            low = middle;
+        } else {
+            high = middle - 1;
+        }
+    }
+    Ok(low)
 }
 
 /// The appending half of the ledger.

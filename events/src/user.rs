@@ -265,6 +265,14 @@ pub enum DecodeError {
 }
 
 impl UserEvent {
+    /// The stored name of every type.
+    pub const TYPES: [&str; 4] = [
+        "user-registered",
+        "profile-updated",
+        "photo-changed",
+        "username-changed",
+    ];
+
     /// The stored name of the event's type.
     pub fn event_type(&self) -> &'static str {
         match self {

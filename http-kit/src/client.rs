@@ -2,6 +2,7 @@
 //! used to authorise anything.
 
 use axum::extract::FromRequestParts;
+use axum::http::header::ACCEPT;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
 use uuid::Uuid;
@@ -231,6 +232,50 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
     }
 }
 
+/// Which of the media types that a route offers the client prefers; the first one where it does not mind.
+/// `None` when it accepts none of them (RFC 9110, 12.5.1). Failures have forms of their own: a client that
+/// only names `application/problem+json` does not mind.
+pub fn preferred<'a>(headers: &HeaderMap, offers: &[&'a str]) -> Option<&'a str> {
+    let values = headers.get_all(ACCEPT).iter();
+    let ranges: Vec<_> = values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|list| list.split(','))
+        .map(media_range)
+        .filter(|(range, _)| !range.is_empty() && range != "application/problem+json")
+        .collect();
+    if ranges.is_empty() {
+        return offers.first().copied();
+    }
+    let quality = |offer: &str| {
+        let kind = offer.split('/').next().unwrap_or_default();
+        let of = |wanted: &str| ranges.iter().find(|(range, _)| range == wanted);
+        let range = of(offer).or_else(|| of(&format!("{kind}/*")));
+        range
+            .or_else(|| of("*/*"))
+            .map_or(0.0, |(_, quality)| *quality)
+    };
+    let mut best = (None, 0.0);
+    for offer in offers {
+        if quality(offer) > best.1 {
+            best = (Some(*offer), quality(offer));
+        }
+    }
+    best.0
+}
+
+/// A media range without its parameters, in lower case, and its quality.
+fn media_range(text: &str) -> (String, f32) {
+    let mut parts = text.split(';').map(str::trim);
+    let range = parts.next().unwrap_or_default().to_ascii_lowercase();
+    let quality = parts.find_map(|parameter| {
+        let value = parameter
+            .strip_prefix("q=")
+            .or_else(|| parameter.strip_prefix("Q="))?;
+        value.trim().parse().ok()
+    });
+    (range, quality.unwrap_or(1.0))
+}
+
 /// Whether `If-None-Match` holds this tag, with its quotes. Weak comparison, as RFC 9110, 13.1.2 asks.
 pub fn if_none_match(headers: &HeaderMap, etag: &str) -> bool {
     headers
@@ -375,6 +420,43 @@ mod tests {
     }
 
     #[test]
+    fn the_form_that_a_client_prefers_is_chosen() {
+        const LINES: &str = "application/x-ndjson";
+        const JSON: &str = "application/json";
+        for (accept, chosen) in [
+            ("", Some(JSON)),
+            ("*/*", Some(JSON)),
+            ("application/json", Some(JSON)),
+            ("APPLICATION/X-NDJSON", Some(LINES)),
+            ("application/x-ndjson; charset=utf-8", Some(LINES)),
+            ("application/x-ndjson, application/json", Some(JSON)),
+            ("application/x-ndjson, */*;q=0.1", Some(LINES)),
+            (
+                "application/x-ndjson;q=0.5, application/json;q=0.4",
+                Some(LINES),
+            ),
+            ("application/*", Some(JSON)),
+            ("application/*, application/json;q=0", Some(LINES)),
+            ("application/problem+json", Some(JSON)),
+            (
+                "application/problem+json, application/x-ndjson",
+                Some(LINES),
+            ),
+            ("text/csv", None),
+            ("text/html, image/*", None),
+            ("application/x-ndjson;q=0", None),
+            ("*/*;q=0", None),
+            ("application/x-ndjson;q=NaN", None),
+            ("json", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert("accept", accept.parse().unwrap());
+            assert_eq!(preferred(&headers, &[JSON, LINES]), chosen, "{accept}");
+        }
+        assert_eq!(preferred(&HeaderMap::new(), &[JSON, LINES]), Some(JSON));
+    }
+
+    #[test]
     fn a_request_id_that_cannot_be_echoed_is_replaced() {
         let mut headers = HeaderMap::new();
         headers.insert("x-request-id", "mine-1".parse().unwrap());
@@ -418,6 +500,8 @@ mod tests {
                 let mut headers = HeaderMap::new();
                 headers.insert("if-none-match", bytes[..].try_into().unwrap());
                 headers.insert("x-request-id", bytes[..].try_into().unwrap());
+                headers.insert("accept", bytes[..].try_into().unwrap());
+                let _ = preferred(&headers, &["application/json"]);
                 let _ = if_none_match(&headers, "\"1\"");
                 assert!(visible(&RequestId::of(&headers, Uuid::nil).0, 128));
             });

@@ -43,6 +43,8 @@ codes! {
     NotFound = "RESOURCE_NOT_FOUND", NOT_FOUND, "RESOURCE_NOT_FOUND";
     /// The route has other methods.
     MethodNotAllowed = "METHOD_NOT_ALLOWED", METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED";
+    /// The client accepts no form in which the route answers.
+    NotAcceptable = "NOT_ACCEPTABLE", NOT_ACCEPTABLE, "NOT_ACCEPTABLE";
     /// The request, its body included, took too long.
     RequestTimeout = "REQUEST_TIMEOUT", REQUEST_TIMEOUT, "REQUEST_TIMEOUT";
     /// Another user has the name.
@@ -71,6 +73,8 @@ codes! {
     Unavailable = "UNAVAILABLE", SERVICE_UNAVAILABLE, "UNAVAILABLE";
     /// Too much waits already.
     QueueFull = "QUEUE_FULL", SERVICE_UNAVAILABLE, "UNAVAILABLE";
+    /// As many streams are open as the process serves at once.
+    TooManyStreams = "TOO_MANY_STREAMS", SERVICE_UNAVAILABLE, "UNAVAILABLE";
     /// The read model has not reached the position asked for.
     NotYetReadable = "NOT_YET_READABLE", SERVICE_UNAVAILABLE, "UNAVAILABLE";
     /// The service is about to stop.
@@ -85,6 +89,7 @@ impl Code {
             StatusCode::FORBIDDEN => Self::InsufficientPermissions,
             StatusCode::NOT_FOUND => Self::NotFound,
             StatusCode::METHOD_NOT_ALLOWED => Self::MethodNotAllowed,
+            StatusCode::NOT_ACCEPTABLE => Self::NotAcceptable,
             StatusCode::REQUEST_TIMEOUT => Self::RequestTimeout,
             StatusCode::PAYLOAD_TOO_LARGE => Self::BodyTooLarge,
             StatusCode::UNSUPPORTED_MEDIA_TYPE => Self::UnsupportedMediaType,

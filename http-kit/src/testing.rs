@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request};
+use axum::response::Response;
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use jiff::{Timestamp, ToSpan as _};
@@ -164,8 +165,19 @@ impl Ask {
         self
     }
 
-    /// Sends it.
+    /// Sends it and reads the whole answer.
     pub async fn send(self, router: &Router) -> Answer {
+        let (parts, body) = self.open(router).await.into_parts();
+        let body = body.collect().await.expect("the answer does not break off");
+        Answer {
+            status: parts.status.as_u16(),
+            headers: parts.headers,
+            body: body.to_bytes(),
+        }
+    }
+
+    /// Sends it; the answer's body is still to be read, and may have no end.
+    pub async fn open(self, router: &Router) -> Response {
         let mut request = Request::builder()
             .method(self.method.as_str())
             .uri(&self.uri);
@@ -175,18 +187,11 @@ impl Ask {
         let request = request
             .body(self.payload.into_body())
             .expect("a test makes a request that can be sent");
-        let response = router
+        router
             .clone()
             .oneshot(request)
             .await
-            .unwrap_or_else(|never| match never {});
-        let (parts, body) = response.into_parts();
-        let body = body.collect().await.expect("answers are in memory");
-        Answer {
-            status: parts.status.as_u16(),
-            headers: parts.headers,
-            body: body.to_bytes(),
-        }
+            .unwrap_or_else(|never| match never {})
     }
 }
 

@@ -6,21 +6,29 @@ use axum::Router;
 use axum::extract::FromRef;
 use events::photos::PhotoStore;
 use events::store::History;
+use events::trail::AuditTrail;
 use http_kit::caller::Verifier;
 use http_kit::clock::Clock;
 use projector::Documents;
 
 mod routes;
+mod streams;
 #[cfg(test)]
 mod testing;
+
+pub use streams::Streams;
 
 /// What the routes need.
 #[derive(Clone)]
 pub struct QueryApi {
     /// The user documents.
     pub documents: Arc<dyn Documents>,
-    /// The ledger, for what must be known exactly: who holds a name.
+    /// The ledger, for histories and for what must be known exactly: who holds a name.
     pub history: Arc<dyn History>,
+    /// Who looked at whose history: the only thing that is written here.
+    pub trail: Arc<dyn AuditTrail>,
+    /// Answers that go on for long.
+    pub streams: Streams,
     /// The bytes of photos.
     pub photo_store: PhotoStore,
     /// Knows who calls.

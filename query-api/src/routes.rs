@@ -22,7 +22,9 @@ use serde::Serialize;
 
 use crate::QueryApi;
 
+mod audit;
 mod check_username;
+mod event_stream;
 mod media;
 mod own_profile;
 mod public_profile;
@@ -34,7 +36,7 @@ const TIME: Duration = Duration::from_secs(10);
 const WAIT: Duration = Duration::from_secs(2);
 
 /// Every route. The router is made of these, and the test of hostile requests goes through them.
-fn routes() -> [(&'static str, MethodRouter<QueryApi>); 6] {
+fn routes() -> [(&'static str, MethodRouter<QueryApi>); 12] {
     [
         (
             "/api/v1/users/profile",
@@ -60,6 +62,31 @@ fn routes() -> [(&'static str, MethodRouter<QueryApi>); 6] {
             "/media/users/{userId}/photos/{hash}/{photoId}/{file}",
             limits(get(media::read), JSON_BYTES, TIME),
         ),
+        (
+            "/api/v1/audit/users/{userId}",
+            limits(get(audit::user::read), JSON_BYTES, TIME),
+        ),
+        (
+            "/api/v1/audit/users/{userId}/events",
+            limits(get(audit::user_events::list), JSON_BYTES, TIME),
+        ),
+        (
+            "/api/v1/audit/users/{userId}/diff",
+            limits(get(audit::diff::compare), JSON_BYTES, TIME),
+        ),
+        (
+            "/api/v1/audit/events",
+            limits(get(audit::all_events::list), JSON_BYTES, TIME),
+        ),
+        (
+            "/api/v1/audit/reads",
+            limits(get(audit::reads::list), JSON_BYTES, TIME),
+        ),
+        // The time is that until the stream begins.
+        (
+            "/api/v1/events/stream",
+            limits(get(event_stream::follow), JSON_BYTES, TIME),
+        ),
     ]
 }
 
@@ -84,24 +111,9 @@ impl FromRequestParts<QueryApi> for Reader {
     async fn from_request_parts(parts: &mut Parts, api: &QueryApi) -> Result<Self, ApiError> {
         Client::from_request_parts(parts, api).await?;
         let mut parameters = Fields::from_query(parts.uri.query());
-        let parameter = parameters.optional("minPosition", |value| {
-            position(http_kit::fields::string(value)?)
-        });
-        let mut headers = parts.headers.get_all("ledger-min-position").iter();
-        let header = match (headers.next().map(HeaderValue::to_str), headers.next()) {
-            (None, _) => Ok(None),
-            (Some(Ok(text)), None) => position(text).map(Some),
-            _ => Err(bad_position()),
-        };
-        let header = header.unwrap_or_else(|problem| {
-            parameters.problem("Ledger-Min-Position", problem);
-            None
-        });
-        let wanted = parameter.max(header).unwrap_or(0);
+        let wanted = wanted_position(&parts.headers, &mut parameters);
         if !parameters.has_problems() && !wait_for(&*api.documents, wanted, WAIT).await {
-            return Err(ApiError::new(Code::NotYetReadable)
-                .because(Text::new("NOT_YET_READABLE").with("position", wanted))
-                .retry_after(1));
+            return Err(not_yet_readable(wanted));
         }
         let mut conditions = HeaderMap::new();
         for value in parts.headers.get_all(IF_NONE_MATCH) {
@@ -112,6 +124,34 @@ impl FromRequestParts<QueryApi> for Reader {
             conditions,
         })
     }
+}
+
+/// The position that an answer must show at the least: the greater one of parameter and header.
+fn wanted_position(headers: &HeaderMap, parameters: &mut Fields) -> Position {
+    let parameter = parameters.optional("minPosition", |value| {
+        position(http_kit::fields::string(value)?)
+    });
+    let header = position_header(headers, "ledger-min-position").unwrap_or_else(|problem| {
+        parameters.problem("Ledger-Min-Position", problem);
+        None
+    });
+    parameter.max(header).unwrap_or(0)
+}
+
+/// The position in a header that may be given once.
+fn position_header(headers: &HeaderMap, name: &str) -> Result<Option<Position>, Text> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next().map(HeaderValue::to_str), values.next()) {
+        (None, _) => Ok(None),
+        (Some(Ok(text)), None) => position(text).map(Some),
+        _ => Err(bad_position()),
+    }
+}
+
+fn not_yet_readable(position: Position) -> ApiError {
+    ApiError::new(Code::NotYetReadable)
+        .because(Text::new("NOT_YET_READABLE").with("position", position))
+        .retry_after(1)
 }
 
 impl Reader {

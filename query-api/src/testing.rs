@@ -1,27 +1,32 @@
 //! What the tests of this crate share: the whole query API as a function, on a ledger and a read model in
 //! SQLite that a projection keeps together.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use async_trait::async_trait;
 use axum::Router;
 use events::envelope::{Context, Previous, Recorded};
 use events::feed::StoreFeed;
 use events::photos::PhotoStore;
 use events::store::sqlite::SqliteStore;
 use events::store::{Batch, EventStore, History as _, claims_of};
+use events::trail::sqlite::SqliteTrail;
+use events::trail::{self, AuditTrail, Question, Read, RecordedRead};
 use events::user::{
     Change, Consents, PhotoChanged, Profile, ProfileUpdated, UserEvent, UserRegistered,
     UsernameChanged, Variant,
 };
-use events::{EventId, PhotoId, Time, UserId};
+use events::{EventId, PhotoId, Position, Time, UserId};
 use http_kit::caller::Role;
 use http_kit::clock::Clock;
 use http_kit::testing::{Answer, Ask, now, token, verifier};
 use jiff::Timestamp;
 use projector::projection::Projection;
 use projector::read_model::sqlite::SqliteReadModel;
+use tokio_util::sync::CancellationToken;
 
-use crate::QueryApi;
+use crate::{QueryApi, Streams};
 
 /// The user of the published page.
 pub(crate) const JOHN: &str = "507f1f77bcf86cd799439011";
@@ -38,6 +43,9 @@ pub(crate) const DAY: i64 = 86_400_000;
 pub(crate) struct Api {
     pub(crate) router: Router,
     pub(crate) photo_store: PhotoStore,
+    pub(crate) trail: Arc<Trail>,
+    /// Ends the streams.
+    pub(crate) stopping: CancellationToken,
     store: Arc<SqliteStore>,
     read_model: Arc<SqliteReadModel>,
     now: Arc<Mutex<Timestamp>>,
@@ -53,12 +61,21 @@ impl Api {
         let read_model = SqliteReadModel::open(&folder.path().join("read-model.db")).await;
         let read_model = Arc::new(read_model.unwrap());
         let photo_store = PhotoStore::local(&folder.path().join("photos")).unwrap();
+        let trail = Arc::new(Trail {
+            inner: SqliteTrail::open(&folder.path().join("audit.db"))
+                .await
+                .unwrap(),
+            is_full: AtomicBool::new(false),
+        });
+        let stopping = CancellationToken::new();
         let time = Arc::new(Mutex::new(now()));
         let told = Arc::clone(&time);
         let clock = Clock::from_fn(move || *told.lock().unwrap());
         let api = QueryApi {
             documents: Arc::clone(&read_model) as _,
             history: Arc::clone(&store) as _,
+            trail: Arc::clone(&trail) as _,
+            streams: Streams::new(Arc::clone(&store) as _, stopping.clone()),
             photo_store: photo_store.clone(),
             verifier: verifier(clock.clone()),
             clock: clock.clone(),
@@ -67,6 +84,8 @@ impl Api {
         Self {
             router: http_kit::serve::harden(crate::router(api), clock),
             photo_store,
+            trail,
+            stopping,
             store,
             read_model,
             now: time,
@@ -124,6 +143,11 @@ impl Api {
 
     /// Appends an event of a user.
     pub(crate) async fn append(&self, id: &str, event: UserEvent) {
+        self.append_from(id, event, Context::default()).await;
+    }
+
+    /// Appends an event of a user that somebody caused.
+    pub(crate) async fn append_from(&self, id: &str, event: UserEvent, context: Context) {
         let user_id: UserId = id.parse().unwrap();
         let expected = self.store.head().await.unwrap();
         let before = self.store.read_user(&user_id, 0, 1_000).await.unwrap();
@@ -142,7 +166,7 @@ impl Api {
                 position: event.position,
                 hash: event.leaf_hash,
             }),
-            context: Context::default(),
+            context,
             event,
         };
         let batch = Batch {
@@ -154,6 +178,92 @@ impl Api {
         };
         self.store.append(&batch).await.unwrap();
     }
+}
+
+impl Api {
+    /// The stored envelope at a position.
+    pub(crate) async fn envelope(&self, position: Position) -> String {
+        let event = self.store.read(position - 1, 1).await.unwrap().remove(0);
+        String::from_utf8(event.envelope.to_vec()).unwrap()
+    }
+
+    /// Appends many events of John in one batch.
+    pub(crate) async fn append_many(&self, count: u64) {
+        let expected = self.store.head().await.unwrap();
+        let user_id: UserId = JOHN.parse().unwrap();
+        let before = self.store.read_user_back(&user_id, u64::MAX, 1).await;
+        let before = before.unwrap().remove(0);
+        let now = Time::from(*self.now.lock().unwrap());
+        let events = (1..=count).map(|n| {
+            let position = expected.position + n;
+            let mut random = [1; 10];
+            random[2..].copy_from_slice(&position.to_be_bytes());
+            let recorded = Recorded {
+                position,
+                event_id: EventId::new(now, random),
+                user_id,
+                version: before.version + n,
+                time: now,
+                recorded_at: now,
+                previous: None,
+                context: Context {
+                    actor: format!("actor-{}", n % 1_000),
+                    request_id: Some(format!("request-{n}")),
+                    ..Context::default()
+                },
+                event: called("John", "Johnny"),
+            };
+            recorded.to_stored()
+        });
+        let batch = Batch {
+            events: events.collect(),
+            expected,
+            recorded_at: now,
+            claims: Vec::new(),
+            outcomes: Vec::new(),
+        };
+        self.store.append(&batch).await.unwrap();
+    }
+}
+
+/// A trail that can be full.
+pub(crate) struct Trail {
+    inner: SqliteTrail,
+    pub(crate) is_full: AtomicBool,
+}
+
+impl Trail {
+    /// Everything that was recorded.
+    pub(crate) async fn all(&self) -> Vec<Read> {
+        let question = Question {
+            limit: usize::MAX,
+            ..Question::default()
+        };
+        let recorded = self.list(&question).await.unwrap();
+        recorded.into_iter().map(|recorded| recorded.read).collect()
+    }
+}
+
+#[async_trait]
+impl AuditTrail for Trail {
+    async fn record(&self, read: &Read) -> Result<u64, trail::Error> {
+        if self.is_full.load(Ordering::Relaxed) {
+            let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+            return Err(trail::Error::Unavailable(Arc::new(full)));
+        }
+        self.inner.record(read).await
+    }
+    async fn count(&self) -> Result<u64, trail::Error> {
+        self.inner.count().await
+    }
+    async fn list(&self, question: &Question) -> Result<Vec<RecordedRead>, trail::Error> {
+        self.inner.list(question).await
+    }
+}
+
+/// A request of an auditor.
+pub(crate) fn auditor(uri: &str) -> Ask {
+    Ask::new("GET", uri).bearer(&token("auditor-1", &[Role::Auditor]))
 }
 
 /// A request of a user.

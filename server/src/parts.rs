@@ -14,6 +14,9 @@ use events::store::EventStore;
 use events::store::postgres::PostgresStore;
 use events::store::sqlite::SqliteStore;
 use events::stream::Connection;
+use events::trail::AuditTrail;
+use events::trail::postgres::PostgresTrail;
+use events::trail::sqlite::SqliteTrail;
 use projector::ReadModel;
 use projector::read_model::postgres::PostgresReadModel;
 use projector::read_model::sqlite::SqliteReadModel;
@@ -30,6 +33,8 @@ const FEED_BATCH: usize = 512;
 pub(crate) struct Parts {
     pub(crate) store: Arc<dyn EventStore>,
     pub(crate) read_model: Arc<dyn ReadModel>,
+    /// Only who answers queries has one.
+    pub(crate) trail: Option<Arc<dyn AuditTrail>>,
     pub(crate) photos: PhotoStore,
     /// `None`: nothing is published, and the projection tails the ledger.
     pub(crate) broker: Option<Connection>,
@@ -45,6 +50,11 @@ impl Parts {
         }
         let store = store(config).await?;
         let read_model = read_model(config).await?;
+        let trail = if roles.queries {
+            Some(trail(config).await?)
+        } else {
+            None
+        };
         let broker = match &config.nats_url {
             Some(url) => Some(
                 Connection::open(url)
@@ -56,6 +66,7 @@ impl Parts {
         Ok(Self {
             store,
             read_model,
+            trail,
             photos: photos(config)?,
             broker,
         })
@@ -142,6 +153,21 @@ async fn read_model(config: &Config) -> anyhow::Result<Arc<dyn ReadModel>> {
     Ok(Arc::new(read_model))
 }
 
+/// Opens the record of who looked at whose history, which is where the ledger is.
+async fn trail(config: &Config) -> anyhow::Result<Arc<dyn AuditTrail>> {
+    if let Some(url) = &config.database_url {
+        let trail = PostgresTrail::open(url).await;
+        return Ok(Arc::new(
+            trail.context("cannot open the audit trail of DATABASE_URL")?,
+        ));
+    }
+    let path = config.data_dir.join("audit.db");
+    let trail = SqliteTrail::open(&path)
+        .await
+        .with_context(|| format!("cannot open the audit trail {}", path.display()))?;
+    Ok(Arc::new(trail))
+}
+
 /// Without a URL of its own the read model is beside the ledger.
 fn read_model_url(config: &Config) -> Option<&str> {
     let own = config.read_model_url.as_deref();
@@ -150,11 +176,16 @@ fn read_model_url(config: &Config) -> Option<&str> {
 
 /// Brings the databases up to date.
 pub(crate) async fn migrate(config: &Config) -> anyhow::Result<ExitCode> {
-    match &config.database_url {
-        Some(url) => events::store::postgres::migrate(url)
+    if let Some(url) = &config.database_url {
+        events::store::postgres::migrate(url)
             .await
-            .context("cannot migrate the ledger")?,
-        None => drop(store(config).await?),
+            .context("cannot migrate the ledger")?;
+        events::trail::postgres::migrate(url)
+            .await
+            .context("cannot migrate the audit trail")?;
+    } else {
+        let _lock = store(config).await?;
+        trail(config).await?;
     }
     match read_model_url(config) {
         Some(url) => projector::read_model::postgres::migrate(url)

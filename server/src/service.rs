@@ -12,15 +12,17 @@ use command_api::{CommandApi, Committer, Randomness, Uploads};
 use events::Time;
 use events::photos::PhotoStore;
 use events::store::EventStore;
+use events::trail::AuditTrail;
 use http_kit::caller::Verifier;
 use http_kit::clock::Clock;
 use http_kit::keys::Keys;
 use metrics_exporter_prometheus::PrometheusHandle;
 use projector::projection::{self, Projection};
-use query_api::QueryApi;
+use query_api::{QueryApi, Streams};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::dev;
@@ -72,6 +74,8 @@ struct Shared {
     randomness: Randomness,
     verifier: Arc<Verifier>,
     public_url: Arc<str>,
+    /// Ends what would never end by itself.
+    stopping: CancellationToken,
 }
 
 pub(crate) async fn run(config: Config, roles: Roles) -> anyhow::Result<ExitCode> {
@@ -100,6 +104,7 @@ pub(crate) async fn run(config: Config, roles: Roles) -> anyhow::Result<ExitCode
         randomness,
         verifier,
         public_url: config.public_url.as_deref().unwrap_or(&url).into(),
+        stopping: CancellationToken::new(),
     };
 
     let mut probes = Probes::new(Arc::clone(&parts.store) as _, clock.clone());
@@ -108,9 +113,9 @@ pub(crate) async fn run(config: Config, roles: Roles) -> anyhow::Result<ExitCode
     if roles.projection {
         probes.projection = Some(project(&parts, &shared, &mut background));
     }
-    if roles.queries {
+    if let Some(trail) = &parts.trail {
         probes.documents = Some(Arc::clone(&parts.read_model) as _);
-        router = router.merge(queries(&parts, &shared));
+        router = router.merge(queries(&parts, trail, &shared));
     }
     let mut commit_loop = None;
     if roles.commands {
@@ -150,6 +155,7 @@ pub(crate) async fn run(config: Config, roles: Roles) -> anyhow::Result<ExitCode
         if let Err(error) = shutdown_signal().await {
             tracing::error!(%error, "Signals cannot be received");
         }
+        shared.stopping.cancel();
     };
     http_kit::serve::serve(listener, router, shutdown, DEADLINE)
         .await
@@ -182,10 +188,12 @@ fn commands(committer: Committer, parts: &Parts, shared: &Shared) -> Router {
     })
 }
 
-fn queries(parts: &Parts, shared: &Shared) -> Router {
+fn queries(parts: &Parts, trail: &Arc<dyn AuditTrail>, shared: &Shared) -> Router {
     query_api::router(QueryApi {
         documents: Arc::clone(&parts.read_model) as _,
         history: Arc::clone(&parts.store) as _,
+        trail: Arc::clone(trail),
+        streams: Streams::new(Arc::clone(&parts.store) as _, shared.stopping.clone()),
         photo_store: parts.photos.clone(),
         verifier: Arc::clone(&shared.verifier),
         clock: shared.clock.clone(),

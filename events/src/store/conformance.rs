@@ -4,7 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{AppendError, Batch, Claim, EventStore, Head, Outcome, OutcomeKey, claims_of};
+use super::{
+    AppendError, Batch, Claim, EventStore, Head, Outcome, OutcomeKey, claims_of, position_at,
+};
 use crate::envelope::{Context, Recorded, StoredEvent};
 use crate::feed::{Feed as _, StoreFeed};
 use crate::user::{Profile, UserEvent, UserRegistered, UsernameChanged};
@@ -119,6 +121,8 @@ pub(super) async fn run_all(open: impl AsyncFn() -> Arc<dyn EventStore>) {
     events_are_read_back_byte_for_byte(&*open().await).await;
     events_are_read_in_pages(&*open().await).await;
     users_are_read_by_version_and_position(&*open().await).await;
+    users_are_read_back_from_their_newest_event(&*open().await).await;
+    a_time_is_found_as_a_position(&*open().await).await;
     an_append_on_an_old_head_changes_nothing(&*open().await).await;
     an_append_without_events_moves_the_head_too(&*open().await).await;
     an_append_of_another_epoch_or_ledger_is_refused(&*open().await).await;
@@ -236,6 +240,68 @@ async fn users_are_read_by_version_and_position(store: &dyn EventStore) {
         store.read_users(&many, 0, 100).await.expect("read").len(),
         6
     );
+}
+
+async fn users_are_read_back_from_their_newest_event(store: &dyn EventStore) {
+    let head = register(store, 2).await;
+    let events = vec![
+        stored(&head, 1, 2, 2, renamed("user2", "other2", 10)),
+        stored(&head, 2, 1, 2, renamed("user1", "other1", 10)),
+        stored(&head, 3, 2, 3, renamed("other2", "third2", 10)),
+    ];
+    store
+        .append(&batch_after(&head, events))
+        .await
+        .expect("append");
+    for (before, limit, versions) in [
+        (u64::MAX, 10, &[3, 2, 1][..]),
+        (u64::MAX, 1, &[3]),
+        (3, 1, &[2]),
+        (3, 10, &[2, 1]),
+        (1, 10, &[]),
+        (0, 10, &[]),
+    ] {
+        let read = store.read_user_back(&user(2), before, limit).await;
+        let read = read.expect("read");
+        assert!(read.iter().all(|event| event.user_id == user(2)));
+        let read: Vec<_> = read.iter().map(|event| event.version).collect();
+        assert_eq!(read, versions, "before {before}, {limit} at most");
+    }
+    let nobody = store.read_user_back(&user(9), u64::MAX, 10).await;
+    assert!(nobody.expect("read").is_empty());
+}
+
+async fn a_time_is_found_as_a_position(store: &dyn EventStore) {
+    let at = async |millis| {
+        let position = position_at(store, Time::from_millis(millis)).await;
+        position.expect("position")
+    };
+    assert_eq!(at(i64::MAX).await, 0, "nothing is recorded yet");
+    for (n, millis) in (1..).zip([10, 20, 20, 20, 30]) {
+        let mut head = store.head().await.expect("head");
+        let recorded_at = Time::from_millis(millis);
+        head.recorded_at = recorded_at;
+        let event = registered(&head, n, &format!("user{n}"));
+        let expected = store.head().await.expect("head");
+        let batch = Batch {
+            expected,
+            recorded_at,
+            ..batch_after(&head, vec![event])
+        };
+        store.append(&batch).await.expect("append");
+    }
+    for (millis, position) in [
+        (i64::MIN, 0),
+        (9, 0),
+        (10, 1),
+        (19, 1),
+        (20, 4),
+        (29, 4),
+        (30, 5),
+        (i64::MAX, 5),
+    ] {
+        assert_eq!(at(millis).await, position, "{millis}");
+    }
 }
 
 async fn an_append_on_an_old_head_changes_nothing(store: &dyn EventStore) {

@@ -231,6 +231,27 @@ impl History for PostgresStore {
         events(&rows)
     }
 
+    async fn read_user_back(
+        &self,
+        user: &UserId,
+        before: Version,
+        limit: usize,
+    ) -> Result<Vec<StoredEvent>, Error> {
+        let rows = self
+            .readers
+            .read(|| {
+                sqlx::query(
+                    "SELECT position, event_id::text, user_id, version, event_type, schema_version, recorded_at, envelope, leaf_hash \
+                     FROM ledger.events WHERE user_id = $1 AND version < $2 ORDER BY version DESC LIMIT $3",
+                )
+                .bind(user.to_string())
+                .bind(signed(before))
+                .bind(signed(limit as u64))
+            })
+            .await?;
+        events(&rows)
+    }
+
     async fn read_users(
         &self,
         users: &[UserId],

@@ -207,6 +207,24 @@ impl History for SqliteStore {
         events(&rows)
     }
 
+    async fn read_user_back(
+        &self,
+        user: &UserId,
+        before: Version,
+        limit: usize,
+    ) -> Result<Vec<StoredEvent>, Error> {
+        let rows = sqlx::query(
+            "SELECT position, event_id, user_id, version, event_type, schema_version, recorded_at, envelope, leaf_hash \
+             FROM events WHERE user_id = ? AND version < ? ORDER BY version DESC LIMIT ?",
+        )
+        .bind(user.to_string())
+        .bind(signed(before))
+        .bind(signed(limit as u64))
+        .fetch_all(&self.readers)
+        .await?;
+        events(&rows)
+    }
+
     async fn read_users(
         &self,
         users: &[UserId],

@@ -77,8 +77,9 @@ pub async fn withstands(router: &Router, target: &Target) {
         assert_eq!(problem.status, answer.status, "{what}");
         is_problem(&problem, &what);
     }
-    let answer = target.good.clone().send(router).await;
-    assert!((200..300).contains(&answer.status), "{answer:?}");
+    // Some answers have no end.
+    let answer = target.good.clone().open(router).await;
+    assert!(answer.status().is_success(), "{answer:?}");
 }
 
 /// The methods of a route, as it tells them itself. `HEAD` comes with `GET` and is left out.

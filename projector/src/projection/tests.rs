@@ -155,6 +155,15 @@ impl History for Ledger {
         self.answer(later.take(limit).cloned().collect())
     }
 
+    async fn read_user_back(
+        &self,
+        _: &UserId,
+        _: Version,
+        _: usize,
+    ) -> Result<Vec<StoredEvent>, store::Error> {
+        unreachable!("a projection goes forward")
+    }
+
     async fn read_users(
         &self,
         _: &[UserId],

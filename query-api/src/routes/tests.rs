@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::testing::{Api, JANE, JOHN, PHOTO, called, hash, named, registered, user};
+use crate::testing::{Api, JANE, JOHN, PHOTO, auditor, called, hash, named, registered, user};
 
 /// How each route is used well; a new route is added here, with a good request to it.
 fn target(pattern: &'static str, method: &str) -> Target {
@@ -35,6 +35,21 @@ fn target(pattern: &'static str, method: &str) -> Target {
             let path = format!("/media/users/{JOHN}/photos/{hash}/{PHOTO}/40.webp");
             let good = Ask::new("GET", &path);
             ("GET", good, Access::Open, Reads::Nothing)
+        }
+        ("GET", "/api/v1/audit/users/{userId}") => {
+            let good = auditor(&format!("/api/v1/audit/users/{JOHN}"));
+            ("GET", good, Access::Token, Reads::Nothing)
+        }
+        ("GET", "/api/v1/audit/users/{userId}/events") => {
+            let good = auditor(&format!("/api/v1/audit/users/{JOHN}/events"));
+            ("GET", good, Access::Token, Reads::Nothing)
+        }
+        ("GET", "/api/v1/audit/users/{userId}/diff") => {
+            let good = auditor(&format!("/api/v1/audit/users/{JOHN}/diff?from=1&to=2"));
+            ("GET", good, Access::Token, Reads::Nothing)
+        }
+        ("GET", "/api/v1/audit/events" | "/api/v1/audit/reads" | "/api/v1/events/stream") => {
+            ("GET", auditor(pattern), Access::Token, Reads::Nothing)
         }
         _ => panic!("{method} {pattern} is in no test of hostile requests: add it here"),
     };

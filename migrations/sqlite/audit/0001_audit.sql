@@ -1,0 +1,27 @@
+-- Who looked at whom. Recorded before anything is answered, and kept for ever.
+CREATE TABLE reads (
+    number     INTEGER PRIMARY KEY,
+    read_at    INTEGER NOT NULL, -- milliseconds since 1970
+    actor      TEXT    NOT NULL,
+    route      TEXT    NOT NULL,
+    user_id    TEXT,             -- whose history; without one, everybody's
+    query      TEXT    NOT NULL,
+    request_id TEXT    NOT NULL
+) STRICT;
+
+CREATE INDEX reads_actor ON reads (actor, number);
+CREATE INDEX reads_user ON reads (user_id, number) WHERE user_id IS NOT NULL;
+
+CREATE TRIGGER reads_are_never_changed BEFORE UPDATE ON reads BEGIN
+    SELECT RAISE(ABORT, 'recorded reads are never changed');
+END;
+
+CREATE TRIGGER reads_are_never_deleted BEFORE DELETE ON reads BEGIN
+    SELECT RAISE(ABORT, 'recorded reads are never deleted');
+END;
+
+-- Also what keeps INSERT OR REPLACE from removing a read: a delete trigger does not see that.
+CREATE TRIGGER reads_come_in_order BEFORE INSERT ON reads BEGIN
+    SELECT RAISE(ABORT, 'numbers are 1, 2, 3 without a gap')
+    WHERE NEW.number <> (SELECT coalesce(max(number), 0) + 1 FROM reads);
+END;

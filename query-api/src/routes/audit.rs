@@ -1,0 +1,269 @@
+//! Histories, one file a route; here is what they share. All read the ledger itself, and whoever looks at
+//! somebody else's history is recorded before anything is read.
+
+use axum::extract::{FromRequestParts, MatchedPath};
+use axum::http::request::Parts;
+use events::changes::{self, FieldChange};
+use events::replay;
+use events::store::History;
+use events::trail::Read;
+use events::{Position, StoredEvent, Time, UserEvent, UserId, Version};
+use http_kit::caller::{Caller, Role};
+use http_kit::client::Client;
+use http_kit::code::Code;
+use http_kit::error::ApiError;
+use http_kit::fields::{Fields, string};
+use http_kit::text::Text;
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::{WAIT, not_found, not_yet_readable, wanted_position};
+use crate::QueryApi;
+
+pub(super) mod all_events;
+pub(super) mod diff;
+pub(super) mod reads;
+pub(super) mod user;
+pub(super) mod user_events;
+mod walk;
+
+/// Items of a page.
+const DEFAULT_LIMIT: usize = 20;
+const MAX_LIMIT: u64 = 100;
+/// Characters of a caller or of the id of a request.
+const MAX_TEXT: usize = 128;
+
+/// Who asks about which history, and how.
+pub(super) struct Asked {
+    caller: Caller,
+    route: String,
+    query: String,
+    request_id: String,
+    /// The position that the ledger must have reached.
+    wanted: Position,
+    pub(super) parameters: Fields,
+}
+
+impl FromRequestParts<QueryApi> for Asked {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &QueryApi) -> Result<Self, ApiError> {
+        let caller = Caller::from_request_parts(parts, api).await?;
+        let client = Client::from_request_parts(parts, api).await?;
+        let mut parameters = Fields::from_query(parts.uri.query());
+        let wanted = wanted_position(&parts.headers, &mut parameters);
+        let pattern = parts.extensions.get::<MatchedPath>();
+        Ok(Self {
+            caller,
+            route: pattern.map_or_else(String::new, |path| path.as_str().to_owned()),
+            query: parts.uri.query().unwrap_or_default().to_owned(),
+            request_id: client.request_id,
+            wanted,
+            parameters,
+        })
+    }
+}
+
+impl Asked {
+    /// 403 unless the caller has one of the roles.
+    pub(super) fn require(&self, any_of: &[Role]) -> Result<(), ApiError> {
+        self.caller.require(any_of)
+    }
+
+    /// 403 unless the caller is an auditor.
+    fn require_auditor(&self) -> Result<(), ApiError> {
+        self.require(&[Role::Auditor, Role::Admin])
+    }
+
+    /// The user of the path, if the caller may see its history: auditors see everybody's, users their own.
+    /// Whether a user exists is nothing that others are told.
+    fn user(&self, user_id: &str) -> Result<UserId, ApiError> {
+        let is_own = self.caller.has(Role::User) && self.caller.subject == user_id;
+        if !is_own {
+            self.require_auditor()?;
+        }
+        // What is no id is the id of nobody.
+        user_id.parse().map_err(|_| not_found())
+    }
+
+    /// 400 unless every parameter was known and good.
+    pub(super) fn finish(&mut self) -> Result<(), ApiError> {
+        std::mem::take(&mut self.parameters).finish()
+    }
+
+    /// Waits for the position that was asked for, and then records the read: from here on it may be
+    /// answered. Without a record there is no answer. A user's look at its own history is not recorded.
+    pub(super) async fn record(
+        &mut self,
+        api: &QueryApi,
+        user: Option<UserId>,
+    ) -> Result<(), ApiError> {
+        self.finish()?;
+        if !reaches(&*api.history, self.wanted).await? {
+            return Err(not_yet_readable(self.wanted));
+        }
+        let is_auditor = self.caller.has(Role::Auditor) || self.caller.has(Role::Admin);
+        let is_own = user.is_some_and(|user| self.caller.subject == user.to_string());
+        if is_own && !is_auditor {
+            return Ok(());
+        }
+        let read = Read {
+            at: Time::from(api.clock.now()),
+            actor: self.caller.subject.clone(),
+            route: self.route.clone(),
+            user,
+            query: self.query.clone(),
+            request_id: self.request_id.clone(),
+        };
+        let recorded = api.trail.record(&read).await;
+        recorded.map_err(ApiError::unavailable).map(drop)
+    }
+}
+
+/// Whether the ledger has reached a position, or does so soon.
+async fn reaches(history: &dyn History, wanted: Position) -> Result<bool, ApiError> {
+    if wanted == 0 || head(history).await? >= wanted {
+        return Ok(true);
+    }
+    let mut head = history.watch_head();
+    let reached = tokio::time::timeout(WAIT, head.wait_for(|head| *head >= wanted)).await;
+    Ok(reached.is_ok_and(|reached| reached.is_ok()))
+}
+
+/// The position of the ledger's end.
+pub(super) async fn head(history: &dyn History) -> Result<Position, ApiError> {
+    let head = history.head().await.map_err(ApiError::unavailable)?;
+    Ok(head.position)
+}
+
+/// The newest event of a user; 404 when there is none.
+async fn newest(api: &QueryApi, user: &UserId) -> Result<StoredEvent, ApiError> {
+    let newest = api.history.read_user_back(user, Version::MAX, 1).await;
+    let newest = newest.map_err(ApiError::unavailable)?.into_iter().next();
+    newest.ok_or_else(not_found)
+}
+
+/// 400 when a parameter points beyond what there is.
+pub(super) fn within(name: &'static str, number: u64, newest: u64) -> Result<(), ApiError> {
+    if number <= newest {
+        return Ok(());
+    }
+    let problem = Text::new("BEYOND_END").with("max", newest);
+    Err(ApiError::new(Code::ValidationFailed).field(name, problem))
+}
+
+/// Why a user could not be folded again: what the ledger holds is no fault of the client.
+fn not_replayed(error: replay::Error) -> ApiError {
+    match error {
+        replay::Error::Store(error) => ApiError::unavailable(error),
+        replay::Error::Decode(..) | replay::Error::Fold(..) => ApiError::internal(error),
+    }
+}
+
+/// An event as it is listed.
+#[derive(Serialize)]
+struct Item<'a> {
+    position: Position,
+    version: Version,
+    /// The stored envelope.
+    event: &'a RawValue,
+    /// `None`: a newer program wrote it, and only that knows.
+    changes: Option<Vec<FieldChange>>,
+}
+
+impl<'a> Item<'a> {
+    fn of(event: &'a StoredEvent) -> Result<Self, ApiError> {
+        Ok(Self {
+            position: event.position,
+            version: event.version,
+            event: serde_json::from_slice(&event.envelope).map_err(ApiError::internal)?,
+            changes: event
+                .decode()
+                .ok()
+                .map(|recorded| changes::of(&recorded.event)),
+        })
+    }
+
+    fn all(events: &'a [StoredEvent]) -> Result<Vec<Self>, ApiError> {
+        events.iter().map(Self::of).collect()
+    }
+}
+
+/// Some items, and where to go on.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Page<T> {
+    items: Vec<T>,
+    /// To be given as `after`.
+    next_after: u64,
+    has_more: bool,
+}
+
+/// The direction of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    Oldest,
+    Newest,
+}
+
+fn order(value: &Value) -> Result<Order, Text> {
+    match string(value)? {
+        "oldest" => Ok(Order::Oldest),
+        "newest" => Ok(Order::Newest),
+        _ => Err(Text::new("NOT_ALLOWED").with("allowed", "oldest, newest")),
+    }
+}
+
+/// A whole number from a least one up to a greatest.
+fn number(value: &Value, min: u64, max: u64) -> Result<u64, Text> {
+    let text = string(value)?;
+    let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let number = text.parse().ok();
+    let number = number.filter(|number| is_number && (min..=max).contains(number));
+    number.ok_or_else(|| Text::new("BAD_NUMBER").with("min", min).with("max", max))
+}
+
+/// A version or position; both fit the databases' signed integers.
+fn place(value: &Value, min: u64) -> Result<u64, Text> {
+    number(value, min, i64::MAX.unsigned_abs())
+}
+
+fn page_limit(parameters: &mut Fields) -> usize {
+    let limit = parameters.optional("limit", |value| number(value, 1, MAX_LIMIT));
+    limit.map_or(DEFAULT_LIMIT, |limit| {
+        usize::try_from(limit).expect("at most 100")
+    })
+}
+
+fn time(value: &Value) -> Result<Time, Text> {
+    string(value)?.parse().map_err(|_| Text::new("BAD_TIME"))
+}
+
+fn user_id(value: &Value) -> Result<UserId, Text> {
+    string(value)?.parse().map_err(|_| Text::new("BAD_ID"))
+}
+
+/// The subject of a token, or the id of a request.
+fn text(value: &Value) -> Result<String, Text> {
+    let text = string(value)?;
+    if text.is_empty() {
+        return Err(Text::new("TOO_SHORT").with("min", 1));
+    }
+    if text.chars().nth(MAX_TEXT).is_some() {
+        return Err(Text::new("TOO_LONG").with("max", MAX_TEXT));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(Text::new("BAD_CHARACTERS"));
+    }
+    Ok(text.to_owned())
+}
+
+fn event_type(value: &Value) -> Result<&'static str, Text> {
+    let text = string(value)?;
+    let known = UserEvent::TYPES.into_iter().find(|known| *known == text);
+    known.ok_or_else(|| Text::new("NOT_ALLOWED").with("allowed", UserEvent::TYPES.join(", ")))
+}
+
+#[cfg(test)]
+mod tests;

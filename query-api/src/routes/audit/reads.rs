@@ -1,0 +1,191 @@
+//! `GET /api/v1/audit/reads`: who looked at whose history. To look at this list is recorded, too.
+
+use axum::extract::State;
+use events::trail::{Question, RecordedRead, Start};
+use events::{Time, UserId};
+use http_kit::answer::Answer;
+use http_kit::error::ApiError;
+use serde::Serialize;
+
+use super::{Asked, Order, Page, order, page_limit, place, text, user_id, within};
+use crate::QueryApi;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Item {
+    number: u64,
+    at: Time,
+    actor: String,
+    route: String,
+    user_id: Option<UserId>,
+    query: String,
+    request_id: String,
+}
+
+impl From<RecordedRead> for Item {
+    fn from(RecordedRead { number, read }: RecordedRead) -> Self {
+        Self {
+            number,
+            at: read.at,
+            actor: read.actor,
+            route: read.route,
+            user_id: read.user,
+            query: read.query,
+            request_id: read.request_id,
+        }
+    }
+}
+
+pub(in crate::routes) async fn list(
+    State(api): State<QueryApi>,
+    mut asked: Asked,
+) -> Result<Answer, ApiError> {
+    asked.require_auditor()?;
+    let parameters = &mut asked.parameters;
+    let order = parameters.optional("order", order).unwrap_or(Order::Oldest);
+    let after = parameters.optional("after", |value| place(value, 0));
+    let limit = page_limit(parameters);
+    let actor = parameters.optional("actor", text);
+    let user = parameters.optional("user", user_id);
+    asked.record(&api, user).await?;
+
+    let count = api.trail.count().await.map_err(ApiError::unavailable)?;
+    within("after", after.unwrap_or(0), count)?;
+    let question = Question {
+        actor,
+        user,
+        start: match order {
+            Order::Oldest => Start::After(after.unwrap_or(0)),
+            Order::Newest => Start::Before(after.unwrap_or(u64::MAX)),
+        },
+        // One more than asked for tells whether there is another page.
+        limit: limit + 1,
+    };
+    let listed = api.trail.list(&question).await;
+    let mut listed = listed.map_err(ApiError::unavailable)?;
+    let has_more = listed.len() > limit;
+    listed.truncate(limit);
+    let last = listed.last().map(|recorded| recorded.number);
+    let page = Page {
+        next_after: last.or(after).unwrap_or(0),
+        items: listed.into_iter().map(Item::from).collect(),
+        has_more,
+    };
+    Ok(Answer::ok(api.clock.now(), &page))
+}
+
+#[cfg(test)]
+mod tests {
+    use http_kit::caller::Role;
+    use http_kit::testing::{Answer, Ask, NOW, refuses, token};
+    use serde_json::json;
+
+    use crate::testing::{Api, JANE, JOHN, auditor};
+
+    fn reads(query: &str) -> Ask {
+        auditor(&format!("/api/v1/audit/reads?{query}"))
+    }
+
+    fn numbers(answer: &Answer) -> Vec<u64> {
+        let data = answer.data();
+        let items = data["items"].as_array().unwrap().iter();
+        items.map(|item| item["number"].as_u64().unwrap()).collect()
+    }
+
+    /// Two auditors have looked at two users and at everybody.
+    async fn looked_at() -> Api {
+        let api = Api::with_users().await;
+        let admin = token("admin-2", &[Role::Admin]);
+        for (id, query) in [
+            (JOHN, "?atVersion=1"),
+            (JANE, ""),
+            (JOHN, "/events?limit=%35"),
+        ] {
+            let ask = auditor(&format!("/api/v1/audit/users/{id}{query}"));
+            let answer = api.send(ask.header("x-request-id", "request-1")).await;
+            assert_eq!(answer.status, 200);
+        }
+        let ask = Ask::new("GET", "/api/v1/audit/events?type=photo-changed").bearer(&admin);
+        assert_eq!(api.send(ask).await.status, 200);
+        api
+    }
+
+    #[tokio::test]
+    async fn the_list_says_who_looked_at_whom_when_and_how_and_holds_itself() {
+        let api = looked_at().await;
+        let ask = reads("limit=2").header("x-request-id", "request-2");
+        let item = |number: u64, route: &str, user: Option<&str>, query: &str, request: &str| {
+            json!({
+                "number": number, "at": NOW, "actor": "auditor-1", "route": route, "userId": user, "query": query,
+                "requestId": request,
+            })
+        };
+        let data = json!({
+            "items": [
+                item(1, "/api/v1/audit/users/{userId}", Some(JOHN), "atVersion=1", "request-1"),
+                item(2, "/api/v1/audit/users/{userId}", Some(JANE), "", "request-1"),
+            ],
+            "nextAfter": 2,
+            "hasMore": true,
+        });
+        let answer = api.send(ask).await;
+        answer.succeeds(200, &data);
+        assert_eq!(answer.header("cache-control"), Some("no-store"));
+        let ask = reads("after=4").header("x-request-id", "request-3");
+        let data = json!({
+            "items": [
+                item(5, "/api/v1/audit/reads", None, "limit=2", "request-2"),
+                item(6, "/api/v1/audit/reads", None, "after=4", "request-3"),
+            ],
+            "nextAfter": 6,
+            "hasMore": false,
+        });
+        api.send(ask).await.succeeds(200, &data);
+    }
+
+    #[tokio::test]
+    async fn reads_are_found_by_caller_and_by_user_from_either_end() {
+        let api = looked_at().await;
+        for (query, found) in [
+            ("limit=4", &[1, 2, 3, 4][..]),
+            ("actor=admin-2", &[4]),
+            ("actor=auditor-1&limit=3", &[1, 2, 3]),
+            ("actor=nobody", &[]),
+            ("actor=%27%20OR%20%271%27=%271", &[]),
+            ("actor=admin-2&order=newest", &[4]),
+            ("order=newest&limit=1&after=3", &[2]),
+        ] {
+            assert_eq!(numbers(&api.send(reads(query)).await), found, "{query}");
+        }
+        // To look at the reads of a user is a look at that user.
+        let answer = api.send(reads(&format!("user={JOHN}"))).await;
+        assert_eq!(numbers(&answer), [1, 3, 12]);
+    }
+
+    #[tokio::test]
+    async fn every_bad_parameter_is_named_at_once() {
+        let api = looked_at().await;
+        let code = "VALIDATION_FAILED";
+        let ask = reads("after=1e3&limit=0&actor=%00&user=john&order=");
+        let english = [
+            "Validation failed",
+            "order: must be one of: oldest, newest",
+            "after: must be a whole number from 0 to 9223372036854775807",
+            "limit: must be a whole number from 1 to 100",
+            "actor: has control, invisible or direction-changing characters",
+            "user: must be 24 lower-case hexadecimal digits",
+        ];
+        let turkish = [
+            "Doğrulama başarısız",
+            "order: şunlardan biri olmalıdır: oldest, newest",
+            "after: 0 ile 9223372036854775807 arasında bir tam sayı olmalıdır",
+            "limit: 1 ile 100 arasında bir tam sayı olmalıdır",
+            "actor: denetim, görünmez ya da yön değiştiren karakterler içeriyor",
+            "user: 24 küçük harfli onaltılık rakam olmalıdır",
+        ];
+        refuses(&api.router, &ask, 400, code, &english, &turkish).await;
+        for query in ["actor=", &format!("actor={}", "x".repeat(129)), "after=9"] {
+            assert_eq!(api.send(reads(query)).await.status, 400, "{query}");
+        }
+    }
+}

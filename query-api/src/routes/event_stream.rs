@@ -1,0 +1,389 @@
+//! `GET /api/v1/events/stream`: every event as it is committed, as server-sent events. Their ids are
+//! positions, so whoever was cut goes on where it was.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::header::CACHE_CONTROL;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse as _, Response};
+use events::StoredEvent;
+use events::feed::{self, Feed as _, SharedFeed};
+use futures::stream::unfold;
+use http_kit::caller::Role;
+use http_kit::error::{ApiError, chain};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::audit::{Asked, head, within};
+use super::{position, position_header};
+use crate::QueryApi;
+
+/// How often a stream that has nothing to say says so.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// How long a reader may leave an event that it was given before it is cut. One that reads nothing at all
+/// is cut by the server, as every client is.
+const TAKEN: Duration = Duration::from_secs(10);
+/// After how long a client that was cut comes back, and how long a ledger that is away is left alone.
+const AGAIN: Duration = Duration::from_secs(1);
+
+pub(super) async fn follow(
+    State(api): State<QueryApi>,
+    mut asked: Asked,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    asked.require(&[Role::Service, Role::Auditor, Role::Admin])?;
+    let parameters = &mut asked.parameters;
+    let after = parameters.optional("after", |value| position(http_kit::fields::string(value)?));
+    let last_event_id = position_header(&headers, "last-event-id").unwrap_or_else(|problem| {
+        parameters.problem("Last-Event-ID", problem);
+        None
+    });
+    asked.finish()?;
+    let place = api.streams.follower()?;
+    asked.record(&api, None).await?;
+
+    let head = head(&*api.history).await?;
+    // A client that comes back asks as it did at first, and says how far it has come.
+    let after = match (last_event_id, after) {
+        (Some(position), _) => within("Last-Event-ID", position, head).map(|()| position),
+        (None, Some(position)) => within("after", position, head).map(|()| position),
+        (None, None) => Ok(head),
+    }?;
+    let following = Following {
+        feed: api.streams.feed(after),
+        begin: Some(Event::default().id(after.to_string()).retry(AGAIN)),
+        events: Vec::new().into_iter(),
+        given: None,
+        stopping: api.streams.stopping(),
+        _place: place,
+    };
+    let stream = unfold(following, async |mut following| {
+        let event = following.next().await?;
+        Some((Ok::<_, Infallible>(event), following))
+    });
+    let keep_alive = KeepAlive::new().interval(HEARTBEAT).text("heartbeat");
+    let mut response = Sse::new(stream).keep_alive(keep_alive).into_response();
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // Proxies that collect answers would keep events back.
+    headers.insert(
+        HeaderName::from_static("x-accel-buffering"),
+        HeaderValue::from_static("no"),
+    );
+    Ok(response)
+}
+
+/// One stream. It holds a batch at the most; what its reader does not take yet stays in the ledger.
+struct Following {
+    feed: SharedFeed,
+    /// Tells the client where it is, before there is any event.
+    begin: Option<Event>,
+    events: std::vec::IntoIter<StoredEvent>,
+    /// When the last event was given.
+    given: Option<Instant>,
+    stopping: CancellationToken,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Following {
+    /// The next event; asked for when the reader has taken the one before.
+    async fn next(&mut self) -> Option<Event> {
+        if let Some(begin) = self.begin.take() {
+            return Some(begin);
+        }
+        if self.given.is_some_and(|given| given.elapsed() > TAKEN) {
+            tracing::info!("A slow reader of events was cut");
+            return None;
+        }
+        let stopping = self.stopping.clone();
+        let event = stopping.run_until_cancelled(self.wait()).await??;
+        self.given = Some(Instant::now());
+        Some(event)
+    }
+
+    async fn wait(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.events.next() {
+                return framed(&event);
+            }
+            match self.feed.next().await {
+                Ok(events) => self.events = events.into_iter(),
+                Err(feed::Error::Store(error)) => {
+                    tracing::warn!(
+                        error = chain(&error),
+                        "Streams of events wait for the ledger"
+                    );
+                    tokio::time::sleep(AGAIN).await;
+                }
+                Err(error @ (feed::Error::Gap { .. } | feed::Error::Closed)) => {
+                    tracing::error!(error = chain(&error), "A stream of events ended");
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+/// The exact envelope. `None` ends the stream: bytes that are no text cannot be sent, and are not skipped.
+fn framed(event: &StoredEvent) -> Option<Event> {
+    match std::str::from_utf8(&event.envelope) {
+        Ok(envelope) => {
+            let framed = Event::default().id(event.position.to_string());
+            Some(framed.event(&event.event_type).data(envelope))
+        }
+        Err(error) => {
+            let position = event.position;
+            tracing::error!(%error, position, "A stream of events ended at an event that is no text");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use http_body_util::BodyExt as _;
+    use http_kit::testing::{Ask, refuses, token};
+
+    use super::*;
+    use crate::testing::{Api, JOHN, auditor, called, user};
+
+    fn stream(query: &str) -> Ask {
+        auditor(&format!("/api/v1/events/stream?{query}"))
+    }
+
+    /// Who reads a stream, a message at a time.
+    struct Reader {
+        body: Body,
+        text: String,
+    }
+
+    impl Reader {
+        async fn open(api: &Api, ask: Ask) -> Self {
+            let response = ask.open(&api.router).await;
+            assert_eq!(response.status(), 200);
+            Self {
+                body: response.into_body(),
+                text: String::new(),
+            }
+        }
+
+        /// The next message without the empty line at its end; `None` when the stream has ended.
+        async fn next(&mut self) -> Option<String> {
+            loop {
+                if let Some(end) = self.text.find("\n\n") {
+                    let message = self.text.drain(..end + 2).collect::<String>();
+                    return Some(message[..end].to_owned());
+                }
+                let bytes = self.body.frame().await?.unwrap().into_data().unwrap();
+                self.text.push_str(std::str::from_utf8(&bytes).unwrap());
+            }
+        }
+
+        /// The position of the next event.
+        async fn position(&mut self) -> Option<u64> {
+            let message = self.next().await?;
+            let id = message.lines().find_map(|line| line.strip_prefix("id: "));
+            Some(id.unwrap_or_else(|| panic!("{message}")).parse().unwrap())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_message_is_an_event_with_its_position_type_and_envelope() {
+        let api = Api::with_users().await;
+        let response = stream("after=1").open(&api.router).await;
+        for (name, value) in [
+            ("content-type", "text/event-stream"),
+            ("cache-control", "no-store"),
+            ("x-accel-buffering", "no"),
+        ] {
+            assert_eq!(response.headers()[name], value);
+        }
+        let mut reader = Reader::open(&api, stream("after=1")).await;
+        assert_eq!(reader.next().await.unwrap(), "id: 1\nretry: 1000");
+        for (position, event_type) in [(2, "user-registered"), (3, "photo-changed")] {
+            let envelope = api.envelope(position).await;
+            let message = format!("id: {position}\nevent: {event_type}\ndata: {envelope}");
+            assert_eq!(reader.next().await.unwrap(), message);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_new_stream_begins_at_the_head_and_shows_what_comes() {
+        let api = Api::with_users().await;
+        let mut readers = Vec::new();
+        for _ in 0..3 {
+            readers.push(Reader::open(&api, stream("")).await);
+        }
+        for reader in &mut readers {
+            assert_eq!(reader.position().await, Some(3), "where it begins");
+        }
+        api.append_many(600).await;
+        for reader in &mut readers {
+            for position in 4..=603 {
+                assert_eq!(reader.position().await, Some(position));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn who_comes_back_goes_on_after_the_last_event_that_it_saw() {
+        let api = Api::with_users().await;
+        // Its address is that of the first time.
+        let ask = stream("after=0").header("last-event-id", "2");
+        let mut reader = Reader::open(&api, ask).await;
+        assert_eq!(reader.position().await, Some(2), "where it begins");
+        assert_eq!(reader.position().await, Some(3));
+    }
+
+    #[tokio::test]
+    async fn a_cursor_that_is_none_or_beyond_the_head_is_refused() {
+        let api = Api::with_users().await;
+        let code = "VALIDATION_FAILED";
+        let number = "must be a whole number from 0 to 9223372036854775807";
+        let sayi = "0 ile 9223372036854775807 arasında bir tam sayı olmalıdır";
+        let newest = "must be at most 3, which is the newest";
+        let yeni = "en fazla, en yenisi olan 3 olmalıdır";
+        for (ask, field, english, turkish) in [
+            (stream("after=4"), "after", newest, yeni),
+            (stream("after=x"), "after", number, sayi),
+            (
+                stream("").header("last-event-id", "4"),
+                "Last-Event-ID",
+                newest,
+                yeni,
+            ),
+            (
+                stream("after=0").header("last-event-id", "4"),
+                "Last-Event-ID",
+                newest,
+                yeni,
+            ),
+            (
+                stream("").header("last-event-id", ""),
+                "Last-Event-ID",
+                number,
+                sayi,
+            ),
+            (
+                stream("").header("last-event-id", "-1"),
+                "Last-Event-ID",
+                number,
+                sayi,
+            ),
+            (
+                stream("").header("last-event-id", b"\xff"),
+                "Last-Event-ID",
+                number,
+                sayi,
+            ),
+        ] {
+            let (english, turkish) = (format!("{field}: {english}"), format!("{field}: {turkish}"));
+            let english = ["Validation failed", &english];
+            let turkish = ["Doğrulama başarısız", &turkish];
+            refuses(&api.router, &ask, 400, code, &english, &turkish).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn it_is_for_services_and_auditors() {
+        let api = Api::with_users().await;
+        let uri = "/api/v1/events/stream";
+        for role in [Role::Service, Role::Auditor, Role::Admin] {
+            let ask = Ask::new("GET", uri).bearer(&token("indexer", &[role]));
+            let mut reader = Reader::open(&api, ask).await;
+            assert_eq!(reader.position().await, Some(3));
+        }
+        let recorded = api.trail.all().await;
+        assert_eq!(recorded.len(), 3, "each is recorded");
+        let code = "INSUFFICIENT_PERMISSIONS";
+        let (english, turkish) = (["Insufficient permissions"], ["Yetersiz yetki"]);
+        refuses(&api.router, &user(JOHN, uri), 403, code, &english, &turkish).await;
+    }
+
+    #[tokio::test]
+    async fn a_quiet_stream_shows_that_it_lives() {
+        let api = Api::with_users().await;
+        let mut reader = Reader::open(&api, stream("")).await;
+        assert_eq!(reader.position().await, Some(3));
+        // From here on nothing touches the disk, so time may jump.
+        tokio::time::pause();
+        for _ in 0..3 {
+            let began = Instant::now();
+            assert_eq!(reader.next().await.unwrap(), ": heartbeat");
+            let waited = began.elapsed();
+            assert!(
+                waited.abs_diff(HEARTBEAT) < Duration::from_millis(5),
+                "{waited:?}"
+            );
+        }
+        tokio::time::resume();
+        api.append(JOHN, called("John", "Johnny")).await;
+        assert_eq!(reader.position().await, Some(4));
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_is_cut_and_loses_nothing() {
+        let api = Api::with_users().await;
+        api.append_many(100).await;
+        let mut reader = Reader::open(&api, stream("after=0")).await;
+        for position in 0..=1 {
+            assert_eq!(reader.position().await, Some(position));
+        }
+        // The others are in memory, so time may jump.
+        tokio::time::pause();
+        for position in 2..=50 {
+            assert_eq!(reader.position().await, Some(position));
+        }
+        tokio::time::advance(TAKEN).await;
+        assert_eq!(reader.position().await, Some(51), "just in time");
+        tokio::time::advance(TAKEN + Duration::from_millis(1)).await;
+        assert_eq!(reader.position().await, None);
+        tokio::time::resume();
+        let ask = stream("after=0").header("last-event-id", "51");
+        let mut reader = Reader::open(&api, ask).await;
+        for position in 51..=103 {
+            assert_eq!(reader.position().await, Some(position));
+        }
+    }
+
+    #[tokio::test]
+    async fn streams_end_when_the_service_stops() {
+        let api = Api::with_users().await;
+        api.append_many(10).await;
+        let mut idle = Reader::open(&api, stream("")).await;
+        let mut busy = Reader::open(&api, stream("after=0")).await;
+        assert_eq!(idle.position().await, Some(13));
+        assert_eq!(busy.position().await, Some(0));
+        api.stopping.cancel();
+        assert_eq!(idle.position().await, None);
+        assert_eq!(busy.position().await, None);
+    }
+
+    #[tokio::test]
+    async fn more_streams_than_there_are_places_for_are_refused_until_one_ends() {
+        let api = Api::with_users().await;
+        let mut open = Vec::new();
+        for _ in 0..64 {
+            open.push(Reader::open(&api, stream("")).await);
+        }
+        let code = "TOO_MANY_STREAMS";
+        let english = [
+            "The service cannot answer right now; try again shortly",
+            "Too many streams are open; try again shortly.",
+        ];
+        let turkish = [
+            "Hizmet şu anda yanıt veremiyor; az sonra yeniden deneyin",
+            "Çok fazla akış açık; az sonra yeniden deneyin.",
+        ];
+        refuses(&api.router, &stream(""), 503, code, &english, &turkish).await;
+        let answer = api.send(stream("")).await;
+        assert_eq!(answer.header("retry-after"), Some("5"));
+        drop(open.pop());
+        Reader::open(&api, stream("")).await;
+    }
+}

@@ -1,0 +1,69 @@
+//! Answers that go on for long: how many at once, what they read together, and when they must end.
+
+use std::sync::Arc;
+
+use events::Position;
+use events::feed::{SharedFeed, Tail};
+use events::store::History;
+use http_kit::code::Code;
+use http_kit::error::ApiError;
+use http_kit::text::Text;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+/// Streams of events at once. Those who are refused try again, here or at another process.
+const FOLLOWERS: usize = 64;
+/// Exports at once.
+const EXPORTS: usize = 8;
+/// Events that a stream holds at the most.
+const BATCH: usize = 256;
+
+/// What all answers that go on for long share.
+#[derive(Clone)]
+pub struct Streams {
+    tail: Arc<Tail>,
+    followers: Arc<Semaphore>,
+    exports: Arc<Semaphore>,
+    stopping: CancellationToken,
+}
+
+impl Streams {
+    /// Streams of a ledger. They end when the process is about to stop; exports are finished like any
+    /// other request.
+    pub fn new(history: Arc<dyn History>, stopping: CancellationToken) -> Self {
+        Self {
+            tail: Tail::new(history, BATCH),
+            followers: Arc::new(Semaphore::new(FOLLOWERS)),
+            exports: Arc::new(Semaphore::new(EXPORTS)),
+            stopping,
+        }
+    }
+
+    /// A place among the streams of events, as long as it is held.
+    pub(crate) fn follower(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        place(&self.followers)
+    }
+
+    /// A place among the exports, as long as it is held.
+    pub(crate) fn export(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        place(&self.exports)
+    }
+
+    /// Events after a position, as they come.
+    pub(crate) fn feed(&self, after: Position) -> SharedFeed {
+        self.tail.follow(after)
+    }
+
+    /// Whether, or when, the process is about to stop.
+    pub(crate) fn stopping(&self) -> CancellationToken {
+        self.stopping.clone()
+    }
+}
+
+fn place(places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, ApiError> {
+    Arc::clone(places).try_acquire_owned().map_err(|_| {
+        ApiError::new(Code::TooManyStreams)
+            .because(Text::new("TOO_MANY_STREAMS"))
+            .retry_after(5)
+    })
+}
