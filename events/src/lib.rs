@@ -6,6 +6,7 @@ pub mod envelope;
 pub mod fail_point;
 pub mod feed;
 mod ids;
+pub mod log;
 pub mod message;
 pub mod photos;
 pub mod postgres;

@@ -28,6 +28,12 @@ pub trait History: Send + Sync + 'static {
     /// At most `limit` events after a position, by position, without a gap.
     async fn read(&self, after: Position, limit: usize) -> Result<Vec<StoredEvent>, Error>;
 
+    /// The hashes of the events after a position, in order; at most `limit`.
+    async fn leaf_hashes(&self, after: Position, limit: usize) -> Result<Vec<[u8; 32]>, Error> {
+        let events = self.read(after, limit).await?;
+        Ok(events.iter().map(|event| event.leaf_hash.0).collect())
+    }
+
     /// At most `limit` events of one user after a version, by version.
     async fn read_user(
         &self,

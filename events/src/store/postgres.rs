@@ -210,6 +210,25 @@ impl History for PostgresStore {
         events(&rows)
     }
 
+    async fn leaf_hashes(&self, after: Position, limit: usize) -> Result<Vec<[u8; 32]>, Error> {
+        let rows = self
+            .readers
+            .read(|| {
+                sqlx::query(
+                    "SELECT leaf_hash FROM ledger.events WHERE position > $1 ORDER BY position LIMIT $2",
+                )
+                .bind(signed(after))
+                .bind(signed(limit as u64))
+            })
+            .await?;
+        let hash = |row: &PgRow| {
+            let hash: &[u8] = row.try_get("leaf_hash")?;
+            hash.try_into()
+                .map_err(|_| Error::Damaged("a leaf hash has another length".to_owned()))
+        };
+        rows.iter().map(hash).collect()
+    }
+
     async fn read_user(
         &self,
         user: &UserId,

@@ -189,6 +189,22 @@ impl History for SqliteStore {
         events(&rows)
     }
 
+    async fn leaf_hashes(&self, after: Position, limit: usize) -> Result<Vec<[u8; 32]>, Error> {
+        let rows = sqlx::query(
+            "SELECT leaf_hash FROM events WHERE position > ? ORDER BY position LIMIT ?",
+        )
+        .bind(signed(after))
+        .bind(signed(limit as u64))
+        .fetch_all(&self.readers)
+        .await?;
+        let hash = |row: &SqliteRow| {
+            let hash: &[u8] = row.try_get("leaf_hash")?;
+            hash.try_into()
+                .map_err(|_| Error::Damaged("a leaf hash has another length".to_owned()))
+        };
+        rows.iter().map(hash).collect()
+    }
+
     async fn read_user(
         &self,
         user: &UserId,

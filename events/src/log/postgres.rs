@@ -1,0 +1,230 @@
+//! The log of hashes and checkpoints in a PostgreSQL database, which many processes may share.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use sqlx::Row as _;
+use sqlx::migrate::Migrator;
+use sqlx::postgres::PgRow;
+
+use super::tree::Hash;
+use super::{LogStore, SignedCheckpoint};
+use crate::postgres::{Database, is_migrated, signed};
+use crate::store::Error;
+
+static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/postgres/log");
+const SCHEMA: &str = "log";
+
+/// Connections that read and keep.
+const CONNECTIONS: u32 = 2;
+
+/// The log in a PostgreSQL database.
+pub struct PostgresLog {
+    database: Database,
+}
+
+/// Makes the log's tables in a database, or brings them up to date. Needs the right to do so, which the
+/// program needs for nothing else.
+pub async fn migrate(url: &str) -> Result<(), Error> {
+    crate::postgres::migrate(url, SCHEMA, &MIGRATIONS)
+        .await
+        .map_err(|error| Error::Unavailable(Arc::new(error)))
+}
+
+impl PostgresLog {
+    /// Opens the log in a database, migrating it if it is not up to date.
+    pub async fn open(url: &str) -> Result<Self, Error> {
+        let database = Database::new(url, CONNECTIONS)?;
+        if !is_migrated(&database, SCHEMA, &MIGRATIONS).await? {
+            migrate(url).await?;
+        }
+        Ok(Self { database })
+    }
+}
+
+fn number(row: &PgRow, column: &str) -> Result<u64, Error> {
+    let number: i64 = row.try_get(column)?;
+    u64::try_from(number).map_err(|_| Error::Damaged(format!("column {column} holds {number}")))
+}
+
+fn hash(row: &PgRow) -> Result<Hash, Error> {
+    let hash: &[u8] = row.try_get("hash")?;
+    hash.try_into()
+        .map_err(|_| Error::Damaged("a hash of the tree has another length".to_owned()))
+}
+
+fn checkpoint(row: &PgRow) -> Result<SignedCheckpoint, Error> {
+    Ok(SignedCheckpoint {
+        size: number(row, "size")?,
+        note: row.try_get("note")?,
+    })
+}
+
+#[async_trait]
+impl LogStore for PostgresLog {
+    async fn hashes(&self, level: u32, skip: u64, limit: usize) -> Result<Vec<Hash>, Error> {
+        let rows = self
+            .database
+            .read(|| {
+                sqlx::query(
+                    "SELECT hash FROM log.hashes WHERE level = $1 AND place >= $2 ORDER BY place LIMIT $3",
+                )
+                .bind(i32::try_from(level).unwrap_or(i32::MAX))
+                .bind(signed(skip))
+                .bind(signed(limit as u64))
+            })
+            .await?;
+        rows.iter().map(hash).collect()
+    }
+
+    async fn count(&self, level: u32) -> Result<u64, Error> {
+        let rows = self
+            .database
+            .read(|| {
+                sqlx::query(
+                    "SELECT coalesce(max(place), -1) + 1 AS count FROM log.hashes WHERE level = $1",
+                )
+                .bind(i32::try_from(level).unwrap_or(i32::MAX))
+            })
+            .await?;
+        rows.first().map_or(Ok(0), |row| number(row, "count"))
+    }
+
+    async fn add_hashes(&self, level: u32, first: u64, hashes: &[Hash]) -> Result<(), Error> {
+        let hashes: Vec<&[u8]> = hashes.iter().map(<[u8; 32]>::as_slice).collect();
+        let statement = sqlx::query(
+            "INSERT INTO log.hashes (level, place, hash) \
+             SELECT $1, $2 + h.number - 1, h.hash FROM unnest($3::bytea[]) WITH ORDINALITY AS h(hash, number) \
+             ON CONFLICT DO NOTHING",
+        )
+        .bind(i32::try_from(level).unwrap_or(i32::MAX))
+        .bind(signed(first))
+        .bind(hashes);
+        self.database.write(statement).await?;
+        Ok(())
+    }
+
+    async fn checkpoint(&self) -> Result<Option<SignedCheckpoint>, Error> {
+        let rows = self
+            .database
+            .read(|| {
+                sqlx::query("SELECT size, note FROM log.checkpoints ORDER BY size DESC LIMIT 1")
+            })
+            .await?;
+        rows.first().map(checkpoint).transpose()
+    }
+
+    async fn checkpoints(&self, after: u64, limit: usize) -> Result<Vec<SignedCheckpoint>, Error> {
+        let rows = self
+            .database
+            .read(|| {
+                sqlx::query(
+                    "SELECT size, note FROM log.checkpoints WHERE size > $1 ORDER BY size LIMIT $2",
+                )
+                .bind(signed(after))
+                .bind(signed(limit as u64))
+            })
+            .await?;
+        rows.iter().map(checkpoint).collect()
+    }
+
+    async fn add_checkpoint(&self, checkpoint: &SignedCheckpoint) -> Result<(), Error> {
+        let statement = sqlx::query(
+            "INSERT INTO log.checkpoints (size, note) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+        )
+        .bind(signed(checkpoint.size))
+        .bind(&checkpoint.note);
+        self.database.write(statement).await?;
+        Ok(())
+    }
+
+    async fn adopt_key(&self, key: &str) -> Result<String, Error> {
+        if let Some(adopted) = self.key().await? {
+            return Ok(adopted);
+        }
+        let statement = sqlx::query(
+            "INSERT INTO log.log_key (only_row, public_key) VALUES (1, $1) ON CONFLICT DO NOTHING",
+        )
+        .bind(key);
+        self.database.write(statement).await?;
+        let adopted = self.key().await?;
+        adopted.ok_or_else(|| Error::Damaged("the key of the log was not kept".to_owned()))
+    }
+
+    async fn key(&self) -> Result<Option<String>, Error> {
+        let rows = self
+            .database
+            .read(|| sqlx::query("SELECT public_key FROM log.log_key"))
+            .await?;
+        Ok(rows
+            .first()
+            .map(|row| row.try_get("public_key"))
+            .transpose()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+
+    use super::super::conformance;
+    use super::*;
+    use crate::test_servers::postgres::Postgres as Server;
+
+    #[tokio::test]
+    async fn the_postgres_log_does_what_every_log_must() {
+        for parameters in ["", "?statement-cache-capacity=0"] {
+            conformance::run_all(async || {
+                let url = Server::shared().database().await;
+                let log = PostgresLog::open(&format!("{url}{parameters}")).await;
+                let log: Arc<dyn LogStore> = Arc::new(log.unwrap());
+                log
+            })
+            .await;
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_changes_or_deletes_what_is_kept_and_the_program_needs_no_right_to() {
+        let url = Server::shared().database().await;
+        let log = PostgresLog::open(&url).await.unwrap();
+        conformance::fill(&log).await;
+        let mut owner = PgConnection::connect(&url).await.unwrap();
+        let grants = include_str!("../../../migrations/postgres/grants/log.sql");
+        let grants = format!(
+            "CREATE ROLE log_keeper LOGIN; {}",
+            grants.replace("profile_ledger", "log_keeper")
+        );
+        sqlx::raw_sql(AssertSqlSafe(grants))
+            .execute(&mut owner)
+            .await
+            .unwrap();
+        let url_of_program = url.replace("postgres@", "log_keeper@");
+        let program = PostgresLog::open(&url_of_program).await.unwrap();
+        program.add_hashes(1, 3, &[[9; 32]]).await.unwrap();
+        let mut program = PgConnection::connect(&url_of_program).await.unwrap();
+        for table in ["hashes", "checkpoints", "log_key"] {
+            for statement in [
+                format!("DELETE FROM log.{table}"),
+                format!("TRUNCATE log.{table}"),
+                format!(
+                    "UPDATE log.{table} SET {} = DEFAULT",
+                    match table {
+                        "hashes" => "hash",
+                        "checkpoints" => "note",
+                        _ => "public_key",
+                    }
+                ),
+            ] {
+                for (connection, code) in [(&mut owner, "P0001"), (&mut program, "42501")] {
+                    let refused = sqlx::raw_sql(AssertSqlSafe(statement.clone()))
+                        .execute(connection)
+                        .await;
+                    let error = refused.expect_err(&statement);
+                    let found = error.as_database_error().and_then(|error| error.code());
+                    assert_eq!(found.as_deref(), Some(code), "{statement}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! The log of hashes and checkpoints in one SQLite file, beside the ledger and under its lock.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use sqlx::migrate::Migrator;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
+    SqliteSynchronous,
+};
+use sqlx::{QueryBuilder, Row as _, Sqlite};
+
+use super::tree::Hash;
+use super::{LogStore, SignedCheckpoint};
+use crate::store::Error;
+
+static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite/log");
+
+/// How long an operation waits for a connection.
+const WAIT: std::time::Duration = std::time::Duration::from_secs(5);
+/// Connections that read.
+const READERS: u32 = 2;
+
+/// The log in one SQLite file.
+#[derive(Debug)]
+pub struct SqliteLog {
+    writer: SqlitePool,
+    readers: SqlitePool,
+}
+
+impl SqliteLog {
+    /// Opens the log in a file, making it if it is not there. The folder's ledger is opened first: its lock
+    /// keeps other processes out.
+    pub async fn open(path: &Path) -> Result<Self, Error> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            // Hashes can be worked out again, but what was signed is not forgotten.
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(WAIT)
+            .pragma("recursive_triggers", "ON");
+        let writer = pool(1).connect_with(options.clone()).await?;
+        MIGRATIONS
+            .run(&writer)
+            .await
+            .map_err(|error| Error::Unavailable(Arc::new(error)))?;
+        let readers = pool(READERS)
+            .connect_with(options.create_if_missing(false).read_only(true))
+            .await?;
+        Ok(Self { writer, readers })
+    }
+}
+
+fn pool(connections: u32) -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(WAIT)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+}
+
+/// SQLite's integers are signed; sizes are far from their limit.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn unsigned(row: &SqliteRow, column: &str) -> Result<u64, Error> {
+    let number: i64 = row.try_get(column)?;
+    u64::try_from(number).map_err(|_| Error::Damaged(format!("column {column} holds {number}")))
+}
+
+fn hash(row: &SqliteRow) -> Result<Hash, Error> {
+    let hash: &[u8] = row.try_get("hash")?;
+    hash.try_into()
+        .map_err(|_| Error::Damaged("a hash of the tree has another length".to_owned()))
+}
+
+fn checkpoint(row: &SqliteRow) -> Result<SignedCheckpoint, Error> {
+    Ok(SignedCheckpoint {
+        size: unsigned(row, "size")?,
+        note: row.try_get("note")?,
+    })
+}
+
+#[async_trait]
+impl LogStore for SqliteLog {
+    async fn hashes(&self, level: u32, skip: u64, limit: usize) -> Result<Vec<Hash>, Error> {
+        let rows = sqlx::query(
+            "SELECT hash FROM hashes WHERE level = ? AND place >= ? ORDER BY place LIMIT ?",
+        )
+        .bind(level)
+        .bind(signed(skip))
+        .bind(signed(limit as u64))
+        .fetch_all(&self.readers)
+        .await?;
+        rows.iter().map(hash).collect()
+    }
+
+    async fn count(&self, level: u32) -> Result<u64, Error> {
+        let row =
+            sqlx::query("SELECT coalesce(max(place), -1) + 1 AS count FROM hashes WHERE level = ?")
+                .bind(level)
+                .fetch_one(&self.readers)
+                .await?;
+        unsigned(&row, "count")
+    }
+
+    async fn add_hashes(&self, level: u32, first: u64, hashes: &[Hash]) -> Result<(), Error> {
+        let kept = self.count(level).await?;
+        let new = usize::try_from(kept.saturating_sub(first)).unwrap_or(usize::MAX);
+        let new = hashes.get(new..).unwrap_or_default();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let mut insert = QueryBuilder::<Sqlite>::new("INSERT INTO hashes (level, place, hash) ");
+        insert.push_values(
+            new.iter().zip(kept.max(first)..),
+            |mut row, (hash, place)| {
+                row.push_bind(level)
+                    .push_bind(signed(place))
+                    .push_bind(hash.as_slice());
+            },
+        );
+        insert.build().execute(&self.writer).await?;
+        Ok(())
+    }
+
+    async fn checkpoint(&self) -> Result<Option<SignedCheckpoint>, Error> {
+        let row = sqlx::query("SELECT size, note FROM checkpoints ORDER BY size DESC LIMIT 1")
+            .fetch_optional(&self.readers)
+            .await?;
+        row.as_ref().map(checkpoint).transpose()
+    }
+
+    async fn checkpoints(&self, after: u64, limit: usize) -> Result<Vec<SignedCheckpoint>, Error> {
+        let rows =
+            sqlx::query("SELECT size, note FROM checkpoints WHERE size > ? ORDER BY size LIMIT ?")
+                .bind(signed(after))
+                .bind(signed(limit as u64))
+                .fetch_all(&self.readers)
+                .await?;
+        rows.iter().map(checkpoint).collect()
+    }
+
+    async fn add_checkpoint(&self, checkpoint: &SignedCheckpoint) -> Result<(), Error> {
+        sqlx::query(
+            "INSERT INTO checkpoints (size, note) SELECT ?1, ?2 \
+             WHERE NOT EXISTS (SELECT 1 FROM checkpoints WHERE size = ?1)",
+        )
+        .bind(signed(checkpoint.size))
+        .bind(&checkpoint.note)
+        .execute(&self.writer)
+        .await?;
+        Ok(())
+    }
+
+    async fn adopt_key(&self, key: &str) -> Result<String, Error> {
+        sqlx::query(
+            "INSERT INTO log_key (only_row, public_key) SELECT 1, ? \
+             WHERE NOT EXISTS (SELECT 1 FROM log_key)",
+        )
+        .bind(key)
+        .execute(&self.writer)
+        .await?;
+        let adopted = self.key().await?;
+        adopted.ok_or_else(|| Error::Damaged("the key of the log was not kept".to_owned()))
+    }
+
+    async fn key(&self) -> Result<Option<String>, Error> {
+        let row = sqlx::query("SELECT public_key FROM log_key")
+            .fetch_optional(&self.readers)
+            .await?;
+        Ok(row.map(|row| row.try_get("public_key")).transpose()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{Connection as _, SqliteConnection};
+
+    use super::super::conformance;
+    use super::*;
+
+    async fn open(folder: &Path) -> SqliteLog {
+        SqliteLog::open(&folder.join("log.db")).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_sqlite_log_does_what_every_log_must() {
+        let folder = tempfile::tempdir().unwrap();
+        let opened = std::cell::Cell::new(0);
+        conformance::run_all(async || {
+            opened.set(opened.get() + 1);
+            let folder = folder.path().join(opened.get().to_string());
+            std::fs::create_dir(&folder).unwrap();
+            let log: Arc<dyn LogStore> = Arc::new(open(&folder).await);
+            log
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn nobody_changes_or_deletes_what_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = open(folder.path()).await;
+        conformance::fill(&log).await;
+        let url = format!("sqlite://{}", folder.path().join("log.db").display());
+        let mut stranger = SqliteConnection::connect(&url).await.unwrap();
+        for statement in [
+            "UPDATE hashes SET hash = zeroblob(32)",
+            "DELETE FROM hashes",
+            "INSERT OR REPLACE INTO hashes SELECT level, place, zeroblob(32) FROM hashes",
+            "UPDATE checkpoints SET note = ''",
+            "DELETE FROM checkpoints",
+            "INSERT OR REPLACE INTO checkpoints SELECT size, '' FROM checkpoints",
+            "UPDATE log_key SET public_key = ''",
+            "DELETE FROM log_key",
+            "INSERT OR REPLACE INTO log_key VALUES (1, '')",
+        ] {
+            let refused = sqlx::query(statement).execute(&mut stranger).await;
+            assert!(refused.is_err(), "{statement}");
+        }
+    }
+}

@@ -1,0 +1,53 @@
+-- Inner hashes of the ledger's Merkle tree: of level 1, each over 256 leaves; of the levels above, each over
+-- 256 of the level below.
+CREATE TABLE hashes (
+    level INTEGER NOT NULL CHECK (level > 0),
+    place INTEGER NOT NULL CHECK (place >= 0),
+    hash  BLOB    NOT NULL CHECK (length(hash) = 32),
+    PRIMARY KEY (level, place)
+) STRICT, WITHOUT ROWID;
+
+-- What was signed, for ever.
+CREATE TABLE checkpoints (
+    size INTEGER NOT NULL PRIMARY KEY CHECK (size > 0),
+    note TEXT    NOT NULL
+) STRICT;
+
+-- Whose signatures these are.
+CREATE TABLE log_key (
+    only_row   INTEGER NOT NULL PRIMARY KEY CHECK (only_row = 1),
+    public_key TEXT    NOT NULL
+) STRICT;
+
+CREATE TRIGGER hashes_are_never_changed BEFORE UPDATE ON hashes BEGIN
+    SELECT RAISE(ABORT, 'hashes are never changed');
+END;
+CREATE TRIGGER hashes_are_never_deleted BEFORE DELETE ON hashes BEGIN
+    SELECT RAISE(ABORT, 'hashes are never deleted');
+END;
+-- Also what keeps INSERT OR REPLACE from removing one: a delete trigger does not see that.
+CREATE TRIGGER hashes_come_in_order BEFORE INSERT ON hashes BEGIN
+    SELECT RAISE(ABORT, 'hashes of a level come in order')
+    WHERE NEW.place <> (SELECT coalesce(max(place), -1) + 1 FROM hashes WHERE level = NEW.level);
+END;
+
+CREATE TRIGGER checkpoints_are_never_changed BEFORE UPDATE ON checkpoints BEGIN
+    SELECT RAISE(ABORT, 'checkpoints are never changed');
+END;
+CREATE TRIGGER checkpoints_are_never_deleted BEFORE DELETE ON checkpoints BEGIN
+    SELECT RAISE(ABORT, 'checkpoints are never deleted');
+END;
+CREATE TRIGGER checkpoints_only_grow BEFORE INSERT ON checkpoints BEGIN
+    SELECT RAISE(ABORT, 'checkpoints only grow')
+    WHERE NEW.size <= (SELECT coalesce(max(size), 0) FROM checkpoints);
+END;
+
+CREATE TRIGGER the_key_is_never_changed BEFORE UPDATE ON log_key BEGIN
+    SELECT RAISE(ABORT, 'the key of the log is never changed');
+END;
+CREATE TRIGGER the_key_is_never_deleted BEFORE DELETE ON log_key BEGIN
+    SELECT RAISE(ABORT, 'the key of the log is never deleted');
+END;
+CREATE TRIGGER there_is_one_key BEFORE INSERT ON log_key BEGIN
+    SELECT RAISE(ABORT, 'the log has a key') WHERE EXISTS (SELECT 1 FROM log_key);
+END;
