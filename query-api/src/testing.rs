@@ -49,7 +49,7 @@ pub(crate) struct Api {
     store: Arc<SqliteStore>,
     read_model: Arc<SqliteReadModel>,
     now: Arc<Mutex<Timestamp>>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Api {
@@ -89,7 +89,7 @@ impl Api {
             store,
             read_model,
             now: time,
-            _folder: folder,
+            folder,
         }
     }
 
@@ -181,6 +181,18 @@ impl Api {
 }
 
 impl Api {
+    /// Takes the events away from under the ledger.
+    pub(crate) async fn lose_events(&self) {
+        use sqlx::Connection as _;
+        let path = self.folder.path().join("ledger.db");
+        let url = format!("sqlite://{}", path.display());
+        let mut stranger = sqlx::SqliteConnection::connect(&url).await.unwrap();
+        sqlx::query("ALTER TABLE events RENAME TO lost")
+            .execute(&mut stranger)
+            .await
+            .unwrap();
+    }
+
     /// The stored envelope at a position.
     pub(crate) async fn envelope(&self, position: Position) -> String {
         let event = self.store.read(position - 1, 1).await.unwrap().remove(0);

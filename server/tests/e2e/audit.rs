@@ -314,3 +314,38 @@ async fn on_postgresql_what_one_process_appends_another_streams_and_all_record_i
     let numbers: Vec<_> = numbers.map(|item| item["number"].clone()).collect();
     assert_eq!(numbers, [1, 2, 3, 4, 5].map(|number| json!(number)));
 }
+
+#[tokio::test]
+async fn a_stream_stays_open_while_its_database_is_away_and_misses_nothing() {
+    let postgres = Postgres::start();
+    let database = postgres.database().await;
+    let folder = Folder::new();
+    let mut whole = command(&folder.data_dir());
+    whole.env("DATABASE_URL", &database);
+    let service = folder.start_with(whole);
+    let token = service.token("indexer", "service");
+    let mut stream = Stream::open(&service, &token, "", None).await;
+    put(&service, "before").await;
+    assert_eq!(stream.event().await.unwrap().0, 2);
+    postgres.kill();
+    let auditor = service.token("auditor-1", "auditor");
+    let refused = service.get("/api/v1/audit/events", &auditor).await;
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    postgres.start_again();
+    let body = json!({"name": "John", "surname": "Doe", "bio": "after"});
+    let user = service.token(DEMO_USER, "user");
+    let healing = async {
+        let path = "/api/v1/users/profile";
+        while !service
+            .send_json(Method::PUT, path, &user, &body)
+            .await
+            .status
+            .is_success()
+        {}
+    };
+    let healed = tokio::time::timeout(DEADLINE, healing).await;
+    healed.expect("it heals by itself");
+    let (position, event) = stream.event().await.unwrap();
+    let bio = &event["data"]["bio"]["after"];
+    assert_eq!((position, bio), (3, &json!("after")));
+}

@@ -366,6 +366,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_export_of_which_a_part_cannot_be_read_breaks_off() {
+        let api = Api::with_users().await;
+        api.append_many(1_000).await;
+        let mut body = export("").open(&api.router).await.into_body();
+        assert!(body.frame().await.unwrap().is_ok());
+        api.lose_events().await;
+        // An end would say that this was all.
+        assert!(body.collect().await.is_err());
+        assert_eq!(api.send(events("")).await.status, 503);
+    }
+
+    #[tokio::test]
     async fn more_exports_than_there_are_places_for_are_refused_until_one_ends() {
         let api = Api::with_users().await;
         let mut open = Vec::new();
