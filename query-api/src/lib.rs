@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::FromRef;
+use events::log::LogStore;
 use events::photos::PhotoStore;
 use events::store::History;
 use events::trail::AuditTrail;
@@ -27,6 +28,8 @@ pub struct QueryApi {
     pub history: Arc<dyn History>,
     /// Who looked at whose history: the only thing that is written here.
     pub trail: Arc<dyn AuditTrail>,
+    /// Hashes and signed checkpoints of the ledger.
+    pub log: Arc<dyn LogStore>,
     /// Answers that go on for long.
     pub streams: Streams,
     /// The bytes of photos.

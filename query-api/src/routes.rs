@@ -25,6 +25,7 @@ use crate::QueryApi;
 mod audit;
 mod check_username;
 mod event_stream;
+mod log;
 mod media;
 mod own_profile;
 mod public_profile;
@@ -36,7 +37,7 @@ const TIME: Duration = Duration::from_secs(10);
 const WAIT: Duration = Duration::from_secs(2);
 
 /// Every route. The router is made of these, and the test of hostile requests goes through them.
-fn routes() -> [(&'static str, MethodRouter<QueryApi>); 12] {
+fn routes() -> [(&'static str, MethodRouter<QueryApi>); 18] {
     [
         (
             "/api/v1/users/profile",
@@ -82,6 +83,30 @@ fn routes() -> [(&'static str, MethodRouter<QueryApi>); 12] {
             "/api/v1/audit/reads",
             limits(get(audit::reads::list), JSON_BYTES, TIME),
         ),
+        (
+            "/api/v1/audit/users/{userId}/proof",
+            limits(get(log::proof::whole_history), JSON_BYTES, TIME),
+        ),
+        (
+            "/api/v1/log/checkpoint",
+            limits(get(log::checkpoint::read), JSON_BYTES, TIME),
+        ),
+        (
+            "/api/v1/log/key",
+            limits(get(log::checkpoint::key), JSON_BYTES, TIME),
+        ),
+        (
+            "/api/v1/log/tile/{level}/{*index}",
+            limits(get(log::tile::read), JSON_BYTES, TIME),
+        ),
+        (
+            "/api/v1/log/proof/inclusion",
+            limits(get(log::proof::inclusion), JSON_BYTES, TIME),
+        ),
+        (
+            "/api/v1/log/proof/consistency",
+            limits(get(log::proof::consistency), JSON_BYTES, TIME),
+        ),
         // The time is that until the stream begins.
         (
             "/api/v1/events/stream",
@@ -123,6 +148,23 @@ impl FromRequestParts<QueryApi> for Reader {
             parameters,
             conditions,
         })
+    }
+}
+
+/// The parameters of a query, and the position that the answer must show at the least.
+pub(crate) struct Parameters {
+    fields: Fields,
+    wanted: Position,
+}
+
+impl FromRequestParts<QueryApi> for Parameters {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &QueryApi) -> Result<Self, ApiError> {
+        Client::from_request_parts(parts, api).await?;
+        let mut fields = Fields::from_query(parts.uri.query());
+        let wanted = wanted_position(&parts.headers, &mut fields);
+        Ok(Self { fields, wanted })
     }
 }
 

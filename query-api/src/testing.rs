@@ -8,6 +8,9 @@ use async_trait::async_trait;
 use axum::Router;
 use events::envelope::{Context, Previous, Recorded};
 use events::feed::StoreFeed;
+use events::log::Integrator;
+use events::log::note::Signer;
+use events::log::sqlite::SqliteLog;
 use events::photos::PhotoStore;
 use events::store::sqlite::SqliteStore;
 use events::store::{Batch, EventStore, History as _, claims_of};
@@ -44,6 +47,7 @@ pub(crate) struct Api {
     pub(crate) router: Router,
     pub(crate) photo_store: PhotoStore,
     pub(crate) trail: Arc<Trail>,
+    log: Arc<SqliteLog>,
     /// Ends the streams.
     pub(crate) stopping: CancellationToken,
     store: Arc<SqliteStore>,
@@ -67,6 +71,8 @@ impl Api {
                 .unwrap(),
             is_full: AtomicBool::new(false),
         });
+        let log = SqliteLog::open(&folder.path().join("log.db")).await;
+        let log = Arc::new(log.unwrap());
         let stopping = CancellationToken::new();
         let time = Arc::new(Mutex::new(now()));
         let told = Arc::clone(&time);
@@ -75,6 +81,7 @@ impl Api {
             documents: Arc::clone(&read_model) as _,
             history: Arc::clone(&store) as _,
             trail: Arc::clone(&trail) as _,
+            log: Arc::clone(&log) as _,
             streams: Streams::new(Arc::clone(&store) as _, stopping.clone()),
             photo_store: photo_store.clone(),
             verifier: verifier(clock.clone()),
@@ -85,6 +92,7 @@ impl Api {
             router: http_kit::serve::harden(crate::router(api), clock),
             photo_store,
             trail,
+            log,
             stopping,
             store,
             read_model,
@@ -139,6 +147,14 @@ impl Api {
         let head = self.store.head().await.unwrap().position;
         let ask = ask.header("ledger-min-position", head.to_string());
         ask.send(&self.router).await
+    }
+
+    /// Signs what the ledger is now.
+    pub(crate) async fn sign(&self) {
+        let signer = Signer::new("example.com/log", [1; 32]).unwrap();
+        let (history, log) = (Arc::clone(&self.store), Arc::clone(&self.log));
+        let integrator = Integrator::new(history as _, log as _, signer);
+        integrator.step().await.unwrap();
     }
 
     /// Appends an event of a user.

@@ -48,6 +48,10 @@ pub(crate) struct Config {
     #[arg(long, env = "PUBLIC_URL", global = true, value_parser = public_url)]
     pub(crate) public_url: Option<String>,
 
+    /// File with the Ed25519 key that signs the log's checkpoints, made there at the first start; without it, `log.key` in the data directory
+    #[arg(long, env = "LOG_KEY", global = true)]
+    pub(crate) log_key: Option<PathBuf>,
+
     /// PEM file with the public key of RS256, ES256 or EdDSA tokens
     #[arg(long, env = "JWT_PUBLIC_KEY", global = true)]
     pub(crate) jwt_public_key: Option<PathBuf>,

@@ -11,6 +11,7 @@ mod dev;
 mod health;
 mod import;
 mod lifecycle;
+mod log_key;
 mod logs;
 mod metrics;
 mod parts;

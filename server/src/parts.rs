@@ -8,6 +8,9 @@ use anyhow::{Context as _, bail};
 use command_api::Randomness;
 use events::Position;
 use events::feed::{Feed, JetStreamFeed, StoreFeed};
+use events::log::LogStore;
+use events::log::postgres::PostgresLog;
+use events::log::sqlite::SqliteLog;
 use events::photos::PhotoStore;
 use events::relay::{self, Relay};
 use events::store::EventStore;
@@ -33,6 +36,8 @@ const FEED_BATCH: usize = 512;
 pub(crate) struct Parts {
     pub(crate) store: Arc<dyn EventStore>,
     pub(crate) read_model: Arc<dyn ReadModel>,
+    /// Hashes and signed checkpoints of the ledger.
+    pub(crate) log: Arc<dyn LogStore>,
     /// Only who answers queries has one.
     pub(crate) trail: Option<Arc<dyn AuditTrail>>,
     pub(crate) photos: PhotoStore,
@@ -50,6 +55,7 @@ impl Parts {
         }
         let store = store(config).await?;
         let read_model = read_model(config).await?;
+        let log = log(config).await?;
         let trail = if roles.queries {
             Some(trail(config).await?)
         } else {
@@ -66,6 +72,7 @@ impl Parts {
         Ok(Self {
             store,
             read_model,
+            log,
             trail,
             photos: photos(config)?,
             broker,
@@ -153,6 +160,21 @@ async fn read_model(config: &Config) -> anyhow::Result<Arc<dyn ReadModel>> {
     Ok(Arc::new(read_model))
 }
 
+/// Opens the log of hashes and checkpoints, which is where the ledger is.
+async fn log(config: &Config) -> anyhow::Result<Arc<dyn LogStore>> {
+    if let Some(url) = &config.database_url {
+        let log = PostgresLog::open(url).await;
+        return Ok(Arc::new(
+            log.context("cannot open the log of DATABASE_URL")?,
+        ));
+    }
+    let path = config.data_dir.join("log.db");
+    let log = SqliteLog::open(&path)
+        .await
+        .with_context(|| format!("cannot open the log {}", path.display()))?;
+    Ok(Arc::new(log))
+}
+
 /// Opens the record of who looked at whose history, which is where the ledger is.
 async fn trail(config: &Config) -> anyhow::Result<Arc<dyn AuditTrail>> {
     if let Some(url) = &config.database_url {
@@ -183,9 +205,13 @@ pub(crate) async fn migrate(config: &Config) -> anyhow::Result<ExitCode> {
         events::trail::postgres::migrate(url)
             .await
             .context("cannot migrate the audit trail")?;
+        events::log::postgres::migrate(url)
+            .await
+            .context("cannot migrate the log")?;
     } else {
         let _lock = store(config).await?;
         trail(config).await?;
+        log(config).await?;
     }
     match read_model_url(config) {
         Some(url) => projector::read_model::postgres::migrate(url)

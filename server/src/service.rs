@@ -10,6 +10,7 @@ use axum::Router;
 use command_api::photo_sweep;
 use command_api::{CommandApi, Committer, Randomness, Uploads};
 use events::Time;
+use events::log::Integrator;
 use events::photos::PhotoStore;
 use events::store::EventStore;
 use events::trail::AuditTrail;
@@ -28,6 +29,7 @@ use crate::config::Config;
 use crate::dev;
 use crate::health::{self, Probes};
 use crate::lifecycle::shutdown_signal;
+use crate::log_key;
 use crate::metrics;
 use crate::parts::{Parts, randomness};
 
@@ -112,6 +114,9 @@ pub(crate) async fn run(config: Config, roles: Roles) -> anyhow::Result<ExitCode
     let mut router = Router::new();
     if roles.projection {
         probes.projection = Some(project(&parts, &shared, &mut background));
+        let signer = log_key::open(&config, &*parts.store, &shared.randomness).await?;
+        let (history, log) = (Arc::clone(&parts.store) as _, Arc::clone(&parts.log));
+        background.spawn(Integrator::new(history, log, signer).run());
     }
     if let Some(trail) = &parts.trail {
         probes.documents = Some(Arc::clone(&parts.read_model) as _);
@@ -193,6 +198,7 @@ fn queries(parts: &Parts, trail: &Arc<dyn AuditTrail>, shared: &Shared) -> Route
         documents: Arc::clone(&parts.read_model) as _,
         history: Arc::clone(&parts.store) as _,
         trail: Arc::clone(trail),
+        log: Arc::clone(&parts.log),
         streams: Streams::new(Arc::clone(&parts.store) as _, shared.stopping.clone()),
         photo_store: parts.photos.clone(),
         verifier: Arc::clone(&shared.verifier),

@@ -221,7 +221,9 @@ mod tests {
                         .execute(connection)
                         .await;
                     let error = refused.expect_err(&statement);
-                    let found = error.as_database_error().and_then(|error| error.code());
+                    let found = error
+                        .as_database_error()
+                        .and_then(sqlx::error::DatabaseError::code);
                     assert_eq!(found.as_deref(), Some(code), "{statement}");
                 }
             }

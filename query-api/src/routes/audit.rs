@@ -72,13 +72,13 @@ impl Asked {
     }
 
     /// 403 unless the caller is an auditor.
-    fn require_auditor(&self) -> Result<(), ApiError> {
+    pub(super) fn require_auditor(&self) -> Result<(), ApiError> {
         self.require(&[Role::Auditor, Role::Admin])
     }
 
     /// The user of the path, if the caller may see its history: auditors see everybody's, users their own.
     /// Whether a user exists is nothing that others are told.
-    fn user(&self, user_id: &str) -> Result<UserId, ApiError> {
+    pub(super) fn user(&self, user_id: &str) -> Result<UserId, ApiError> {
         let is_own = self.caller.has(Role::User) && self.caller.subject == user_id;
         if !is_own {
             self.require_auditor()?;
@@ -225,7 +225,7 @@ fn number(value: &Value, min: u64, max: u64) -> Result<u64, Text> {
 }
 
 /// A version or position; both fit the databases' signed integers.
-fn place(value: &Value, min: u64) -> Result<u64, Text> {
+pub(super) fn place(value: &Value, min: u64) -> Result<u64, Text> {
     number(value, min, i64::MAX.unsigned_abs())
 }
 

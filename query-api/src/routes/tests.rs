@@ -48,8 +48,29 @@ fn target(pattern: &'static str, method: &str) -> Target {
             let good = auditor(&format!("/api/v1/audit/users/{JOHN}/diff?from=1&to=2"));
             ("GET", good, Access::Token, Reads::Nothing)
         }
-        ("GET", "/api/v1/audit/events" | "/api/v1/audit/reads" | "/api/v1/events/stream") => {
-            ("GET", auditor(pattern), Access::Token, Reads::Nothing)
+        (
+            "GET",
+            "/api/v1/audit/events"
+            | "/api/v1/audit/reads"
+            | "/api/v1/events/stream"
+            | "/api/v1/log/checkpoint"
+            | "/api/v1/log/key",
+        ) => ("GET", auditor(pattern), Access::Token, Reads::Nothing),
+        ("GET", "/api/v1/audit/users/{userId}/proof") => {
+            let good = auditor(&format!("/api/v1/audit/users/{JOHN}/proof"));
+            ("GET", good, Access::Token, Reads::Nothing)
+        }
+        ("GET", "/api/v1/log/tile/{level}/{*index}") => {
+            let good = auditor("/api/v1/log/tile/0/000.p/2");
+            ("GET", good, Access::Token, Reads::Nothing)
+        }
+        ("GET", "/api/v1/log/proof/inclusion") => {
+            let good = auditor("/api/v1/log/proof/inclusion?position=1");
+            ("GET", good, Access::Token, Reads::Nothing)
+        }
+        ("GET", "/api/v1/log/proof/consistency") => {
+            let good = auditor("/api/v1/log/proof/consistency?from=1");
+            ("GET", good, Access::Token, Reads::Nothing)
         }
         _ => panic!("{method} {pattern} is in no test of hostile requests: add it here"),
     };
@@ -71,6 +92,7 @@ async fn every_route_withstands_hostile_requests() {
     api.photo_store.create(&key, bytes).await.unwrap();
     let read = api.read(user(JOHN, "/api/v1/users/profile")).await;
     assert_eq!(read.status, 200);
+    api.sign().await;
     for (pattern, _) in routes() {
         for method in methods(&api.router, pattern).await {
             withstands(&api.router, &target(pattern, &method)).await;

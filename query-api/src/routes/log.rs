@@ -1,0 +1,63 @@
+//! The proof that history is what it was: signed checkpoints, tiles of hashes, and proofs made of them, in
+//! the forms of `c2sp.org/tlog-tiles`. Hashes say nothing of anybody, so any caller may ask for them; the
+//! entries that they are of are for auditors.
+//!
+//! Nothing is told of the tree beyond its newest checkpoint.
+
+use std::time::Duration;
+
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use events::Position;
+use events::log::{Reader, SignedCheckpoint};
+use http_kit::code::Code;
+use http_kit::error::ApiError;
+use http_kit::text::Text;
+
+use super::WAIT;
+use crate::QueryApi;
+
+/// Between two looks at the newest checkpoint; one is signed a second.
+const LOOK: Duration = Duration::from_millis(100);
+
+pub(super) mod checkpoint;
+pub(super) mod proof;
+pub(super) mod tile;
+
+/// The newest checkpoint, once it reaches a position; 503 when it does not soon.
+async fn newest(api: &QueryApi, wanted: Position) -> Result<SignedCheckpoint, ApiError> {
+    let signed = async {
+        loop {
+            let newest = api.log.checkpoint().await;
+            match newest.map_err(ApiError::unavailable)? {
+                Some(newest) if newest.size >= wanted => return Ok(newest),
+                Some(_) => tokio::time::sleep(LOOK).await,
+                None => return Err(not_yet_signed(wanted.max(1))),
+            }
+        }
+    };
+    let signed = tokio::time::timeout(WAIT, signed).await;
+    signed.unwrap_or_else(|_| Err(not_yet_signed(wanted)))
+}
+
+/// 503: the tree does not reach as far yet.
+fn not_yet_signed(size: u64) -> ApiError {
+    ApiError::new(Code::NotYetReadable)
+        .because(Text::new("NOT_YET_SIGNED").with("position", size))
+        .retry_after(1)
+}
+
+/// The tree over the first leaves.
+fn tree(api: &QueryApi, size: u64) -> Reader<'_> {
+    Reader::new(&*api.history, &*api.log, size)
+}
+
+/// What is no envelope: a text or bytes, as the public forms want them.
+fn plain(content_type: &'static str, cache: &'static str, body: impl Into<Vec<u8>>) -> Response {
+    let headers = [
+        (CONTENT_TYPE, HeaderValue::from_static(content_type)),
+        (CACHE_CONTROL, HeaderValue::from_static(cache)),
+    ];
+    (StatusCode::OK, headers, body.into()).into_response()
+}

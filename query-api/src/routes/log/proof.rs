@@ -1,0 +1,325 @@
+//! `GET /api/v1/log/proof/inclusion`, `GET /api/v1/log/proof/consistency`, and
+//! `GET /api/v1/audit/users/{userId}/proof`: hashes that, with a checkpoint, show that an event is in the
+//! ledger, that a ledger is the beginning of a later one, and that a user's history is whole.
+
+use axum::extract::{Path, State};
+use events::log::tree::Hash;
+use events::{Position, UserId, Version};
+use http_kit::answer::Answer;
+use http_kit::caller::Caller;
+use http_kit::error::ApiError;
+use serde::Serialize;
+
+use super::{newest, not_yet_signed, tree};
+use crate::QueryApi;
+use crate::routes::audit::{Asked, place, within};
+use crate::routes::{Parameters, not_found};
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Inclusion {
+    /// Of the event; its leaf has this index less one.
+    position: Position,
+    size: u64,
+    leaf_hash: String,
+    /// From the leaf's sibling up.
+    hashes: Vec<String>,
+    root: String,
+}
+
+#[derive(Serialize)]
+struct Consistency {
+    from: u64,
+    to: u64,
+    hashes: Vec<String>,
+}
+
+/// Each event carries the hash of its user's one before, so the newest shows that none was left out.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct WholeHistory {
+    user_id: UserId,
+    /// Of the newest event within the checkpoint.
+    version: Version,
+    position: Position,
+    leaf_hash: String,
+    hashes: Vec<String>,
+    size: u64,
+    checkpoint: String,
+}
+
+pub(in crate::routes) async fn inclusion(
+    State(api): State<QueryApi>,
+    _: Caller,
+    Parameters { mut fields, wanted }: Parameters,
+) -> Result<Answer, ApiError> {
+    let position = fields.required("position", |value| place(value, 1));
+    let size = fields.optional("size", |value| place(value, 1));
+    fields.finish()?;
+    let newest = newest(&api, wanted).await?.size;
+    let (Some(position), size) = (position, size.unwrap_or(newest)) else {
+        unreachable!("what is missing was refused")
+    };
+    reaches(size, newest)?;
+    within("position", position, size)?;
+    let (leaf_hash, hashes) = included(&api, position, size).await?;
+    let root = tree(&api, size).root().await;
+    let inclusion = Inclusion {
+        position,
+        size,
+        leaf_hash,
+        hashes,
+        root: hex::encode(root.map_err(ApiError::unavailable)?),
+    };
+    Ok(Answer::ok(api.clock.now(), &inclusion))
+}
+
+pub(in crate::routes) async fn consistency(
+    State(api): State<QueryApi>,
+    _: Caller,
+    Parameters { mut fields, wanted }: Parameters,
+) -> Result<Answer, ApiError> {
+    let from = fields.required("from", |value| place(value, 0));
+    let to = fields.optional("to", |value| place(value, 1));
+    fields.finish()?;
+    let newest = newest(&api, wanted).await?.size;
+    let (Some(from), to) = (from, to.unwrap_or(newest)) else {
+        unreachable!("what is missing was refused")
+    };
+    reaches(to, newest)?;
+    within("from", from, to)?;
+    let proof = tree(&api, to).consistency(from).await;
+    let consistency = Consistency {
+        from,
+        to,
+        hashes: texts(&proof.map_err(ApiError::unavailable)?),
+    };
+    Ok(Answer::ok(api.clock.now(), &consistency))
+}
+
+pub(in crate::routes) async fn whole_history(
+    State(api): State<QueryApi>,
+    mut asked: Asked,
+    Path(user_id): Path<String>,
+) -> Result<Answer, ApiError> {
+    let user = asked.user(&user_id)?;
+    asked.record(&api, Some(user)).await?;
+    let newest = newest(&api, 0).await?;
+    let mut before = Version::MAX;
+    // Events that came after the checkpoint are passed over: there are few, as it is a second old.
+    let last = loop {
+        let event = api.history.read_user_back(&user, before, 1).await;
+        let event = event.map_err(ApiError::unavailable)?.into_iter().next();
+        match event {
+            Some(event) if event.position > newest.size && event.version == 1 => {
+                return Err(not_yet_signed(event.position));
+            }
+            Some(event) if event.position > newest.size => before = event.version,
+            Some(event) => break event,
+            None => return Err(not_found()),
+        }
+    };
+    let (leaf_hash, hashes) = included(&api, last.position, newest.size).await?;
+    let whole = WholeHistory {
+        user_id: user,
+        version: last.version,
+        position: last.position,
+        leaf_hash,
+        hashes,
+        size: newest.size,
+        checkpoint: newest.note,
+    };
+    Ok(Answer::ok(api.clock.now(), &whole))
+}
+
+/// The hash of an event, and the proof that it is in the tree.
+async fn included(
+    api: &QueryApi,
+    position: Position,
+    size: u64,
+) -> Result<(String, Vec<String>), ApiError> {
+    let leaf = api.history.leaf_hashes(position - 1, 1).await;
+    let leaf = leaf.map_err(ApiError::unavailable)?;
+    let leaf = leaf.first().ok_or_else(|| not_yet_signed(position))?;
+    let proof = tree(api, size).inclusion(position - 1).await;
+    let proof = proof.map_err(ApiError::unavailable)?;
+    Ok((hex::encode(leaf), texts(&proof)))
+}
+
+/// 503 for a tree that is not signed yet.
+fn reaches(size: u64, newest: u64) -> Result<(), ApiError> {
+    if size > newest {
+        return Err(not_yet_signed(size));
+    }
+    Ok(())
+}
+
+fn texts(hashes: &[Hash]) -> Vec<String> {
+    hashes.iter().map(hex::encode).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use events::log::note::Signer;
+    use events::log::tree::{is_consistent, is_included};
+    use http_kit::testing::Answer;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::testing::{Api, JANE, JOHN, auditor, called, user};
+
+    fn hash(text: &Value) -> Hash {
+        hex::decode(text.as_str().unwrap())
+            .unwrap()
+            .try_into()
+            .unwrap()
+    }
+
+    fn hashes(data: &Value) -> Vec<Hash> {
+        data["hashes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(hash)
+            .collect()
+    }
+
+    fn opened(note: &str) -> events::log::note::Checkpoint {
+        let signer = Signer::new("example.com/log", [1; 32]).unwrap();
+        signer.public_key().open(note).unwrap()
+    }
+
+    fn text(answer: &Answer) -> String {
+        assert_eq!(answer.status, 200);
+        assert_eq!(
+            answer.header("content-type"),
+            Some("text/plain; charset=utf-8")
+        );
+        String::from_utf8(answer.body.to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn every_event_is_proven_to_be_in_the_signed_ledger() {
+        let api = Api::with_users().await;
+        api.sign().await;
+        let checkpoint = opened(&text(&api.read(auditor("/api/v1/log/checkpoint")).await));
+        assert_eq!(checkpoint.size, 3);
+        for position in 1..=3 {
+            let path = format!("/api/v1/log/proof/inclusion?position={position}");
+            let data = api.read(user(JANE, &path)).await.data();
+            assert_eq!(
+                (&data["position"], &data["size"]),
+                (&position.into(), &3.into())
+            );
+            assert_eq!(hash(&data["root"]), checkpoint.root);
+            let leaf = hash(&data["leafHash"]);
+            assert!(is_included(
+                &leaf,
+                position - 1,
+                3,
+                &hashes(&data),
+                &checkpoint.root
+            ));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_later_ledger_is_proven_to_begin_as_the_earlier_one() {
+        let api = Api::with_users().await;
+        api.sign().await;
+        let old = opened(&text(&api.read(auditor("/api/v1/log/checkpoint")).await));
+        api.append(JANE, called("Jane", "Joan")).await;
+        api.append(JANE, called("Joan", "Jane")).await;
+        api.sign().await;
+        let new = opened(&text(&api.read(auditor("/api/v1/log/checkpoint")).await));
+        let data = api
+            .read(auditor("/api/v1/log/proof/consistency?from=3"))
+            .await
+            .data();
+        assert_eq!((&data["from"], &data["to"]), (&3.into(), &5.into()));
+        let (old, new) = ((3, &old.root), (5, &new.root));
+        assert!(is_consistent(old, new, &hashes(&data)));
+    }
+
+    #[tokio::test]
+    async fn a_user_proves_that_nothing_was_left_out_of_its_history() {
+        let api = Api::with_users().await;
+        api.sign().await;
+        // After the checkpoint: not proven yet, and not in the way.
+        api.append(JOHN, called("John", "Jon")).await;
+        let path = format!("/api/v1/audit/users/{JOHN}/proof");
+        let data = api.read(user(JOHN, &path)).await.data();
+        assert_eq!(
+            (&data["version"], &data["position"]),
+            (&2.into(), &3.into())
+        );
+        let checkpoint = opened(data["checkpoint"].as_str().unwrap());
+        let leaf = hash(&data["leafHash"]);
+        assert!(is_included(&leaf, 2, 3, &hashes(&data), &checkpoint.root));
+        let other = api.read(user(JANE, &path)).await;
+        assert_eq!(other.status, 403);
+        let nobody = "/api/v1/audit/users/507f1f77bcf86cd799439000/proof";
+        assert_eq!(api.read(auditor(nobody)).await.status, 404);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_signed_yet_is_asked_for_again() {
+        let api = Api::with_users().await;
+        let sentences = [
+            "The service cannot answer right now; try again shortly",
+            "The log is not signed up to position 1 yet; try again in a second.",
+        ];
+        for path in [
+            "checkpoint",
+            "key",
+            "proof/inclusion?position=1",
+            "proof/consistency?from=0",
+        ] {
+            let answer = api.send(auditor(&format!("/api/v1/log/{path}"))).await;
+            assert_eq!(answer.header("retry-after"), Some("1"));
+            answer.fails(503, "NOT_YET_READABLE", &sentences);
+        }
+        api.sign().await;
+        let path = "/api/v1/log/proof/inclusion?position=1&size=4";
+        assert_eq!(api.send(auditor(path)).await.status, 503);
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_wrongly_is_refused() {
+        let api = Api::with_users().await;
+        api.sign().await;
+        for (query, problems) in [
+            ("inclusion", &["position: is required"][..]),
+            (
+                "inclusion?position=0",
+                &["position: must be a whole number from 1 to 9223372036854775807"],
+            ),
+            (
+                "inclusion?position=4",
+                &["position: must be at most 3, which is the newest"],
+            ),
+            (
+                "inclusion?position=2&size=1",
+                &["position: must be at most 1, which is the newest"],
+            ),
+            (
+                "consistency?from=3&to=2",
+                &["from: must be at most 2, which is the newest"],
+            ),
+            (
+                "consistency?from=-1&x=1",
+                &[
+                    "from: must be a whole number from 0 to 9223372036854775807",
+                    "x: is not a known field",
+                ],
+            ),
+        ] {
+            let answer = api
+                .read(auditor(&format!("/api/v1/log/proof/{query}")))
+                .await;
+            let mut sentences = vec!["Validation failed"];
+            sentences.extend(problems);
+            answer.fails(400, "VALIDATION_FAILED", &sentences);
+        }
+    }
+}

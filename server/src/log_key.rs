@@ -1,0 +1,51 @@
+//! The key that signs what the ledger is.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use command_api::Randomness;
+use events::log::note::Signer;
+use events::store::EventStore;
+
+use crate::config::Config;
+
+/// Reads the key, or makes one, named for its ledger, readable by its owner only. Of processes that do so at
+/// once, one makes it.
+pub(crate) async fn open(
+    config: &Config,
+    store: &dyn EventStore,
+    randomness: &Randomness,
+) -> anyhow::Result<Signer> {
+    let path = if let Some(path) = &config.log_key {
+        path.clone()
+    } else {
+        crate::parts::private_folder(&config.data_dir)?;
+        config.data_dir.join("log.key")
+    };
+    let describe = || format!("cannot use the key of the log {}", path.display());
+    if !path.try_exists().with_context(describe)? {
+        let head = store.head().await.context("the ledger cannot be read")?;
+        let name = format!("profile-ledger/{}", head.store_id);
+        let signer = Signer::new(&name, randomness.bytes()).with_context(describe)?;
+        let temporary = path.with_extension(hex::encode(randomness.bytes::<8>()));
+        make(&temporary, &path, &signer.to_secret_text()).with_context(describe)?;
+    }
+    let text = std::fs::read_to_string(&path).with_context(describe)?;
+    Signer::parse(&text).with_context(describe)
+}
+
+/// Writes a file whole or not at all; one that is there already stays.
+fn make(temporary: &PathBuf, path: &Path, text: &str) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(temporary)?;
+    let written = writeln!(file, "{text}").and_then(|()| file.sync_all());
+    let linked = written.and_then(|()| match std::fs::hard_link(temporary, path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        linked => linked,
+    });
+    std::fs::remove_file(temporary)?;
+    linked
+}
