@@ -18,6 +18,7 @@ pub mod note;
 pub mod postgres;
 pub mod sqlite;
 pub mod tree;
+pub mod verify;
 
 pub use integrator::Integrator;
 use tree::{Hash, Leaves, TILE};
