@@ -33,6 +33,7 @@ const ANSWERED: Duration = Duration::from_millis(1_250);
 /// of which nobody knows.
 const STATEMENT_TIMEOUT: &str = "1200ms";
 const BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = '1200ms'; SET LOCAL idle_in_transaction_session_timeout = '2s'";
+const BEGIN_READ_ONLY: &str = "BEGIN READ ONLY; SET LOCAL statement_timeout = '1200ms'; SET LOCAL idle_in_transaction_session_timeout = '2s'";
 
 /// How often a position that other processes move is asked for: while it moves, while it does not, and
 /// while nobody waits for it.
@@ -51,6 +52,7 @@ pub struct Database {
     connections: u32,
     /// Whether a pooler may run every transaction on another connection.
     is_pooled: bool,
+    begin: &'static str,
     pool: Mutex<Pool>,
 }
 
@@ -78,12 +80,25 @@ struct Pool {
 impl Database {
     /// A database that is connected to when it is first needed, with so many connections at the most.
     pub fn new(url: &str, connections: u32) -> Result<Self, sqlx::Error> {
+        Self::with(url, connections, false)
+    }
+
+    /// The same, but the server refuses whatever would change something.
+    pub fn read_only(url: &str, connections: u32) -> Result<Self, sqlx::Error> {
+        Self::with(url, connections, true)
+    }
+
+    fn with(url: &str, connections: u32, is_read_only: bool) -> Result<Self, sqlx::Error> {
         let is_pooled = is_pooled(url);
         let mut options = options(url)?;
         if !is_pooled {
             options = options.options([("statement_timeout", STATEMENT_TIMEOUT)]);
+            if is_read_only {
+                options = options.options([("default_transaction_read_only", "on")]);
+            }
         }
         Ok(Self {
+            begin: if is_read_only { BEGIN_READ_ONLY } else { BEGIN },
             pool: Mutex::new(Pool {
                 connections: pool(&options, connections),
                 generation: 0,
@@ -141,8 +156,9 @@ impl Database {
             connection: Some(connection),
             pool,
         };
+        let begin = self.begin;
         self.answer(&mut transaction, async |connection| {
-            sqlx::raw_sql(BEGIN).execute(connection).await
+            sqlx::raw_sql(begin).execute(connection).await
         })
         .await?;
         Ok(transaction)

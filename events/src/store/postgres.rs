@@ -108,12 +108,27 @@ impl PostgresStore {
         if !is_migrated(&readers, SCHEMA, &MIGRATIONS).await? {
             migrate(url).await?;
         }
+        Self::open_with(readers, Database::new(url, WRITERS)?).await
+    }
+
+    /// Opens the ledger in a database only to read it. Makes and changes nothing: it is the database that
+    /// refuses to. Needs no right but to read the head, the events and the username claims.
+    pub async fn open_to_read(url: &str) -> Result<Arc<dyn History>, Error> {
+        Ok(Arc::new(Self::read_only(url).await?))
+    }
+
+    async fn read_only(url: &str) -> Result<Self, Error> {
+        let readers = Arc::new(Database::read_only(url, READERS)?);
+        Self::open_with(readers, Database::read_only(url, WRITERS)?).await
+    }
+
+    async fn open_with(readers: Arc<Database>, writers: Database) -> Result<Self, Error> {
         let (head, follower) = Followed::new(
             Arc::clone(&readers),
             "SELECT position FROM ledger.ledger_head",
         );
         let store = Self {
-            writers: Database::new(url, WRITERS)?,
+            writers,
             readers,
             head,
             turn: Mutex::default(),

@@ -221,6 +221,42 @@ async fn the_program_needs_no_right_to_change_or_delete_events() {
 }
 
 #[tokio::test]
+async fn a_store_that_is_only_read_shows_what_another_appends_and_refuses_to_write() {
+    for parameters in ["", "?statement-cache-capacity=0"] {
+        let url = Server::shared().database().await + parameters;
+        assert!(PostgresStore::open_to_read(&url).await.is_err());
+        let tables = "SELECT count(*) FROM pg_namespace WHERE nspname = 'ledger'";
+        let made: i64 = sqlx::query_scalar(tables)
+            .fetch_one(&mut stranger(&url).await)
+            .await
+            .unwrap();
+        assert_eq!(made, 0, "nothing is made");
+        let store = open(&url).await;
+        let reading = PostgresStore::read_only(&url).await.unwrap();
+        let mut seen = reading.watch_head();
+        register_next(&store).await;
+        in_time(seen.wait_for(|head| *head == 1)).await.unwrap();
+        assert_eq!(
+            reading.read(0, 10).await.unwrap(),
+            store.read(0, 10).await.unwrap()
+        );
+        let head = reading.head().await.unwrap();
+        let refused = register(&reading, &head).await.unwrap_err();
+        let AppendError::Store(Error::Unavailable(error)) = &refused else {
+            panic!("{refused}");
+        };
+        assert!(error.to_string().contains("read-only"), "{error}");
+        assert!(
+            reading
+                .sweep(head.recorded_at, head.recorded_at)
+                .await
+                .is_err()
+        );
+        assert_eq!(store.head().await.unwrap(), head);
+    }
+}
+
+#[tokio::test]
 async fn a_role_that_may_not_migrate_is_told_so() {
     let url = Server::shared().database().await;
     let mut owner = stranger(&url).await;
