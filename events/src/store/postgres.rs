@@ -108,6 +108,16 @@ impl PostgresStore {
         if !is_migrated(&readers, SCHEMA, &MIGRATIONS).await? {
             migrate(url).await?;
         }
+        Self::open_with(url, readers).await
+    }
+
+    /// Opens the ledger in a database only to read it. Makes and changes nothing.
+    pub async fn open_to_read(url: &str) -> Result<Arc<dyn History>, Error> {
+        let readers = Arc::new(Database::new(url, READERS)?);
+        Ok(Arc::new(Self::open_with(url, readers).await?))
+    }
+
+    async fn open_with(url: &str, readers: Arc<Database>) -> Result<Self, Error> {
         let (head, follower) = Followed::new(
             Arc::clone(&readers),
             "SELECT position FROM ledger.ledger_head",

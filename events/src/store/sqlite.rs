@@ -16,6 +16,7 @@ use sqlx::sqlite::{
 };
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use super::{AppendError, Batch, Claim, Error, EventStore, Head, History, Outcome, OutcomeKey};
 use crate::envelope::{LeafHash, StoredEvent};
@@ -30,6 +31,8 @@ const READERS: u32 = 4;
 const ROWS: usize = 64;
 /// How long an operation waits for a connection.
 const WAIT: Duration = Duration::from_secs(5);
+/// How often the head is read when another process moves it.
+const FOLLOW: Duration = Duration::from_millis(100);
 
 const EVENT_COLUMNS: &str = "position, event_id, user_id, version, event_type, schema_version, recorded_at, envelope, leaf_hash";
 
@@ -39,8 +42,11 @@ pub struct SqliteStore {
     writer: SqlitePool,
     readers: SqlitePool,
     head: watch::Sender<Position>,
-    /// Held as long as the store is open; the operating system frees it when the process dies.
-    _lock: File,
+    /// Held as long as the store is open; the operating system frees it when the process dies. `None`: the
+    /// store is only read.
+    _lock: Option<File>,
+    /// Learns of what the process that has the lock appends, if that is another one.
+    _follower: JoinSet<()>,
 }
 
 impl SqliteStore {
@@ -67,19 +73,59 @@ impl SqliteStore {
             writer,
             readers,
             head: watch::Sender::new(0),
-            _lock: lock,
+            _lock: Some(lock),
+            _follower: JoinSet::new(),
         };
         store.head().await?;
         Ok(store)
     }
 
+    /// Opens the ledger in a file only to read it, beside the process that has it open, or without one.
+    /// Makes and changes nothing.
+    pub async fn open_to_read(path: &Path) -> Result<Arc<dyn History>, Error> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .read_only(true)
+            .busy_timeout(WAIT);
+        let readers = pool(READERS).connect_with(options).await?;
+        let head = watch::Sender::new(0);
+        let mut follower = JoinSet::new();
+        follower.spawn(follow(readers.clone(), head.clone()));
+        let store = Self {
+            writer: readers.clone(),
+            readers,
+            head,
+            _lock: None,
+            _follower: follower,
+        };
+        store.head().await?;
+        Ok(Arc::new(store))
+    }
+
     /// The head has been seen at a position: waiters are told, and it never goes back.
     fn saw(&self, position: Position) {
-        self.head.send_if_modified(|head| {
-            let moved = position > *head;
-            *head = position.max(*head);
-            moved
-        });
+        saw(&self.head, position);
+    }
+}
+
+fn saw(head: &watch::Sender<Position>, position: Position) {
+    head.send_if_modified(|head| {
+        let moved = position > *head;
+        *head = position.max(*head);
+        moved
+    });
+}
+
+/// Tells of a head that another process moves. An error is told to who reads.
+async fn follow(readers: SqlitePool, head: watch::Sender<Position>) {
+    loop {
+        tokio::time::sleep(FOLLOW).await;
+        let asked = sqlx::query("SELECT position FROM ledger_head");
+        if let Ok(row) = asked.fetch_one(&readers).await
+            && let Ok(position) = unsigned(&row, "position")
+        {
+            saw(&head, position);
+        }
     }
 }
 
