@@ -10,10 +10,12 @@ use crate::store::History;
 mod jetstream;
 mod shared;
 mod store;
+mod stream;
 
 pub use jetstream::JetStreamFeed;
 pub use shared::{SharedFeed, Tail};
 pub use store::StoreFeed;
+pub use stream::StreamFeed;
 
 /// Events by position, each once, in order, without a gap.
 #[async_trait]
@@ -37,9 +39,26 @@ pub enum Error {
         /// The position that came.
         found: Position,
     },
+    /// The stream cannot be used.
+    #[error(transparent)]
+    Stream(#[from] crate::stream::Error),
+    /// The stream holds something that the relay never publishes there.
+    #[error("sequence {0} of the stream is not the event of that position")]
+    Foreign(Position),
     /// The source was closed.
     #[error("the ledger was closed")]
     Closed,
+}
+
+impl Error {
+    /// Whether the source is away, so that trying again may help.
+    pub fn is_away(&self) -> bool {
+        matches!(
+            self,
+            Self::Store(crate::store::Error::Unavailable(_))
+                | Self::Stream(crate::stream::Error::Unavailable(_))
+        )
+    }
 }
 
 /// The position of the last of some events that follow a position without a gap.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use events::{Position, UserEvent};
 use http_kit::caller::Role;
 
 /// User profiles kept as an append-only ledger of events.
@@ -83,6 +84,9 @@ pub(crate) enum Job {
     Ready,
     /// Print a token for trying the service out
     Token(TokenArgs),
+    /// Print events as they happen, one CloudEvent as JSON a line, or a coloured line each on a terminal. They come
+    /// from --nats-url if it is given, else from the ledger, beside the service that has it open
+    Tail(TailArgs),
     /// Register the users of a file, one JSON object a line. Safe to run again: who is there already is passed over
     Import(ImportArgs),
 }
@@ -98,6 +102,16 @@ pub(crate) struct TokenArgs {
     /// For how many hours it is valid
     #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=8760))]
     pub(crate) hours: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TailArgs {
+    /// The first position to print, from 1; waits for one that is not there yet. Without it, new events only
+    #[arg(long, value_name = "POSITION", value_parser = position, allow_negative_numbers = true)]
+    pub(crate) from: Option<Position>,
+    /// Print events of this type only; may be given several times
+    #[arg(long = "type", value_name = "TYPE", value_parser = event_type)]
+    pub(crate) types: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -149,6 +163,18 @@ fn postgres_url(text: &str) -> Result<String, String> {
 
 fn role(text: &str) -> Result<Role, String> {
     Role::parse(text).ok_or_else(|| "one of user, service, auditor, admin".to_owned())
+}
+
+fn position(text: &str) -> Result<Position, String> {
+    let position = text.parse().ok().filter(|position| *position > 0);
+    position.ok_or_else(|| "a position is a whole number, and the first is 1".to_owned())
+}
+
+fn event_type(text: &str) -> Result<String, String> {
+    if UserEvent::TYPES.contains(&text) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("one of {}", UserEvent::TYPES.join(", ")))
 }
 
 fn public_url(text: &str) -> Result<String, String> {

@@ -17,6 +17,7 @@ mod metrics;
 mod parts;
 mod ready;
 mod service;
+mod tail;
 mod token;
 
 /// Gives memory back soon after a photo is done; the system's keeps much of it.
@@ -35,6 +36,7 @@ async fn main() -> ExitCode {
         Some(config::Job::Migrate) => parts::migrate(&cli.config).await,
         Some(config::Job::Ready) => ready::run(&cli.config),
         Some(config::Job::Token(args)) => token::run(&cli.config, &args),
+        Some(config::Job::Tail(args)) => tail::run(&cli.config, &args).await,
         Some(config::Job::Import(args)) => import::run(&cli.config, &args).await,
     };
     match done {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use command_api::Randomness;
 use events::Position;
-use events::feed::{Feed, JetStreamFeed, StoreFeed};
+use events::feed::{Feed, JetStreamFeed, StoreFeed, StreamFeed};
 use events::log::LogStore;
 use events::log::postgres::PostgresLog;
 use events::log::sqlite::SqliteLog;
@@ -145,6 +145,34 @@ pub(crate) async fn store(config: &Config) -> anyhow::Result<Arc<dyn EventStore>
         .await
         .with_context(|| format!("cannot open the ledger {}", path.display()))?;
     Ok(Arc::new(store))
+}
+
+/// A feed of events from a position on, or of new ones, without opening anything to write: from the stream if
+/// there is one, else from the ledger.
+pub(crate) async fn follow(
+    config: &Config,
+    from: Option<Position>,
+) -> anyhow::Result<Box<dyn Feed>> {
+    let after = from.map(|from| from - 1);
+    if let Some(url) = &config.nats_url {
+        let connection = Connection::open(url)
+            .await
+            .context("NATS_URL cannot be used")?;
+        return Ok(Box::new(StreamFeed::new(connection, after, FEED_BATCH)));
+    }
+    let history = if let Some(url) = &config.database_url {
+        let history = PostgresStore::open_to_read(url).await;
+        history.context("cannot read the ledger of DATABASE_URL")?
+    } else {
+        let path = config.data_dir.join("ledger.db");
+        let history = SqliteStore::open_to_read(&path).await;
+        history.with_context(|| format!("cannot read the ledger {}", path.display()))?
+    };
+    let after = match after {
+        Some(after) => after,
+        None => history.head().await?.position,
+    };
+    Ok(Box::new(StoreFeed::new(history, after, FEED_BATCH)))
 }
 
 /// Opens the user documents.

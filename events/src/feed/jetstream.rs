@@ -63,7 +63,7 @@ enum Look {
 }
 
 /// What a message of the stream comes to.
-enum Taken {
+pub(super) enum Taken {
     /// The next event.
     Next(StoredEvent),
     /// An event that was there already.
@@ -319,7 +319,7 @@ async fn overdue(
 }
 
 /// Reads a message of the stream. What is not the event of its sequence was not published by a relay.
-fn take(
+pub(super) fn take(
     received: Option<Result<async_nats::jetstream::Message, OrderedError>>,
     after: Position,
 ) -> Taken {
