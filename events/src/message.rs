@@ -117,6 +117,18 @@ fn to_binary(event: &StoredEvent) -> Option<(HeaderMap, Bytes)> {
 
 /// The event that a message holds, with the exact bytes of its envelope. Its type need not be known.
 pub fn from_message(headers: &HeaderMap, body: &Bytes) -> Result<StoredEvent, Error> {
+    let is_structured = headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|value| value.as_str() == STRUCTURED);
+    structured(if is_structured {
+        body.clone()
+    } else {
+        envelope(headers, body)?.into()
+    })
+}
+
+/// The event of an envelope, by the exact bytes. Its type need not be known.
+pub fn structured(envelope: Bytes) -> Result<StoredEvent, Error> {
     #[derive(Deserialize)]
     struct Place {
         id: EventId,
@@ -128,14 +140,6 @@ pub fn from_message(headers: &HeaderMap, body: &Bytes) -> Result<StoredEvent, Er
         schemaversion: u32,
     }
 
-    let is_structured = headers
-        .get(CONTENT_TYPE)
-        .is_some_and(|value| value.as_str() == STRUCTURED);
-    let envelope = if is_structured {
-        body.clone()
-    } else {
-        envelope(headers, body)?.into()
-    };
     let place: Place = serde_json::from_slice(&envelope).map_err(Error::Envelope)?;
     Ok(StoredEvent {
         position: place.sequence.parse().map_err(|_| Error::Position)?,

@@ -98,6 +98,12 @@ impl Connection {
     }
 
     /// The stream, whether it is there or not.
+    /// The first and the last sequence that the stream of the ledger holds; it is not made.
+    pub async fn holds(&self) -> Result<(Position, Position), Error> {
+        let bounds = self.stream().await?.bounds().await?;
+        Ok((bounds.first, bounds.last))
+    }
+
     pub(crate) async fn stream(&self) -> Result<LedgerStream, Error> {
         let stream = self.0.get_stream_no_info(NAME).await;
         Ok(LedgerStream {

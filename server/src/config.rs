@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use events::log::note::PublicKey;
 use events::{Position, UserEvent};
 use http_kit::caller::Role;
 
@@ -87,6 +88,8 @@ pub(crate) enum Job {
     /// Print events as they happen, one CloudEvent as JSON a line, or a coloured line each on a terminal. They come
     /// from --nats-url if it is given, else from the ledger, beside the service that has it open
     Tail(TailArgs),
+    /// Hash, fold and compare everything again: the ledger with its checkpoints, the user documents, and with --nats-url the stream; or an export with a checkpoint. Reads only, also beside a running service. Exit code 1 with the first position that is wrong
+    Verify(VerifyArgs),
     /// Register the users of a file, one JSON object a line. Safe to run again: who is there already is passed over
     Import(ImportArgs),
 }
@@ -112,6 +115,22 @@ pub(crate) struct TailArgs {
     /// Print events of this type only; may be given several times
     #[arg(long = "type", value_name = "TYPE", value_parser = event_type)]
     pub(crate) types: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// Verify this export instead (NDJSON, all events from the first on); needs --checkpoint and --public-key, and nothing else
+    #[arg(long, value_name = "FILE", requires_all = ["checkpoint", "public_key"])]
+    pub(crate) export: Option<PathBuf>,
+    /// A checkpoint that was kept outside, as GET /api/v1/log/checkpoint answered it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) checkpoint: Option<PathBuf>,
+    /// The public key of the log, which you have from somebody you trust; without it, the one that is kept beside the log
+    #[arg(long, value_name = "KEY", value_parser = PublicKey::parse)]
+    pub(crate) public_key: Option<PublicKey>,
+    /// Print what was found as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -19,6 +19,7 @@ mod ready;
 mod service;
 mod tail;
 mod token;
+mod verify;
 
 /// Gives memory back soon after a photo is done; the system's keeps much of it.
 #[global_allocator]
@@ -37,6 +38,7 @@ async fn main() -> ExitCode {
         Some(config::Job::Ready) => ready::run(&cli.config),
         Some(config::Job::Token(args)) => token::run(&cli.config, &args),
         Some(config::Job::Tail(args)) => tail::run(&cli.config, &args).await,
+        Some(config::Job::Verify(args)) => verify::run(&cli.config, &args).await,
         Some(config::Job::Import(args)) => import::run(&cli.config, &args).await,
     };
     match done {

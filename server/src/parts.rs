@@ -13,9 +13,9 @@ use events::log::postgres::PostgresLog;
 use events::log::sqlite::SqliteLog;
 use events::photos::PhotoStore;
 use events::relay::{self, Relay};
-use events::store::EventStore;
 use events::store::postgres::PostgresStore;
 use events::store::sqlite::SqliteStore;
+use events::store::{EventStore, History};
 use events::stream::Connection;
 use events::trail::AuditTrail;
 use events::trail::postgres::PostgresTrail;
@@ -147,6 +147,45 @@ pub(crate) async fn store(config: &Config) -> anyhow::Result<Arc<dyn EventStore>
     Ok(Arc::new(store))
 }
 
+/// Opens the ledger only to read it, beside a running service or without one.
+pub(crate) async fn history(config: &Config) -> anyhow::Result<Arc<dyn History>> {
+    if let Some(url) = &config.database_url {
+        let history = PostgresStore::open_to_read(url).await;
+        return history.context("cannot read the ledger of DATABASE_URL");
+    }
+    let path = config.data_dir.join("ledger.db");
+    let history = SqliteStore::open_to_read(&path).await;
+    history.with_context(|| format!("cannot read the ledger {}", path.display()))
+}
+
+/// Opens the log only to read it.
+pub(crate) async fn log_to_read(config: &Config) -> anyhow::Result<Arc<dyn LogStore>> {
+    if let Some(url) = &config.database_url {
+        let log = PostgresLog::open_to_read(url);
+        return Ok(Arc::new(
+            log.context("cannot read the log of DATABASE_URL")?,
+        ));
+    }
+    let path = config.data_dir.join("log.db");
+    let log = SqliteLog::open_to_read(&path).await;
+    Ok(Arc::new(log.with_context(|| {
+        format!("cannot read the log {}", path.display())
+    })?))
+}
+
+/// Opens the user documents only to read them.
+pub(crate) async fn read_model_to_read(config: &Config) -> anyhow::Result<Arc<dyn ReadModel>> {
+    if let Some(url) = read_model_url(config) {
+        let read_model = PostgresReadModel::open_to_read(url).await;
+        return Ok(Arc::new(read_model.context("cannot read the read model")?));
+    }
+    let path = config.data_dir.join("read-model.db");
+    let read_model = SqliteReadModel::open_to_read(&path).await;
+    Ok(Arc::new(read_model.with_context(|| {
+        format!("cannot read the read model {}", path.display())
+    })?))
+}
+
 /// A feed of events from a position on, or of new ones, without opening anything to write: from the stream if
 /// there is one, else from the ledger.
 pub(crate) async fn follow(
@@ -160,14 +199,7 @@ pub(crate) async fn follow(
             .context("NATS_URL cannot be used")?;
         return Ok(Box::new(StreamFeed::new(connection, after, FEED_BATCH)));
     }
-    let history = if let Some(url) = &config.database_url {
-        let history = PostgresStore::open_to_read(url).await;
-        history.context("cannot read the ledger of DATABASE_URL")?
-    } else {
-        let path = config.data_dir.join("ledger.db");
-        let history = SqliteStore::open_to_read(&path).await;
-        history.with_context(|| format!("cannot read the ledger {}", path.display()))?
-    };
+    let history = history(config).await?;
     let after = match after {
         Some(after) => after,
         None => history.head().await?.position,

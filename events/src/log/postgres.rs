@@ -40,6 +40,12 @@ impl PostgresLog {
         }
         Ok(Self { database })
     }
+
+    /// Opens the log in a database only to read it. Changes nothing: it is the database that refuses to.
+    pub fn open_to_read(url: &str) -> Result<Self, Error> {
+        let database = Database::read_only(url, CONNECTIONS)?;
+        Ok(Self { database })
+    }
 }
 
 fn number(row: &PgRow, column: &str) -> Result<u64, Error> {
@@ -202,6 +208,9 @@ mod tests {
         let url_of_program = url.replace("postgres@", "log_keeper@");
         let program = PostgresLog::open(&url_of_program).await.unwrap();
         program.add_hashes(1, 3, &[[9; 32]]).await.unwrap();
+        let reading = PostgresLog::open_to_read(&url_of_program).unwrap();
+        assert_eq!(reading.count(1).await.unwrap(), 4);
+        assert!(reading.add_hashes(1, 4, &[[9; 32]]).await.is_err());
         let mut program = PgConnection::connect(&url_of_program).await.unwrap();
         for table in ["hashes", "checkpoints", "log_key"] {
             for statement in [

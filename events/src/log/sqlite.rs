@@ -51,6 +51,20 @@ impl SqliteLog {
             .await?;
         Ok(Self { writer, readers })
     }
+
+    /// Opens the log in a file only to read it, beside the process that has it open, or without one. Changes
+    /// nothing: it is SQLite that refuses to.
+    pub async fn open_to_read(path: &Path) -> Result<Self, Error> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .read_only(true)
+            .busy_timeout(WAIT);
+        let readers = pool(READERS).connect_with(options).await?;
+        Ok(Self {
+            writer: readers.clone(),
+            readers,
+        })
+    }
 }
 
 fn pool(connections: u32) -> SqlitePoolOptions {
@@ -200,6 +214,20 @@ mod tests {
             log
         })
         .await;
+    }
+
+    #[tokio::test]
+    async fn a_log_that_is_only_read_shows_what_another_keeps_and_refuses_to_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.db");
+        assert!(SqliteLog::open_to_read(&path).await.is_err());
+        assert!(!path.exists(), "nothing is made");
+        let log = open(folder.path()).await;
+        let reading = SqliteLog::open_to_read(&path).await.unwrap();
+        conformance::fill(&log).await;
+        assert_eq!(reading.count(1).await.unwrap(), 3);
+        assert!(reading.add_hashes(1, 3, &[[0; 32]]).await.is_err());
+        assert!(reading.adopt_key("another").await.is_err());
     }
 
     #[tokio::test]

@@ -114,12 +114,23 @@ impl PostgresReadModel {
         if !is_migrated(&readers, SCHEMA, &MIGRATIONS).await? {
             migrate(url).await?;
         }
+        Self::open_with(readers, Database::new(url, WRITERS)?).await
+    }
+
+    /// Opens the read model in a database only to read it. Changes nothing: it is the database that refuses
+    /// to.
+    pub async fn open_to_read(url: &str) -> Result<Self, Error> {
+        let readers = Arc::new(Database::read_only(url, READERS)?);
+        Self::open_with(readers, Database::read_only(url, WRITERS)?).await
+    }
+
+    async fn open_with(readers: Arc<Database>, writers: Database) -> Result<Self, Error> {
         let (applied, follower) = Followed::new(
             Arc::clone(&readers),
             "SELECT position FROM read_model.projections WHERE name = 'users'",
         );
         let read_model = Self {
-            writers: Database::new(url, WRITERS)?,
+            writers,
             readers,
             applied,
             _follower: follower,

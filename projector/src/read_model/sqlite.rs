@@ -65,6 +65,24 @@ impl SqliteReadModel {
         Ok(read_model)
     }
 
+    /// Opens the read model in a file only to read it, beside the process that has it open, or without one.
+    /// Changes nothing: it is SQLite that refuses to.
+    pub async fn open_to_read(path: &Path) -> Result<Self, Error> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .read_only(true)
+            .busy_timeout(WAIT);
+        let readers = pool(READERS).connect_with(options).await?;
+        let read_model = Self {
+            writer: readers.clone(),
+            searchers: readers.clone(),
+            readers,
+            applied: watch::Sender::new(0),
+        };
+        read_model.checkpoint().await?;
+        Ok(read_model)
+    }
+
     fn applied(&self, position: Position) {
         self.applied
             .send_if_modified(|applied| std::mem::replace(applied, position) != position);

@@ -112,14 +112,18 @@ impl Following {
             }
             match self.feed.next().await {
                 Ok(events) => self.events = events.into_iter(),
-                Err(feed::Error::Store(error)) => {
+                Err(error @ (feed::Error::Store(_) | feed::Error::Stream(_))) => {
                     tracing::warn!(
                         error = chain(&error),
                         "Streams of events wait for the ledger"
                     );
                     tokio::time::sleep(AGAIN).await;
                 }
-                Err(error @ (feed::Error::Gap { .. } | feed::Error::Closed)) => {
+                Err(
+                    error @ (feed::Error::Gap { .. }
+                    | feed::Error::Foreign(_)
+                    | feed::Error::Closed),
+                ) => {
                     tracing::error!(error = chain(&error), "A stream of events ended");
                     return None;
                 }

@@ -137,7 +137,10 @@ async fn page(api: &QueryApi, mut walk: Walk, limit: Option<u64>) -> Result<Resp
 fn unreadable(error: feed::Error) -> ApiError {
     match error {
         feed::Error::Store(error) => ApiError::unavailable(error),
-        feed::Error::Gap { .. } | feed::Error::Closed => ApiError::internal(error),
+        feed::Error::Stream(error) => ApiError::unavailable(error),
+        feed::Error::Gap { .. } | feed::Error::Foreign(_) | feed::Error::Closed => {
+            ApiError::internal(error)
+        }
     }
 }
 
