@@ -19,3 +19,4 @@ mod roles;
 mod service;
 mod stack;
 mod tail;
+mod verify;
