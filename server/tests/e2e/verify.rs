@@ -22,7 +22,7 @@ async fn work(service: &Service, changes: u64) -> String {
             .send_json(Method::PUT, "/api/v1/users/profile", &token, &body)
             .await;
         assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
-        position = answer.header("ledger-position").to_owned();
+        answer.header("ledger-position").clone_into(&mut position);
     }
     let path = format!("/api/v1/users/profile?minPosition={position}");
     assert_eq!(service.get(&path, &token).await.status, StatusCode::OK);
