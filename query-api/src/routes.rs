@@ -24,6 +24,7 @@ use crate::QueryApi;
 
 mod audit;
 mod check_username;
+mod console;
 mod event_stream;
 mod log;
 mod media;
@@ -37,7 +38,7 @@ const TIME: Duration = Duration::from_secs(10);
 const WAIT: Duration = Duration::from_secs(2);
 
 /// Every route. The router is made of these, and the test of hostile requests goes through them.
-fn routes() -> [(&'static str, MethodRouter<QueryApi>); 18] {
+fn routes() -> [(&'static str, MethodRouter<QueryApi>); 20] {
     [
         (
             "/api/v1/users/profile",
@@ -111,6 +112,11 @@ fn routes() -> [(&'static str, MethodRouter<QueryApi>); 18] {
         (
             "/api/v1/events/stream",
             limits(get(event_stream::follow), JSON_BYTES, TIME),
+        ),
+        ("/console", limits(get(console::page), JSON_BYTES, TIME)),
+        (
+            "/console/{file}",
+            limits(get(console::file), JSON_BYTES, TIME),
         ),
     ]
 }

@@ -1,18 +1,28 @@
 //! Development mode: what makes `cargo run` enough. On when no key for tokens is configured.
 
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use axum::Router;
+use axum::extract::State;
+use axum::http::header::HOST;
+use axum::http::{HeaderMap, HeaderName};
+use axum::routing::get;
 use command_api::Randomness;
 use command_api::committer::{Command, Committer};
 use command_api::user::{Action, Rejection};
 use command_api::values;
 use events::{Context, Time};
+use http_kit::answer::Answer;
 use http_kit::caller::{Grant, Role, mint_hs256};
 use http_kit::clock::Clock;
+use http_kit::code::Code;
+use http_kit::error::ApiError;
 use http_kit::fields::Fields;
+use http_kit::serve::limits;
 
 /// The user of the published page that the API follows.
 pub(crate) const DEMO_USER: &str = "507f1f77bcf86cd799439011";
@@ -124,6 +134,8 @@ pub(crate) fn banner(
 Profile Ledger is running on {url}  (development mode: loopback only, no key configured)
 {publishing}
 
+Console: {url}/console
+
 The demo user is johndoe123, id {DEMO_USER}. Paste:
 
 TOKEN={token}
@@ -141,4 +153,138 @@ Other tokens: profile-ledger token --user ID --role user|service|auditor|admin
 Stop with Ctrl-C.
 "#
     )
+}
+
+/// What the console fills in by itself.
+#[derive(Clone)]
+struct Console {
+    secret: String,
+    clock: Clock,
+}
+
+/// `GET /console/token`: a token of an auditor for the console. Nothing like it exists outside of
+/// development mode.
+pub(crate) fn console(secret: String, clock: Clock) -> Router {
+    let route = limits(get(console_token), 1024, Duration::from_secs(10));
+    let routes = Router::new().route("/console/token", route);
+    routes.with_state(Console { secret, clock })
+}
+
+async fn console_token(
+    State(console): State<Console>,
+    headers: HeaderMap,
+) -> Result<Answer, ApiError> {
+    if !is_asked_by_the_console(&headers) {
+        return Err(ApiError::new(Code::InsufficientPermissions));
+    }
+    let now = console.clock.now();
+    let grant = Grant {
+        subject: "console",
+        roles: &[Role::Auditor],
+        issuer: None,
+        audience: None,
+        issued: now,
+        expires: Time::from(now).plus_days(1).into(),
+    };
+    let token = mint_hs256(console.secret.as_bytes(), &grant);
+    let answer = Answer::ok(now, &serde_json::json!({"token": token}));
+    let policy = HeaderName::from_static("cross-origin-resource-policy");
+    Ok(answer.header(policy, "same-origin"))
+}
+
+/// Whether a script of our own page asks. Browsers let no page set `Sec-Fetch-Site`; a page whose name was
+/// made to lead to this machine (DNS rebinding) counts as our own there, but sends its name as `Host`.
+fn is_asked_by_the_console(headers: &HeaderMap) -> bool {
+    let only = |name: HeaderName| {
+        let mut values = headers.get_all(name).iter();
+        match (values.next(), values.next()) {
+            (Some(value), None) => value.to_str().ok(),
+            _ => None,
+        }
+    };
+    let is_own = only(HeaderName::from_static("sec-fetch-site")) == Some("same-origin");
+    is_own && only(HOST).is_some_and(is_loopback)
+}
+
+/// Whether a `Host` names this machine, with or without a port.
+fn is_loopback(host: &str) -> bool {
+    if let Ok(address) = host.parse::<SocketAddr>() {
+        return address.ip().is_loopback();
+    }
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if !host.ends_with(']') => (name, port),
+        _ => (host, "0"),
+    };
+    let address = name
+        .strip_prefix('[')
+        .and_then(|name| name.strip_suffix(']'));
+    let is_address = match address {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok_and(|ip| ip.is_loopback()),
+        None => name.parse::<Ipv4Addr>().is_ok_and(|ip| ip.is_loopback()),
+    };
+    port.parse::<u16>().is_ok() && (is_address || name.eq_ignore_ascii_case("localhost"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_this_machine_are_loopback() {
+        for host in [
+            "localhost",
+            "LOCALHOST:8080",
+            "127.0.0.1",
+            "127.0.0.1:1",
+            "127.9.9.9",
+            "[::1]",
+            "[::1]:8080",
+        ] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in [
+            "",
+            ":",
+            ":80",
+            "evil.example",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example:80",
+            "10.0.0.1",
+            "0.0.0.0",
+            "[::]",
+            "::1",
+            "localhost:",
+            "localhost:x",
+            "localhost:80:80",
+            "evil@localhost",
+            "localhost/",
+            "[::1",
+            "0x7f.1",
+            "[127.0.0.1]",
+        ] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn only_a_script_of_the_own_page_is_given_a_token() {
+        let asks = |headers: &[(&'static str, &'static str)]| {
+            let mut map = HeaderMap::new();
+            for (name, value) in headers {
+                map.append(*name, value.parse().unwrap());
+            }
+            is_asked_by_the_console(&map)
+        };
+        let own = ("sec-fetch-site", "same-origin");
+        let here = ("host", "127.0.0.1:8080");
+        assert!(asks(&[own, here]));
+        assert!(!asks(&[here]), "no browser that says who asks");
+        for site in ["cross-site", "same-site", "none", ""] {
+            assert!(!asks(&[("sec-fetch-site", site), here]), "{site}");
+        }
+        assert!(!asks(&[own]));
+        assert!(!asks(&[own, ("host", "evil.example:8080")]));
+        assert!(!asks(&[own, here, ("host", "evil.example")]));
+        assert!(!asks(&[own, ("sec-fetch-site", "cross-site"), here]));
+    }
 }

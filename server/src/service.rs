@@ -121,6 +121,9 @@ pub(crate) async fn run(config: Config, roles: Roles) -> anyhow::Result<ExitCode
     if let Some(trail) = &parts.trail {
         probes.documents = Some(Arc::clone(&parts.read_model) as _);
         router = router.merge(queries(&parts, trail, &shared));
+        if let Some(secret) = &dev_secret {
+            router = router.merge(dev::console(secret.clone(), clock.clone()));
+        }
     }
     let mut commit_loop = None;
     if roles.commands {

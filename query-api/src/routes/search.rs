@@ -35,7 +35,7 @@ pub(super) async fn search(
     caller: Caller,
     reader: Reader,
 ) -> Result<Answer, ApiError> {
-    caller.require(&[Role::User])?;
+    caller.require(&[Role::User, Role::Auditor, Role::Admin])?;
     let mut parameters = reader.parameters;
     let words = parameters.optional("q", |value| query(string(value)?));
     let page = parameters
