@@ -2,7 +2,7 @@
 
 import { ask, data, Failed, lines } from "./api.js";
 import { byId, el, plainly, sentence, shown } from "./dom.js";
-import { Chain, hex, included, readCheckpoint, readKey, Unproven } from "./proof.js";
+import { Chain, extended, hex, included, readCheckpoint, readKey, remembered, Unproven } from "./proof.js";
 import { t } from "./texts.js";
 
 const KEY = "profile-ledger.log-key";
@@ -13,7 +13,11 @@ const AGAIN = 1000;
 const OLDER = 10;
 
 const MARKS = { good: "✓", bad: "✗", waiting: "…", working: "…", idle: "?", unavailable: "?" };
-const STEPS = ["signature", "chain", "shown", "inclusion"];
+const STEPS = {
+  signature: "stepSignature", consistency: "stepConsistency", chain: "stepChain", shown: "stepShown", inclusion: "stepInclusion",
+};
+
+const pause = () => new Promise((done) => setTimeout(done, AGAIN));
 
 export class Badge {
   #marked;
@@ -82,7 +86,7 @@ export class Badge {
 
   async #check(chain, events, isLeft) {
     if (!globalThis.crypto?.subtle) throw new Unproven("unable", "noCrypto");
-    this.#key = await readKey(await this.#textOf("api/v1/log/key"));
+    this.#key = await readKey(await this.#textOf("api/v1/log/key", isLeft));
     if (isLeft()) return;
     const remembered = localStorage.getItem(KEY);
     if (remembered === null) localStorage.setItem(KEY, this.#key.text);
@@ -109,38 +113,50 @@ export class Badge {
     if (isLeft()) return;
     this.#step("inclusion", "good", () => t("detailInclusion", { position: chain.position, size: checkpoint.size }));
     this.#proven = chain.version;
-    this.#set("good", () => t("badgeGood", { count: chain.version }));
+    this.#set("good", () => t("badgeGood", { version: chain.version }));
   }
 
   /** A signed checkpoint that covers the newest event; it is waited for. */
   async #checkpoint(chain, isLeft) {
     for (let older = 0; ; ) {
-      const checkpoint = await readCheckpoint(await this.#textOf("api/v1/log/checkpoint"), this.#key);
+      const checkpoint = await readCheckpoint(await this.#textOf("api/v1/log/checkpoint", isLeft), this.#key);
       if (isLeft()) return null;
-      this.#step("signature", "good", () => t("detailSignature", { origin: plainly(checkpoint.origin), size: checkpoint.size }));
-      const before = JSON.parse(localStorage.getItem(CHECKPOINT) ?? "null");
-      const now = { size: checkpoint.size, root: hex(checkpoint.root) };
-      if (before && before.size === now.size && before.root !== now.root)
-        throw new Unproven("signature", "splitView", { size: now.size });
-      if (before && now.size < before.size) {
+      const { size } = checkpoint;
+      this.#step("signature", "good", () => t("detailSignature", { origin: plainly(checkpoint.origin), size }));
+      const text = localStorage.getItem(CHECKPOINT);
+      const before = text === null ? { size: 0 } : remembered(JSON.parse(text));
+      if (size < before.size) {
         older += 1;
-        if (older > OLDER) throw new Unproven("signature", "wentBack", { old: before.size, size: now.size });
+        if (older > OLDER) throw new Unproven("consistency", "wentBack", { old: before.size, size });
       } else {
-        localStorage.setItem(CHECKPOINT, JSON.stringify(now));
-        if (now.size >= chain.position) return checkpoint;
+        const query = new URLSearchParams({ from: before.size, to: size });
+        const isLater = before.size > 0 && size > before.size;
+        const { hashes } = isLater ? await data(`api/v1/log/proof/consistency?${query}`) : { hashes: [] };
+        await extended(before, checkpoint, hashes);
+        if (isLeft()) return null;
+        localStorage.setItem(CHECKPOINT, JSON.stringify({ size, root: hex(checkpoint.root) }));
+        this.#step("consistency", "good", () => t(before.size ? "detailConsistency" : "detailFirst", { size: before.size }));
+        if (size >= chain.position) return checkpoint;
       }
-      this.#step("inclusion", "waiting", () => t("detailInclusion", { position: chain.position, size: now.size }));
+      this.#step("inclusion", "waiting", () => t("detailInclusion", { position: chain.position, size }));
       this.#set("waiting", () => t("badgeWaiting", { version: chain.version }));
-      await new Promise((done) => setTimeout(done, AGAIN));
+      await pause();
       if (isLeft()) return null;
     }
   }
 
-  async #textOf(path) {
-    try {
-      return await (await ask(path, { accept: "text/plain" })).text();
-    } catch (error) {
-      throw error instanceof Failed && error.status === 404 ? new Unproven("unable", "noLog") : error;
+  /** A text of the log. One that was not signed yet is waited for. */
+  async #textOf(path, isLeft) {
+    for (;;) {
+      try {
+        return await (await ask(path, { accept: "text/plain" })).text();
+      } catch (error) {
+        if (!(error instanceof Failed)) throw error;
+        if (error.status === 404) throw new Unproven("unable", "noLog");
+        if (error.status !== 503 || isLeft()) throw error;
+        this.#set("waiting", () => t("badgeFirst"));
+        await pause();
+      }
     }
   }
 
@@ -167,11 +183,10 @@ export class Badge {
     badge.dataset.state = this.#state;
     byId("badge-mark").textContent = MARKS[this.#state];
     byId("badge-text").textContent = this.#text();
-    const names = { signature: "stepSignature", chain: "stepChain", shown: "stepShown", inclusion: "stepInclusion" };
-    byId("badge-steps").replaceChildren(...STEPS.map((step) => {
+    byId("badge-steps").replaceChildren(...Object.entries(STEPS).map(([step, name]) => {
       const { state = "idle", text = () => "" } = this.#steps.get(step) ?? {};
       return el("li", { class: state }, el("span", { "aria-hidden": "true" }, { good: "✓", bad: "✗", waiting: "…" }[state] ?? "·"),
-        el("span", {}, t(names[step])), el("span", { class: "quiet" }, shown(text())));
+        el("span", {}, t(name)), el("span", { class: "quiet" }, shown(text())));
     }));
     byId("badge-key").replaceChildren(...(this.#key
       ? [el("dt", {}, t("keyName")), el("dd", {}, shown(`${this.#key.name}+${hex(this.#key.id)}`)),

@@ -131,6 +131,7 @@ export class Moment {
   #content(field, content) {
     if (field === "profilePhoto" && content && typeof content === "object")
       return [thumbnail(content.variants?.["96"], t("profilePhotoOf"), 96), el("small", {}, shown(String(content._id)))];
+    if (field === "_id") return el("code", {}, value(content));
     return TIMES.has(field) && typeof content === "string" ? time(content) : value(content);
   }
 }

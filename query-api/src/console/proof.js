@@ -3,7 +3,7 @@
 //
 // Merkle trees as in RFC 6962 and RFC 9162, signed notes and checkpoints as in C2SP.
 
-/** A proof that does not hold: `step` is signature, chain, shown or inclusion. */
+/** A proof that does not hold, and in which step. */
 export class Unproven extends Error {
   constructor(step, key, values = {}) {
     super(key);
@@ -14,6 +14,9 @@ export class Unproven extends Error {
 const utf8 = new TextEncoder();
 
 export const hex = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+
+/** The bytes of a checkpoint that was remembered. */
+export const remembered = ({ size, root }) => ({ size, root: unhex(root) });
 
 function unhex(text) {
   if (!/^(?:[0-9a-f]{2})*$/.test(text)) return null;
@@ -99,10 +102,43 @@ export async function rootOf(index, size, leaf, path) {
 
 /** Throws unless the leaf of a position is in the tree of a checkpoint. */
 export async function included(position, leaf, hashes, checkpoint, version) {
-  const path = Array.isArray(hashes) && hashes.length <= 64 ? hashes.map((one) => unhex(String(one))) : [null];
-  const isPath = path.every((hash) => hash?.length === 32);
-  const root = isPath ? await rootOf(position - 1, checkpoint.size, leaf, path) : null;
+  const path = hashesOf(hashes);
+  const root = path ? await rootOf(position - 1, checkpoint.size, leaf, path) : null;
   if (!root || !isSame(root, checkpoint.root)) throw new Unproven("inclusion", "notIncluded", { version, position });
+}
+
+const hashesOf = (texts) => {
+  const hashes = Array.isArray(texts) && texts.length <= 128 ? texts.map((one) => unhex(String(one))) : [null];
+  return hashes.every((hash) => hash?.length === 32) ? hashes : null;
+};
+
+/** Throws unless a tree is the beginning of a later one (RFC 9162, 2.1.4.2). */
+export async function extended(early, late, texts) {
+  const wrong = new Unproven("consistency", "notExtended", { old: early.size, size: late.size });
+  const path = hashesOf(texts);
+  if (!path) throw wrong;
+  if (early.size === late.size || early.size === 0) {
+    const isEnd = path.length === 0 && (early.size === 0 || isSame(early.root, late.root));
+    if (isEnd) return;
+    throw wrong;
+  }
+  let [place, last] = [early.size - 1, late.size - 1];
+  while (place % 2 === 1) [place, last] = [Math.floor(place / 2), Math.floor(last / 2)];
+  // The root of a whole early tree is where both begin, and is not sent.
+  const rest = place === 0 ? [early.root, ...path] : path;
+  if (rest.length === 0) throw wrong;
+  let [first, second] = [rest[0], rest[0]];
+  for (const sibling of rest.slice(1)) {
+    if (last === 0) throw wrong;
+    if (place % 2 === 1 || place === last) {
+      [first, second] = [await nodeHash(sibling, first), await nodeHash(sibling, second)];
+      while (place % 2 === 0 && place !== 0) [place, last] = [place / 2, Math.floor(last / 2)];
+    } else {
+      second = await nodeHash(second, sibling);
+    }
+    [place, last] = [Math.floor(place / 2), Math.floor(last / 2)];
+  }
+  if (last !== 0 || !isSame(first, early.root) || !isSame(second, late.root)) throw wrong;
 }
 
 /** A user's events from the first on: each names the one before by place and hash. */

@@ -203,7 +203,10 @@ async fn what_is_for_users_is_refused_to_who_has_no_role() {
     // Auditors find users in order to look at their histories.
     for (ask, others) in [
         (Ask::new("GET", "/api/v1/users/profile"), Role::Auditor),
-        (Ask::new("GET", "/api/v1/users/search?q=john"), Role::Service),
+        (
+            Ask::new("GET", "/api/v1/users/search?q=john"),
+            Role::Service,
+        ),
         (check, Role::Auditor),
     ] {
         for roles in [&[][..], &[others]] {

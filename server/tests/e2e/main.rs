@@ -6,6 +6,7 @@ mod audit;
 mod broker;
 mod compose;
 mod configuration;
+mod console;
 mod crash;
 mod disk;
 mod downstream;

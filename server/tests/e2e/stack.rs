@@ -71,7 +71,7 @@ impl Stack {
         loop {
             match lines.next() {
                 Some(Ok(line)) if line == "up" => break,
-                Some(Ok(line)) => said = said + &line + "\n",
+                Some(Ok(line)) => said = said + line.as_str() + "\n",
                 _ => panic!("the stack does not come up:\n{said}"),
             }
         }

@@ -8,7 +8,6 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use thirtyfour::common::capabilities::chromium::ChromiumLikeCapabilities as _;
 use thirtyfour::common::capabilities::desiredcapabilities::CapabilitiesHelper as _;
-use thirtyfour::extensions::cdp::ChromeDevTools;
 use thirtyfour::{By, DesiredCapabilities, Key, WebDriver};
 
 use crate::service::DEADLINE;
@@ -17,11 +16,17 @@ use crate::service::DEADLINE;
 pub(crate) const DESKTOP: (u32, u32) = (1440, 1000);
 pub(crate) const PHONE: (u32, u32) = (360, 780);
 
-// The driver is told to end its browser before it is ended itself.
 pub(crate) struct Browser {
     driver: WebDriver,
     _chromedriver: Ended,
     _profile: tempfile::TempDir,
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // The browser ends with its driver, as their pipe does.
+        let _ = self.driver.clone().leak();
+    }
 }
 
 /// A process that ends with the test.
@@ -61,6 +66,7 @@ impl Browser {
             "--disable-quic",
             "--disable-dev-shm-usage",
             "--no-first-run",
+            "--remote-debugging-pipe",
             "--disable-background-networking",
             "--disable-component-update",
             "--disable-sync",
@@ -72,7 +78,7 @@ impl Browser {
             wanted.add_arg(argument).unwrap();
         }
         let logs = json!({"browser": "ALL", "performance": "ALL"});
-        wanted.set_base_capability("goog:loggingPrefs", logs).unwrap();
+        wanted.set("goog:loggingPrefs", logs).unwrap();
         let driver = format!("http://127.0.0.1:{}", port.unwrap());
         let driver = WebDriver::new(driver, wanted).await.unwrap();
         let browser = Self {
@@ -124,7 +130,10 @@ impl Browser {
             while self.run(&script).await != true {
                 if tokio::time::Instant::now() > deadline {
                     self.shot("failed").await;
-                    panic!("{caller}: {css} does not say {text}:\n{}", self.text("body").await);
+                    panic!(
+                        "{caller}: {css} does not say {text}:\n{}",
+                        self.text("body").await
+                    );
                 }
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
@@ -153,7 +162,8 @@ impl Browser {
 
     /// Chooses an option by its value.
     pub(crate) async fn choose(&self, css: &str, value: &str) {
-        self.click(&format!("{css} option[value=\"{value}\"]")).await;
+        self.click(&format!("{css} option[value=\"{value}\"]"))
+            .await;
     }
 
     /// Presses a key, wherever the keyboard is.
@@ -181,8 +191,10 @@ impl Browser {
 
     /// Makes the window so large, also smaller than windows can be.
     pub(crate) async fn size(&self, (width, height): (u32, u32)) {
-        let metrics = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
-        self.tell("Emulation.setDeviceMetricsOverride", metrics).await;
+        let metrics =
+            json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
+        self.tell("Emulation.setDeviceMetricsOverride", metrics)
+            .await;
     }
 
     /// What the system prefers, as it tells the page.
@@ -192,9 +204,9 @@ impl Browser {
     }
 
     async fn tell(&self, command: &str, parameters: Value) {
-        let tools = ChromeDevTools::new(self.driver.handle.clone());
-        tools
-            .execute_cdp_with_params(command, parameters)
+        self.driver
+            .cdp()
+            .send_raw(command, parameters)
             .await
             .unwrap();
     }
@@ -232,10 +244,15 @@ impl Browser {
         let messages = messages.map(|text| serde_json::from_str::<Value>(&text).unwrap());
         messages
             .filter(|message| message["message"]["method"] == "Network.requestWillBeSent")
-            .map(|message| {
-                let url = &message["message"]["params"]["request"]["url"];
-                url.as_str().unwrap().to_owned()
+            .map(|mut message| message["message"]["params"].take())
+            // A new browser shows a page of its own first.
+            .filter(|asked| {
+                !asked["documentURL"]
+                    .as_str()
+                    .unwrap()
+                    .starts_with("chrome://")
             })
+            .map(|asked| asked["request"]["url"].as_str().unwrap().to_owned())
             .collect()
     }
 }

@@ -18,13 +18,15 @@ type Alter = Box<dyn Fn(&str, &str, String) -> String + Send>;
 pub(crate) struct Gateway {
     /// Where it is reached.
     pub(crate) url: String,
-    behind: String,
     client: reqwest::Client,
     state: Arc<Mutex<Tricks>>,
 }
 
 #[derive(Default)]
 struct Tricks {
+    /// The service.
+    behind: String,
+    hidden: Option<&'static str>,
     alter: Option<Alter>,
     is_closed: bool,
     cut: CancellationToken,
@@ -36,13 +38,23 @@ impl Gateway {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let gateway = Self {
             url: format!("http://{}", listener.local_addr().unwrap()),
-            behind: service.to_owned(),
             client: reqwest::Client::new(),
             state: Arc::default(),
         };
+        gateway.lead_to(service);
         let router = Router::new().fallback(pass).with_state(gateway.clone());
         tokio::spawn(async { axum::serve(listener, router).await });
         gateway
+    }
+
+    /// From now on leads to another service.
+    pub(crate) fn lead_to(&self, service: &str) {
+        service.clone_into(&mut self.state.lock().unwrap().behind);
+    }
+
+    /// From now on says that a path does not exist.
+    pub(crate) fn hide(&self, path: &'static str) {
+        self.state.lock().unwrap().hidden = Some(path);
     }
 
     /// From now on alters the text of every answer that has an end.
@@ -70,14 +82,16 @@ impl Gateway {
 async fn pass(State(gateway): State<Gateway>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let is_stream = parts.uri.path() == "/api/v1/events/stream";
-    let (is_closed, cut) = {
+    let (url, cut) = {
         let state = gateway.state.lock().unwrap();
-        (state.is_closed, state.cut.clone())
+        if is_stream && state.is_closed {
+            return StatusCode::BAD_GATEWAY.into_response();
+        }
+        if state.hidden == Some(parts.uri.path()) {
+            return StatusCode::NOT_FOUND.into_response();
+        }
+        (format!("{}{}", state.behind, parts.uri), state.cut.clone())
     };
-    if is_stream && is_closed {
-        return StatusCode::BAD_GATEWAY.into_response();
-    }
-    let url = format!("{}{}", gateway.behind, parts.uri);
     let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
     let request = gateway.client.request(parts.method, url);
     let answer = request.headers(parts.headers).body(body).send().await;

@@ -351,7 +351,7 @@ impl Worker {
         let request = self
             .shared
             .http
-            .get(url + &path)
+            .get(url + path.as_str())
             .bearer_auth(&session.token);
         let Ok(response) = request.send().await else {
             return;

@@ -1,0 +1,719 @@
+//! The page for auditors, in a real browser against the real binary. Pictures of it are kept in the folder
+//! `console` of cargo's folder for tests.
+
+use browser::{Browser, DESKTOP, PHONE};
+use gateway::Gateway;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use thirtyfour::Key;
+
+use crate::service::{Answer, DEMO_USER, Folder, Service, command, send};
+
+mod browser;
+mod gateway;
+
+const USER: &str = "[data-version=\"1\"]";
+const GOOD: &str = "#badge[data-state=good]";
+const BAD: &str = "#badge[data-state=bad]";
+
+/// What development mode registers, with what a test changes.
+async fn change(service: &Service, profile: Value) -> Answer {
+    let token = service.token(DEMO_USER, "user");
+    let path = "/api/v1/users/profile";
+    let answer = service.send_json(Method::PUT, path, &token, &profile).await;
+    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    answer
+}
+
+async fn named(service: &Service, name: &str) -> Answer {
+    change(
+        service,
+        json!({"name": name, "surname": "Doe", "interests": ["music", "chess"]}),
+    )
+    .await
+}
+
+async fn upload(service: &Service) {
+    let photo = include_bytes!("../../src/dev/demo-photo.jpg").to_vec();
+    let part = reqwest::multipart::Part::bytes(photo).file_name("me.jpg");
+    let request = service
+        .request(Method::PATCH, "/api/v1/users/profile/photo")
+        .bearer_auth(service.token(DEMO_USER, "user"))
+        .multipart(reqwest::multipart::Form::new().part("file", part));
+    assert_eq!(send(request).await.status, StatusCode::OK);
+}
+
+async fn register(service: &Service, username: &str, profile: Value) {
+    let token = service.token("sign-up", "service");
+    let mut body = profile;
+    body["username"] = json!(username);
+    let made = service
+        .send_json(Method::POST, "/api/v1/users", &token, &body)
+        .await;
+    assert_eq!(made.status, StatusCode::CREATED, "{made:?}");
+}
+
+impl Browser {
+    /// Finds the user of development mode as a person does.
+    async fn find_john(&self) {
+        self.fill("#search", "john").await;
+        self.says("#found", "@johndoe123").await;
+        self.click("#found button").await;
+        self.says("#who", "johndoe123").await;
+    }
+
+    /// Nothing failed, nothing was forbidden, nothing was asked of anybody else.
+    async fn was_quiet(&self, url: &str) {
+        assert!(!self.has_alert().await);
+        let complaints = self.complaints().await;
+        assert_eq!(complaints, [""; 0], "what the browser complained about");
+        let asked = self.asked_for().await;
+        assert!(!asked.is_empty());
+        for address in asked {
+            let is_own = address.starts_with(&format!("{url}/"));
+            assert!(is_own || address.starts_with("data:"), "{address}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_auditor_finds_a_user_reads_its_history_goes_back_in_time_and_sees_what_happens_now() {
+    let folder = Folder::new();
+    let service = folder.start();
+    assert!(
+        service
+            .banner
+            .contains(&format!("Console: {}/console", service.url))
+    );
+    upload(&service).await;
+    named(&service, "Johnny").await;
+    let browser = Browser::open(&format!("{}/console", service.url), "en-GB").await;
+    // The token is there, and with it what happened last.
+    browser.says("#live-status", "Connected").await;
+    browser.says("#tail", "Photo changed").await;
+    browser.says("#health-status", "Ready").await;
+    browser.says("#health-facts", "up to date").await;
+    browser.shot("opened").await;
+
+    browser.find_john().await;
+    browser.says("[data-version=\"3\"] .change", "Name").await;
+    browser.says("[data-version=\"3\"] del", "John").await;
+    browser.says("[data-version=\"3\"] ins", "Johnny").await;
+    browser.says("[data-version=\"3\"] .facts", DEMO_USER).await;
+    let loaded = "const i = document.querySelector('[data-version=\"2\"] img'); return !!i && i.complete && i.naturalWidth > 0";
+    browser.until(loaded).await;
+    browser
+        .until(&format!("return !!document.querySelector({})", json!(GOOD)))
+        .await;
+    browser.says("#badge-text", "version 3").await;
+    browser.click("#badge summary").await;
+    browser.says("#badge-key", "SHA-256").await;
+    browser.shot("desktop-light").await;
+
+    // The slider goes back, and forth.
+    browser.says("#document", "Johnny").await;
+    browser
+        .run("document.querySelector('#slider').focus()")
+        .await;
+    browser.press(Key::Home).await;
+    browser.says("#slider-at", "1 / 3").await;
+    browser.until("return document.querySelector('#document').textContent.includes('John') && !document.querySelector('#document').textContent.includes('Johnny')").await;
+    browser.until("return location.hash.endsWith('@1')").await;
+    browser
+        .until("return document.querySelector('[data-version=\"1\"]').ariaCurrent === 'true'")
+        .await;
+    browser.press(Key::End).await;
+    browser.says("#document", "Johnny").await;
+
+    // A time leads to its version.
+    let recorded = browser
+        .run("return document.querySelector('[data-version=\"2\"] time').dateTime")
+        .await;
+    let local = format!(
+        "const d = new Date({recorded}); d.setMinutes(d.getMinutes() - d.getTimezoneOffset()); \
+         const i = document.querySelector('#time'); i.value = d.toISOString().slice(0, 23)"
+    );
+    browser.run(&local).await;
+    browser.click("#time-form button").await;
+    browser.says("#slider-at", "2 / 3").await;
+    browser.click("[data-version=\"3\"] h3").await;
+    browser.says("#slider-at", "3 / 3").await;
+
+    // What happens now is shown as it happens, and verified.
+    named(&service, "Jack").await;
+    browser.says("#tail li.new", "Profile updated").await;
+    browser.says("[data-version=\"4\"] ins", "Jack").await;
+    browser.says("#document", "Jack").await;
+    browser.says("#badge-text", "version 4").await;
+    browser
+        .until(&format!("return !!document.querySelector({})", json!(GOOD)))
+        .await;
+    browser.until("return document.querySelector('[data-version=\"4\"] .mark').className.includes('proven')").await;
+
+    // The same page opens again at the same place.
+    browser.run("location.hash += '@2'").await;
+    browser.says("#slider-at", "2 / 4").await;
+    browser.reload().await;
+    browser.says("#slider-at", "2 / 4").await;
+    browser.was_quiet(&service.url).await;
+}
+
+#[tokio::test]
+async fn the_page_is_readable_in_both_languages_in_the_dark_and_on_a_phone() {
+    let folder = Folder::new();
+    let service = folder.start();
+    upload(&service).await;
+    let interests = ["music", "street-photography", "travel", "cooking"];
+    let bio = "Uzun bir cümle, ".repeat(12);
+    change(&service, json!({"name": "Gülşah", "surname": "Yılmaz-Karaosmanoğlu", "bio": bio, "interests": interests})).await;
+    let browser = Browser::open(&format!("{}/console", service.url), "tr-TR").await;
+    // The browser's own language is spoken.
+    browser.says("#find-title", "Kullanıcı bul").await;
+    browser.fill("#search", "GÜLŞAH").await;
+    browser.says("#found", "@johndoe123").await;
+    browser.click("#found button").await;
+    browser.says(GOOD, "doğrulandı").await;
+    browser.says("#moment-status", "itibarıyla").await;
+    assert_eq!(
+        browser.run("return document.documentElement.lang").await,
+        "tr"
+    );
+    browser.shot("desktop-turkish").await;
+
+    browser.choose("#language", "en").await;
+    browser.says("#find-title", "Find a user").await;
+    browser.says(GOOD, "Verified").await;
+    let background = "return getComputedStyle(document.body).backgroundColor";
+    let light = browser.run(background).await;
+    browser.prefer_dark().await;
+    let dark = browser.run(background).await;
+    assert_ne!(light, dark, "it follows the system");
+    browser.shot("desktop-dark").await;
+    browser.choose("#theme", "light").await;
+    assert_eq!(browser.run(background).await, light);
+    browser.choose("#theme", "dark").await;
+    assert_eq!(browser.run(background).await, dark);
+    // What was chosen is remembered.
+    browser.reload().await;
+    browser.says("#find-title", "Find a user").await;
+    assert_eq!(browser.run(background).await, dark);
+    browser.says(GOOD, "Verified").await;
+
+    for (name, size) in [
+        ("phone", PHONE),
+        ("tablet", (820, 1100)),
+        ("desktop", DESKTOP),
+    ] {
+        browser.size(size).await;
+        let wider =
+            "return document.documentElement.scrollWidth - document.documentElement.clientWidth";
+        assert_eq!(browser.run(wider).await, 0, "{name} scrolls sideways");
+        browser.shot(&format!("{name}-dark")).await;
+    }
+    browser.size(PHONE).await;
+    browser.choose("#theme", "light").await;
+    browser.choose("#language", "tr").await;
+    browser
+        .run("document.querySelector('#history').scrollIntoView()")
+        .await;
+    browser.shot("phone-turkish").await;
+    browser.was_quiet(&service.url).await;
+
+    // Neither language lacks a text of the other.
+    let lacking = "const {texts} = await import('/console/texts.js'); const [en, tr] = [texts.en, texts.tr].map(Object.keys); \
+         const places = (text) => (text.match(/\\{\\w+\\}/g) ?? []).sort().join(); \
+         return en.concat(tr).filter((key) => !texts.en[key] || !texts.tr[key] || places(texts.en[key]) !== places(texts.tr[key]))";
+    assert_eq!(browser.run(lacking).await, json!([]));
+}
+
+#[tokio::test]
+async fn names_that_are_programs_are_shown_as_text_and_nothing_is_executed() {
+    let folder = Folder::new();
+    let service = folder.start();
+    let hostile = [
+        "<img src=x onerror=alert(1)>",
+        "<script>alert(1)</script>",
+        "\"><svg/onload=alert(1)>",
+        "javascript:alert(1)//'`${alert(1)}",
+        "{{alert(1)}} </bdi></li></ol><h1>",
+    ];
+    for (n, name) in hostile.iter().enumerate() {
+        let profile = json!({"name": "Mallory", "surname": name, "bio": format!("{name}\n{}", "W".repeat(400))});
+        register(&service, &format!("mallory{n}"), profile).await;
+    }
+    // Texts that today's rules refuse can be in old histories.
+    let worse = "\u{1b}[2J\u{202e}evil\u{2066}\u{200b}\u{0}\u{7}\u{e0041}";
+    let gateway = Gateway::to(&service.url).await;
+    gateway.alter(move |path, _, text| match path {
+        "/api/v1/log/key" | "/api/v1/log/checkpoint" => text,
+        _ => text.replace(
+            "Mallory",
+            serde_json::to_string(worse).unwrap().trim_matches('"'),
+        ),
+    });
+    let browser = Browser::open(&format!("{}/console", gateway.url), "en").await;
+    browser.run("globalThis.violations = []; document.addEventListener('securitypolicyviolation', (v) => violations.push(v.violatedDirective))").await;
+    for (n, name) in hostile.iter().enumerate() {
+        browser.fill("#search", &format!("mallory{n}")).await;
+        browser.says("#found", &format!("@mallory{n}")).await;
+        browser.says("#found", name).await;
+        browser.click("#found button").await;
+        browser.says("#who", name).await;
+        browser.says("#timeline", name).await;
+        browser.says("#document", name).await;
+        browser.click(&format!("{USER} summary")).await;
+        browser.says("#timeline pre", "specversion").await;
+        // Characters that cannot be seen are named, and turn nothing around.
+        for hidden in [
+            "U+001B", "U+202E", "U+2066", "U+200B", "U+0000", "U+0007", "U+E0041",
+        ] {
+            browser.says("#who .hidden-character", "U+").await;
+            browser.says("#document", hidden).await;
+        }
+        let left =
+            "return /[\\u0000\\u0007\\u001b\\u202e\\u2066\\u200b]/.test(document.body.textContent)";
+        assert_eq!(browser.run(left).await, false);
+    }
+    for (name, size) in [("hostile", DESKTOP), ("hostile-phone", PHONE)] {
+        browser.size(size).await;
+        let wider =
+            "return document.documentElement.scrollWidth - document.documentElement.clientWidth";
+        assert_eq!(browser.run(wider).await, 0, "{name} scrolls sideways");
+        browser.shot(name).await;
+    }
+    let made = "return document.querySelectorAll('main img:not([src*=\"/media/\"]), main script, main svg, main h1').length";
+    assert_eq!(browser.run(made).await, 0);
+    assert_eq!(browser.run("return violations").await, json!([]));
+    browser.was_quiet(&gateway.url).await;
+
+    // The policy would stop what the page itself does not do.
+    let markup = "try { document.body.innerHTML = '<img src=x onerror=alert(1)>' } catch (error) { return error.name }";
+    assert_eq!(browser.run(markup).await, "TypeError");
+    // An address that is no user's opens nothing.
+    browser
+        .run("location.hash = '<img src=x onerror=alert(1)>'")
+        .await;
+    browser.says("#nobody", "Find a user").await;
+    assert!(!browser.has_alert().await);
+}
+
+#[tokio::test]
+async fn everything_can_be_done_with_the_keyboard() {
+    let folder = Folder::new();
+    let service = folder.start();
+    named(&service, "Johnny").await;
+    named(&service, "Jack").await;
+    let browser = Browser::open(&format!("{}/console", service.url), "en").await;
+    browser.keys("/").await;
+    browser.keys("jack").await;
+    browser.says("#found", "@johndoe123").await;
+    browser.press(Key::Down).await;
+    browser.press(Key::Enter).await;
+    // The keyboard is where the history is.
+    let at = |version: u32| {
+        format!(
+            "return document.activeElement.dataset.version === '{version}' && document.querySelector('#slider').value === '{version}'"
+        )
+    };
+    browser.until(&at(3)).await;
+    browser.press(Key::Down).await;
+    browser.until(&at(2)).await;
+    browser.press(Key::End).await;
+    browser.until(&at(1)).await;
+    browser.says("#moment-status", "As of").await;
+    browser.press(Key::Up).await;
+    browser.until(&at(2)).await;
+    let ring = "return getComputedStyle(document.activeElement).outlineStyle";
+    assert_eq!(
+        browser.run(ring).await,
+        "solid",
+        "it shows where the keyboard is"
+    );
+    browser.shot("keyboard").await;
+    browser.press(Key::Enter).await;
+    browser
+        .says("[data-version=\"2\"] pre", "\"prevhash\"")
+        .await;
+    browser.press(Key::Home).await;
+    browser.until(&at(3)).await;
+    for place in [
+        "#slider",
+        "#time",
+        "#time-form button",
+        "#pause",
+        "#tail button",
+    ] {
+        browser.tab_to(place).await;
+    }
+    browser.press(Key::Enter).await;
+    browser.until(&at(3)).await;
+    browser
+        .run("document.activeElement.blur(); scrollTo(0, 0)")
+        .await;
+    for place in [
+        "#language",
+        "#theme",
+        "#access-button",
+        "#search",
+        "#badge summary",
+    ] {
+        browser.tab_to(place).await;
+    }
+    browser.press(Key::Space).await;
+    browser.says("#badge-steps", "Chain of versions").await;
+    browser.tab_to("#badge-again").await;
+    // Every control says what it is.
+    let nameless = "return [...document.querySelectorAll('button, input, select, summary')].filter((one) => one.checkVisibility()) \
+         .filter((one) => !one.labels?.length && !one.textContent.trim() && !one.ariaLabel).map((one) => one.outerHTML)";
+    assert_eq!(browser.run(nameless).await, json!([]));
+    browser.was_quiet(&service.url).await;
+}
+
+#[tokio::test]
+async fn a_live_tail_that_was_cut_or_paused_goes_on_without_a_gap_or_a_repetition() {
+    let folder = Folder::new();
+    let service = folder.start();
+    let gateway = Gateway::to(&service.url).await;
+    let browser = Browser::open(&format!("{}/console", gateway.url), "en").await;
+    browser
+        .says("#live-status", "Connected, at position 1.")
+        .await;
+    browser.find_john().await;
+    named(&service, "A").await;
+    browser.says("#live-status", "at position 2.").await;
+    gateway.close_streams();
+    browser
+        .says("#live-status", "Disconnected at position 2")
+        .await;
+    browser.shot("disconnected").await;
+    for name in ["B", "C", "D"] {
+        named(&service, name).await;
+    }
+    gateway.open_streams();
+    browser
+        .says("#live-status", "Connected, at position 5.")
+        .await;
+    browser.click("#pause").await;
+    browser.says("#live-status", "Paused at position 5").await;
+    named(&service, "E").await;
+    browser.click("#pause").await;
+    browser
+        .says("#live-status", "Connected, at position 6.")
+        .await;
+    let positions = "return [...document.querySelectorAll('#tail .spread small')].map((one) => one.textContent)";
+    assert_eq!(
+        browser.run(positions).await,
+        json!(["6", "5", "4", "3", "2", "1"])
+    );
+    browser.says("[data-version=\"6\"] ins", "E").await;
+    let versions =
+        "return [...document.querySelectorAll('#timeline > li')].map((one) => one.dataset.version)";
+    assert_eq!(
+        browser.run(versions).await,
+        json!(["6", "5", "4", "3", "2", "1"])
+    );
+}
+
+#[tokio::test]
+async fn a_history_that_is_not_the_signed_one_is_told_with_what_is_wrong_with_it() {
+    let folder = Folder::new();
+    let service = folder.start();
+    for name in ["Johnny", "Jack"] {
+        named(&service, name).await;
+    }
+    let gateway = Gateway::to(&service.url).await;
+    let browser = Browser::open(&format!("{}/console#{DEMO_USER}", gateway.url), "en").await;
+    browser.says(GOOD, "Verified up to version 3").await;
+    browser.click("#badge summary").await;
+
+    let lines = "/api/v1/audit/events";
+    let inclusion = "/api/v1/log/proof/inclusion";
+    // Each with the sentence that it must lead to.
+    type Trick = (&'static str, fn(&str) -> String);
+    let tricks: [(&str, Trick, &str); 8] = [
+        (
+            "altered",
+            (lines, |text| text.replacen("Johnny", "Jimmy", 1)),
+            "version 3 does not follow from version 2",
+        ),
+        (
+            "altered-newest",
+            (lines, |text| text.replace("Jack", "Jock")),
+            "version 3 is shown otherwise",
+        ),
+        (
+            "missing",
+            (lines, |text| {
+                text.lines()
+                    .enumerate()
+                    .filter(|(n, _)| *n != 1)
+                    .map(|(_, line)| format!("{line}\n"))
+                    .collect()
+            }),
+            "version 2 is missing",
+        ),
+        (
+            "cut-off",
+            (lines, |text| text.split_inclusive('\n').take(2).collect()),
+            "version 3 is shown, but the chain ends before it",
+        ),
+        (
+            "not-included",
+            (inclusion, |text| {
+                text.replacen("\"hashes\":[\"", "\"hashes\":[\"0000", 1)
+            }),
+            "version 3, at position 3, is not in the signed ledger",
+        ),
+        (
+            "other-root",
+            ("/api/v1/log/checkpoint", other_root),
+            "the signature of the checkpoint is wrong",
+        ),
+        (
+            "no-signature",
+            ("/api/v1/log/checkpoint", |text| {
+                text.replace("\u{2014} ", "\u{2014} other-")
+            }),
+            "not signed with the key",
+        ),
+        (
+            "no-key",
+            ("/api/v1/log/key", |_| "a+00000000+AQ==".to_owned()),
+            "the key of the ledger cannot be read",
+        ),
+    ];
+    for (name, (path, trick), sentence) in tricks {
+        gateway.alter(move |at, query, text| {
+            if at == path && (at != lines || query.contains("user=")) {
+                trick(&text)
+            } else {
+                text
+            }
+        });
+        browser.click("#badge-again").await;
+        browser.says(BAD, sentence).await;
+        browser.shot(&format!("badge-{name}")).await;
+        gateway.behave();
+        browser.click("#badge-again").await;
+        browser.says(GOOD, "Verified up to version 3").await;
+    }
+    // A server that lies consistently about an event it shows cannot lie about its hash.
+    gateway.alter(move |at, query, text| {
+        let is_shown = at.starts_with("/api/v1/audit/") && (at != lines || query.contains("user="));
+        if is_shown {
+            text.replace("Jack", "Jock")
+        } else {
+            text
+        }
+    });
+    browser.reload().await;
+    browser.says("#timeline", "Jock").await;
+    browser
+        .says(BAD, "version 3, at position 3, is not in the signed ledger")
+        .await;
+    browser.until("return document.querySelector('[data-version=\"3\"] .mark').className.includes('disproven')").await;
+    browser.choose("#language", "tr").await;
+    browser
+        .says(BAD, "konum 3 noktasındaki sürüm 3 imzalı defterde yok")
+        .await;
+    browser.shot("badge-turkish").await;
+    browser.choose("#language", "en").await;
+    // Differences that the event does not have.
+    gateway.alter(move |at, _, text| {
+        if at == "/api/v1/audit/users/507f1f77bcf86cd799439011/events" {
+            text.replace("\"after\":\"Jack\"}]", "\"after\":\"Jill\"}]")
+        } else {
+            text
+        }
+    });
+    browser.reload().await;
+    browser.says("#timeline", "Jill").await;
+    browser
+        .says(
+            BAD,
+            "the differences shown for version 3 are not those of the event",
+        )
+        .await;
+    gateway.behave();
+    browser.reload().await;
+    browser.says(GOOD, "Verified up to version 3").await;
+
+    // An event that is newer than the checkpoint is waited for.
+    let old = service.request(Method::GET, "/api/v1/log/checkpoint");
+    let old = old
+        .bearer_auth(service.token("auditor", "auditor"))
+        .send()
+        .await
+        .unwrap();
+    let old = old.text().await.unwrap();
+    gateway.alter(move |at, _, text| {
+        if at == "/api/v1/log/checkpoint" {
+            old.clone()
+        } else {
+            text
+        }
+    });
+    named(&service, "Jacques").await;
+    browser
+        .says(
+            "#badge[data-state=waiting]",
+            "version 4 is newer than the signed checkpoint",
+        )
+        .await;
+    browser.shot("badge-waiting").await;
+    gateway.behave();
+    browser.says(GOOD, "Verified up to version 4").await;
+}
+
+/// A note with another root.
+fn other_root(note: &str) -> String {
+    let mut lines: Vec<_> = note.split('\n').map(str::to_owned).collect();
+    lines[2] = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".to_owned();
+    lines.join("\n")
+}
+
+#[tokio::test]
+async fn a_ledger_with_another_key_than_the_remembered_one_is_told_and_trusted_only_when_told_to() {
+    let (first, second) = (Folder::new(), Folder::new());
+    let (first, second) = (first.start(), second.start());
+    let gateway = Gateway::to(&first.url).await;
+    let browser = Browser::open(&format!("{}/console#{DEMO_USER}", gateway.url), "en").await;
+    browser.says(GOOD, "Verified up to version 1").await;
+    let fingerprint = browser
+        .run("return document.querySelector('#badge-key .code').textContent")
+        .await;
+    // The same address leads to another ledger.
+    gateway.lead_to(&second.url);
+    browser.run("sessionStorage.clear()").await;
+    browser.reload().await;
+    browser.says(BAD, "the key of the ledger has changed").await;
+    browser.click("#badge summary").await;
+    browser.says("#badge-changed", "Accept it only if").await;
+    let now = browser
+        .run("return document.querySelector('#badge-key .code').textContent")
+        .await;
+    assert_ne!(fingerprint, now);
+    browser.shot("badge-key-changed").await;
+    browser.reload().await;
+    browser.says(BAD, "the key of the ledger has changed").await;
+    browser.click("#badge summary").await;
+    browser.click("#badge-accept").await;
+    browser.says(GOOD, "Verified up to version 1").await;
+}
+
+#[tokio::test]
+async fn outside_of_development_mode_a_token_is_pasted_and_kept_for_the_tab_only() {
+    let secret = "a secret of at least thirty-two bytes";
+    let folder = Folder::new();
+    let mut serving = command(&folder.data_dir());
+    serving.env("JWT_SECRET", secret);
+    let service = folder.start_with(serving);
+    let token = |role: &str| {
+        let mut making = command(&folder.data_dir());
+        making.env("JWT_SECRET", secret);
+        let made = making
+            .args(["token", "--user", "eve", "--role", role])
+            .output()
+            .unwrap();
+        String::from_utf8(made.stdout).unwrap().trim().to_owned()
+    };
+    let made = service
+        .send_json(
+            Method::POST,
+            "/api/v1/users",
+            &token("service"),
+            &json!({"username": "jane", "name": "Jane", "surname": "Doe"}),
+        )
+        .await;
+    assert_eq!(made.status, StatusCode::CREATED, "{made:?}");
+
+    let browser = Browser::open(&format!("{}/console", service.url), "en").await;
+    browser.says("#access", "Paste a token").await;
+    browser.shot("no-token").await;
+    browser.fill("#token", "no.such.token").await;
+    browser.press(Key::Enter).await;
+    browser.says("#access-text", "The token was refused").await;
+    // A token that allows too little is told so by the service.
+    browser.fill("#token", &token("user")).await;
+    browser.press(Key::Enter).await;
+    browser
+        .says("#live-status", "Insufficient permissions")
+        .await;
+    browser.click("#access-button").await;
+    browser.fill("#token", &token("auditor")).await;
+    browser.press(Key::Enter).await;
+    browser.says("#live-status", "Connected").await;
+    browser.fill("#search", "jane").await;
+    browser.says("#found", "@jane").await;
+    browser.click("#found button").await;
+    browser.says(GOOD, "Verified").await;
+    let kept =
+        "return [JSON.stringify(localStorage), document.cookie].some((one) => one.includes('eyJ'))";
+    assert_eq!(browser.run(kept).await, false, "nowhere but in the tab");
+    browser.reload().await;
+    browser.says("#live-status", "Connected").await;
+    browser.click("#access-button").await;
+    browser.click("#forget").await;
+    browser.says("#live-status", "Not connected").await;
+    browser.says("#nobody", "Find a user").await;
+    assert_eq!(browser.run("return sessionStorage.length").await, 0);
+}
+
+#[tokio::test]
+async fn a_gateway_that_keeps_readiness_inside_leaves_the_rest_of_the_page_working() {
+    let folder = Folder::new();
+    let service = folder.start();
+    let gateway = Gateway::to(&service.url).await;
+    gateway.hide("/readyz");
+    let browser = Browser::open(&format!("{}/console#{DEMO_USER}", gateway.url), "en").await;
+    browser.says("#health-status", "Not available here").await;
+    browser.says(GOOD, "Verified").await;
+}
+
+#[tokio::test]
+async fn no_other_site_gets_the_token_of_development_mode() {
+    let folder = Folder::new();
+    let service = folder.start();
+    let port = service.url.rsplit_once(':').unwrap().1;
+    let ask = async |site: Option<&str>, host: &str, origin: Option<&str>| {
+        let mut request = service
+            .request(Method::GET, "/console/token")
+            .header("host", host);
+        if let Some(site) = site {
+            request = request.header("sec-fetch-site", site);
+        }
+        if let Some(origin) = origin {
+            request = request.header("origin", origin);
+        }
+        send(request).await
+    };
+    let here = format!("127.0.0.1:{port}");
+    let given = ask(Some("same-origin"), &here, None).await;
+    let token = given.data()["token"].as_str().unwrap();
+    let reads = service.get("/api/v1/audit/reads", token).await;
+    assert_eq!(reads.status, StatusCode::OK);
+    let registers = service
+        .send_json(
+            Method::POST,
+            "/api/v1/users",
+            token,
+            &json!({"username": "x"}),
+        )
+        .await;
+    assert_eq!(registers.status, StatusCode::FORBIDDEN, "it only reads");
+    let rebound = format!("evil.example:{port}");
+    for (site, host, origin) in [
+        (None, here.as_str(), None),
+        (Some("cross-site"), &here, Some("http://evil.example")),
+        (Some("same-site"), &here, Some("http://127.0.0.1:1")),
+        (Some("none"), &here, None),
+        (Some("same-origin"), &rebound, None),
+    ] {
+        let refused = ask(site, host, origin).await;
+        assert_eq!(refused.status, StatusCode::FORBIDDEN, "{site:?} {host}");
+        assert_eq!(refused.body["data"], Value::Null);
+        assert_eq!(refused.header("access-control-allow-origin"), "");
+    }
+    assert_eq!(given.header("access-control-allow-origin"), "");
+    assert_eq!(given.header("cache-control"), "no-store");
+}
