@@ -17,6 +17,8 @@ let events = null;
 let version = 0;
 let opening = null;
 let access = "accessNeeded";
+let isPasted = false;
+let isRenewed = false;
 
 const search = new Search((user) => open(user));
 const timeline = new Timeline((chosen) => choose(chosen), () => older());
@@ -139,9 +141,16 @@ function begin(value, key) {
   followAddress();
 }
 
-refused.by = () => {
+refused.by = async () => {
+  if (!token()) return;
   setToken(null);
   showAccess(true, "accessRefused");
+  // A token that was not pasted may be of a development service that has another secret by now.
+  if (!isPasted && !isRenewed) {
+    isRenewed = true;
+    const made = await developmentToken();
+    if (made) begin(made, "accessDevelopment");
+  }
 };
 
 byId("access-button").addEventListener("click", () => {
@@ -152,6 +161,7 @@ byId("access-form").addEventListener("submit", (event) => {
   event.preventDefault();
   const value = byId("token").value.trim();
   // A header carries nothing else.
+  isPasted = true;
   if (/^[\x21-\x7e]+$/.test(value)) begin(value, "accessUsed");
   else showAccess(true, "accessRefused");
 });

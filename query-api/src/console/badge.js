@@ -81,6 +81,8 @@ export class Badge {
       this.#chain = null;
       if (error instanceof Unproven && error.step !== "unable") this.#fail(error);
       else this.#set("unavailable", () => t("badgeUnavailable", { why: error instanceof Unproven ? t(error.key) : plainly(sentence(error)) }));
+      // A service that is busy says when to come back.
+      if (error.retry) setTimeout(() => isLeft() || this.verify(true), error.retry * 1000);
     }
   }
 

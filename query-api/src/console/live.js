@@ -19,6 +19,7 @@ export class Live {
   #connection = null;
   #last = null;
   #isPaused = false;
+  #isOn = false;
   #events = [];
   #status = () => t("liveOff");
 
@@ -54,8 +55,8 @@ export class Live {
     this.#say(status);
   }
 
-  #say(status) {
-    this.#status = status;
+  #say(status, isOn = false) {
+    [this.#status, this.#isOn] = [status, isOn];
     this.#renderStatus();
   }
 
@@ -94,7 +95,7 @@ export class Live {
         if (message.data === "" && this.#last === null) await this.#before(position, signal);
         if (message.data !== "") this.#take(position, message);
         this.#last = position;
-        this.#say(() => t("liveOn", { position }));
+        this.#say(() => t("liveOn", { position }), true);
       }
     } finally {
       clearTimeout(timer);
@@ -139,7 +140,7 @@ export class Live {
 
   #renderStatus() {
     byId("live-status").textContent = plainly(this.#status());
-    byId("live").dataset.state = this.#connection ? "on" : "off";
+    byId("live").dataset.state = this.#isOn ? "on" : "off";
     byId("pause").textContent = t(this.#isPaused ? "resume" : "pause");
     byId("pause").setAttribute("aria-pressed", String(this.#isPaused));
   }

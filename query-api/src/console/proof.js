@@ -85,7 +85,7 @@ export async function readCheckpoint(note, key) {
 
 /** The root to which a path of hashes leads from a leaf (RFC 9162, 2.1.3.2); `null` if it leads nowhere. */
 export async function rootOf(index, size, leaf, path) {
-  if (index >= size) return null;
+  if (index < 0 || index >= size) return null;
   let [place, last, hash] = [index, size - 1, leaf];
   for (const sibling of path) {
     if (last === 0) return null;

@@ -125,8 +125,11 @@ export class Timeline {
       item.tabIndex = is || (!chosen && item === items[0]) ? 0 : -1;
       item.querySelector("summary").tabIndex = is ? 0 : -1;
     }
-    if (focus) chosen?.focus();
-    if (focus || !chosen) chosen?.scrollIntoView({ block: "nearest" });
+    if (!focus || !chosen) return;
+    chosen.focus({ preventScroll: true });
+    const { top, bottom } = chosen.getBoundingClientRect();
+    // A tall event is in view when its beginning is.
+    if (top < 0 || (bottom > innerHeight && top > innerHeight / 2)) chosen.scrollIntoView({ block: "start" });
   }
 
   #key(event) {

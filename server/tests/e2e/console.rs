@@ -167,6 +167,8 @@ async fn the_page_is_readable_in_both_languages_in_the_dark_and_on_a_phone() {
     let bio = "Uzun bir cümle, ".repeat(12);
     change(&service, json!({"name": "Gülşah", "surname": "Yılmaz-Karaosmanoğlu", "bio": bio, "interests": interests})).await;
     let browser = Browser::open(&format!("{}/console", service.url), "tr-TR").await;
+    browser.be_in("Europe/Istanbul").await;
+    browser.reload().await;
     // The browser's own language is spoken.
     browser.says("#find-title", "Kullanıcı bul").await;
     browser.fill("#search", "GÜLŞAH").await;
@@ -179,6 +181,12 @@ async fn the_page_is_readable_in_both_languages_in_the_dark_and_on_a_phone() {
         "tr"
     );
     browser.shot("desktop-turkish").await;
+
+    // Times are those of the viewer; UTC is told on hover.
+    let time = "const t = document.querySelector('.facts time'); return [t.title.slice(11, 13), t.textContent.match(/\\d\\d(?=:)/)[0]].map(Number)";
+    let hours: Vec<u64> = serde_json::from_value(browser.run(time).await).unwrap();
+    assert_eq!((hours[0] + 3) % 24, hours[1]);
+    assert_eq!(browser.text("#zone").await, "Europe/Istanbul saatiyle");
 
     browser.choose("#language", "en").await;
     browser.says("#find-title", "Find a user").await;
@@ -565,6 +573,21 @@ async fn a_history_that_is_not_the_signed_one_is_told_with_what_is_wrong_with_it
     browser.says(GOOD, "Verified up to version 4").await;
 }
 
+#[tokio::test]
+async fn the_page_verifies_every_proof_of_the_log_and_none_that_was_altered() {
+    let folder = Folder::new();
+    let service = folder.start();
+    for n in 0..17 {
+        named(&service, &format!("John{n}")).await;
+    }
+    let signed = service.request(Method::GET, "/api/v1/log/checkpoint?minPosition=18");
+    let signed = signed.bearer_auth(service.token("auditor", "auditor"));
+    assert_eq!(signed.send().await.unwrap().status(), StatusCode::OK);
+    let browser = Browser::open(&format!("{}/console", service.url), "en").await;
+    let wrong = browser.run(include_str!("console/proofs.js")).await;
+    assert_eq!(wrong, json!([]));
+}
+
 /// A note with another root.
 fn other_root(note: &str) -> String {
     let mut lines: Vec<_> = note.split('\n').map(str::to_owned).collect();
@@ -584,8 +607,8 @@ async fn a_ledger_with_another_key_than_the_remembered_one_is_told_and_trusted_o
         .await;
     // The same address leads to another ledger.
     gateway.lead_to(&second.url);
-    browser.run("sessionStorage.clear()").await;
     browser.reload().await;
+    // The token of the first is refused by the second, which gives one of its own.
     browser.says(BAD, "the key of the ledger has changed").await;
     browser.click("#badge summary").await;
     browser.says("#badge-changed", "Accept it only if").await;

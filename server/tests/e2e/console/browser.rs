@@ -203,6 +203,12 @@ impl Browser {
         self.tell("Emulation.setEmulatedMedia", features).await;
     }
 
+    /// Moves to a time zone.
+    pub(crate) async fn be_in(&self, zone: &str) {
+        let zone = json!({"timezoneId": zone});
+        self.tell("Emulation.setTimezoneOverride", zone).await;
+    }
+
     async fn tell(&self, command: &str, parameters: Value) {
         self.driver
             .cdp()
