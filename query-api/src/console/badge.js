@@ -93,7 +93,7 @@ export class Badge {
     const remembered = localStorage.getItem(KEY);
     if (remembered === null) localStorage.setItem(KEY, this.#key.text);
     this.#isKeyChanged = remembered !== null && remembered !== this.#key.text;
-    if (this.#isKeyChanged) throw new Unproven("signature", "badgeKeyChanged");
+    if (this.#isKeyChanged) throw new Unproven("signature", "keyOther");
 
     const query = new URLSearchParams({ user: events.user, after: chain.position });
     const answer = await ask(`api/v1/audit/events?${query}`, { accept: "application/x-ndjson" });
@@ -167,7 +167,7 @@ export class Badge {
     this.#disproven = error.values.version ?? 0;
     this.#proven = 0;
     this.#step(error.step, "bad", why);
-    this.#set("bad", () => (this.#isKeyChanged ? why() : t("badgeBad", { why: why() })));
+    this.#set("bad", () => t("badgeBad", { why: why() }));
   }
 
   #step(step, state, text) {

@@ -132,6 +132,8 @@ export class Moment {
     if (field === "profilePhoto" && content && typeof content === "object")
       return [thumbnail(content.variants?.["96"], t("profilePhotoOf"), 96), el("small", {}, shown(String(content._id)))];
     if (field === "_id") return el("code", {}, value(content));
+    // The published form of a day is midnight in UTC.
+    if (field === "birthDate") return value(String(content).replace("T00:00:00.000Z", ""));
     return TIMES.has(field) && typeof content === "string" ? time(content) : value(content);
   }
 }

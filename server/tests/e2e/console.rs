@@ -2,6 +2,7 @@
 //! `console` of cargo's folder for tests.
 
 use browser::{Browser, DESKTOP, PHONE};
+use events::test_servers::nats::Nats;
 use gateway::Gateway;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -680,6 +681,72 @@ async fn outside_of_development_mode_a_token_is_pasted_and_kept_for_the_tab_only
     browser.says("#live-status", "Not connected").await;
     browser.says("#nobody", "Find a user").await;
     assert_eq!(browser.run("return sessionStorage.length").await, 0);
+}
+
+#[tokio::test]
+async fn a_long_history_is_read_page_by_page_and_any_version_of_it_can_be_opened() {
+    let folder = Folder::new();
+    let service = folder.start();
+    for n in 2..=120 {
+        named(&service, &format!("John{n}")).await;
+    }
+    let url = format!("{}/console#{DEMO_USER}", service.url);
+    let browser = Browser::open(&url, "en").await;
+    let count = "return document.querySelectorAll('#timeline > li').length";
+    browser.says(GOOD, "Verified up to version 120").await;
+    assert_eq!(browser.run(count).await, 50);
+    browser.click("#older").await;
+    browser.says("[data-version=\"21\"] ins", "John21").await;
+    assert_eq!(browser.run(count).await, 100);
+    browser.click("#older").await;
+    browser.says("[data-version=\"2\"] ins", "John2").await;
+    assert_eq!(browser.run(count).await, 120);
+    browser.until("return document.querySelector('#older').hidden").await;
+    let in_order = "return [...document.querySelectorAll('#timeline > li')].every((one, at) => Number(one.dataset.version) === 120 - at)";
+    assert_eq!(browser.run(in_order).await, true);
+    browser.says(GOOD, "Verified up to version 120").await;
+    let marked = "return document.querySelectorAll('#timeline .proven').length";
+    assert_eq!(browser.run(marked).await, 120);
+
+    browser.run("location.hash += '@7'").await;
+    browser.reload().await;
+    browser.says("#slider-at", "7 / 120").await;
+    browser.says("#document", "John7").await;
+    browser.says("[data-version=\"7\"] ins", "John7").await;
+}
+
+#[tokio::test]
+async fn health_says_where_relay_and_documents_are_and_what_is_missing() {
+    let mut nats = Nats::start();
+    let folder = Folder::new();
+    let mut serving = command(&folder.data_dir());
+    serving.env("NATS_URL", nats.url());
+    let service = folder.start_with(serving);
+    let gateway = Gateway::to(&service.url).await;
+    let browser = Browser::open(&format!("{}/console", gateway.url), "en").await;
+    let published = "#health-facts > div:nth-child(3)";
+    browser.says(published, "position 1").await;
+    browser.says(published, "up to date").await;
+    nats.kill();
+    named(&service, "Johnny").await;
+    browser.says("#health-status", "Ready, but not all is well").await;
+    browser.says(published, "1 behind").await;
+    browser.says("#health-missing", "relay").await;
+    browser.shot("health").await;
+    nats.start_again();
+    browser.says(published, "position 2").await;
+    browser.says("#health-missing", "").await;
+
+    let readiness = json!({
+        "ready": false, "missing": ["<b>projection</b>"], "head": 5000, "applied": 3999, "published": 4000, "parkedUsers": 2,
+    });
+    gateway.alter(move |at, _, text| if at == "/readyz" { readiness.to_string() } else { text });
+    browser.says("#health-status", "Not ready").await;
+    browser.says("#health-facts", "position 3,999").await;
+    browser.says("#health-facts", "1,001 behind").await;
+    browser.says("#health-missing", "<b>projection</b>").await;
+    gateway.alter(|at, _, text| if at == "/readyz" { "<html>".to_owned() } else { text });
+    browser.says("#health-status", "Not available here").await;
 }
 
 #[tokio::test]
