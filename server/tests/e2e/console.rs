@@ -10,12 +10,14 @@ use thirtyfour::Key;
 
 use crate::service::{Answer, DEMO_USER, Folder, Service, command, send};
 
+mod access;
+mod badge;
 mod browser;
 mod gateway;
 
 const USER: &str = "[data-version=\"1\"]";
+/// The badge above a history that was verified.
 const GOOD: &str = "#badge[data-state=good]";
-const BAD: &str = "#badge[data-state=bad]";
 
 /// What development mode registers, with what a test changes.
 async fn change(service: &Service, profile: Value) -> Answer {
@@ -424,266 +426,6 @@ async fn a_live_tail_that_was_cut_or_paused_goes_on_without_a_gap_or_a_repetitio
 }
 
 #[tokio::test]
-async fn a_history_that_is_not_the_signed_one_is_told_with_what_is_wrong_with_it() {
-    let folder = Folder::new();
-    let service = folder.start();
-    for name in ["Johnny", "Jack"] {
-        named(&service, name).await;
-    }
-    let gateway = Gateway::to(&service.url).await;
-    let browser = Browser::open(&format!("{}/console#{DEMO_USER}", gateway.url), "en").await;
-    browser.says(GOOD, "Verified up to version 3").await;
-    browser.click("#badge summary").await;
-
-    let lines = "/api/v1/audit/events";
-    let inclusion = "/api/v1/log/proof/inclusion";
-    // Each with the sentence that it must lead to.
-    type Trick = (&'static str, fn(&str) -> String);
-    let tricks: [(&str, Trick, &str); 8] = [
-        (
-            "altered",
-            (lines, |text| text.replacen("Johnny", "Jimmy", 1)),
-            "version 3 does not follow from version 2",
-        ),
-        (
-            "altered-newest",
-            (lines, |text| text.replace("Jack", "Jock")),
-            "version 3 is shown otherwise",
-        ),
-        (
-            "missing",
-            (lines, |text| {
-                text.lines()
-                    .enumerate()
-                    .filter(|(n, _)| *n != 1)
-                    .map(|(_, line)| format!("{line}\n"))
-                    .collect()
-            }),
-            "version 2 is missing",
-        ),
-        (
-            "cut-off",
-            (lines, |text| text.split_inclusive('\n').take(2).collect()),
-            "version 3 is shown, but the chain ends before it",
-        ),
-        (
-            "not-included",
-            (inclusion, |text| {
-                text.replacen("\"hashes\":[\"", "\"hashes\":[\"0000", 1)
-            }),
-            "version 3, at position 3, is not in the signed ledger",
-        ),
-        (
-            "other-root",
-            ("/api/v1/log/checkpoint", other_root),
-            "the signature of the checkpoint is wrong",
-        ),
-        (
-            "no-signature",
-            ("/api/v1/log/checkpoint", |text| {
-                text.replace("\u{2014} ", "\u{2014} other-")
-            }),
-            "not signed with the key",
-        ),
-        (
-            "no-key",
-            ("/api/v1/log/key", |_| "a+00000000+AQ==".to_owned()),
-            "the key of the ledger cannot be read",
-        ),
-    ];
-    for (name, (path, trick), sentence) in tricks {
-        gateway.alter(move |at, query, text| {
-            if at == path && (at != lines || query.contains("user=")) {
-                trick(&text)
-            } else {
-                text
-            }
-        });
-        browser.click("#badge-again").await;
-        browser.says(BAD, sentence).await;
-        browser.shot(&format!("badge-{name}")).await;
-        gateway.behave();
-        browser.click("#badge-again").await;
-        browser.says(GOOD, "Verified up to version 3").await;
-    }
-    // A server that lies consistently about an event it shows cannot lie about its hash.
-    gateway.alter(move |at, query, text| {
-        let is_shown = at.starts_with("/api/v1/audit/") && (at != lines || query.contains("user="));
-        if is_shown {
-            text.replace("Jack", "Jock")
-        } else {
-            text
-        }
-    });
-    browser.reload().await;
-    browser.says("#timeline", "Jock").await;
-    browser
-        .says(BAD, "version 3, at position 3, is not in the signed ledger")
-        .await;
-    browser.until("return document.querySelector('[data-version=\"3\"] .mark').className.includes('disproven')").await;
-    browser.choose("#language", "tr").await;
-    browser
-        .says(BAD, "konum 3 noktasındaki sürüm 3 imzalı defterde yok")
-        .await;
-    browser.shot("badge-turkish").await;
-    browser.choose("#language", "en").await;
-    // Differences that the event does not have.
-    gateway.alter(move |at, _, text| {
-        if at == "/api/v1/audit/users/507f1f77bcf86cd799439011/events" {
-            text.replace("\"after\":\"Jack\"}]", "\"after\":\"Jill\"}]")
-        } else {
-            text
-        }
-    });
-    browser.reload().await;
-    browser.says("#timeline", "Jill").await;
-    browser
-        .says(
-            BAD,
-            "the differences shown for version 3 are not those of the event",
-        )
-        .await;
-    gateway.behave();
-    browser.reload().await;
-    browser.says(GOOD, "Verified up to version 3").await;
-
-    // An event that is newer than the checkpoint is waited for.
-    let old = service.request(Method::GET, "/api/v1/log/checkpoint");
-    let old = old
-        .bearer_auth(service.token("auditor", "auditor"))
-        .send()
-        .await
-        .unwrap();
-    let old = old.text().await.unwrap();
-    gateway.alter(move |at, _, text| {
-        if at == "/api/v1/log/checkpoint" {
-            old.clone()
-        } else {
-            text
-        }
-    });
-    named(&service, "Jacques").await;
-    browser
-        .says(
-            "#badge[data-state=waiting]",
-            "version 4 is newer than the signed checkpoint",
-        )
-        .await;
-    browser.shot("badge-waiting").await;
-    gateway.behave();
-    browser.says(GOOD, "Verified up to version 4").await;
-}
-
-#[tokio::test]
-async fn the_page_verifies_every_proof_of_the_log_and_none_that_was_altered() {
-    let folder = Folder::new();
-    let service = folder.start();
-    for n in 0..17 {
-        named(&service, &format!("John{n}")).await;
-    }
-    let signed = service.request(Method::GET, "/api/v1/log/checkpoint?minPosition=18");
-    let signed = signed.bearer_auth(service.token("auditor", "auditor"));
-    assert_eq!(signed.send().await.unwrap().status(), StatusCode::OK);
-    let browser = Browser::open(&format!("{}/console", service.url), "en").await;
-    let wrong = browser.run(include_str!("console/proofs.js")).await;
-    assert_eq!(wrong, json!([]));
-}
-
-/// A note with another root.
-fn other_root(note: &str) -> String {
-    let mut lines: Vec<_> = note.split('\n').map(str::to_owned).collect();
-    lines[2] = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".to_owned();
-    lines.join("\n")
-}
-
-#[tokio::test]
-async fn a_ledger_with_another_key_than_the_remembered_one_is_told_and_trusted_only_when_told_to() {
-    let (first, second) = (Folder::new(), Folder::new());
-    let (first, second) = (first.start(), second.start());
-    let gateway = Gateway::to(&first.url).await;
-    let browser = Browser::open(&format!("{}/console#{DEMO_USER}", gateway.url), "en").await;
-    browser.says(GOOD, "Verified up to version 1").await;
-    let fingerprint = browser
-        .run("return document.querySelector('#badge-key .code').textContent")
-        .await;
-    // The same address leads to another ledger.
-    gateway.lead_to(&second.url);
-    browser.reload().await;
-    // The token of the first is refused by the second, which gives one of its own.
-    browser.says(BAD, "the key of the ledger has changed").await;
-    browser.click("#badge summary").await;
-    browser.says("#badge-changed", "Accept it only if").await;
-    let now = browser
-        .run("return document.querySelector('#badge-key .code').textContent")
-        .await;
-    assert_ne!(fingerprint, now);
-    browser.shot("badge-key-changed").await;
-    browser.reload().await;
-    browser.says(BAD, "the key of the ledger has changed").await;
-    browser.click("#badge summary").await;
-    browser.click("#badge-accept").await;
-    browser.says(GOOD, "Verified up to version 1").await;
-}
-
-#[tokio::test]
-async fn outside_of_development_mode_a_token_is_pasted_and_kept_for_the_tab_only() {
-    let secret = "a secret of at least thirty-two bytes";
-    let folder = Folder::new();
-    let mut serving = command(&folder.data_dir());
-    serving.env("JWT_SECRET", secret);
-    let service = folder.start_with(serving);
-    let token = |role: &str| {
-        let mut making = command(&folder.data_dir());
-        making.env("JWT_SECRET", secret);
-        let made = making
-            .args(["token", "--user", "eve", "--role", role])
-            .output()
-            .unwrap();
-        String::from_utf8(made.stdout).unwrap().trim().to_owned()
-    };
-    let made = service
-        .send_json(
-            Method::POST,
-            "/api/v1/users",
-            &token("service"),
-            &json!({"username": "jane", "name": "Jane", "surname": "Doe"}),
-        )
-        .await;
-    assert_eq!(made.status, StatusCode::CREATED, "{made:?}");
-
-    let browser = Browser::open(&format!("{}/console", service.url), "en").await;
-    browser.says("#access", "Paste a token").await;
-    browser.shot("no-token").await;
-    browser.fill("#token", "no.such.token").await;
-    browser.press(Key::Enter).await;
-    browser.says("#access-text", "The token was refused").await;
-    // A token that allows too little is told so by the service.
-    browser.fill("#token", &token("user")).await;
-    browser.press(Key::Enter).await;
-    browser
-        .says("#live-status", "Insufficient permissions")
-        .await;
-    browser.click("#access-button").await;
-    browser.fill("#token", &token("auditor")).await;
-    browser.press(Key::Enter).await;
-    browser.says("#live-status", "Connected").await;
-    browser.fill("#search", "jane").await;
-    browser.says("#found", "@jane").await;
-    browser.click("#found button").await;
-    browser.says(GOOD, "Verified").await;
-    let kept =
-        "return [JSON.stringify(localStorage), document.cookie].some((one) => one.includes('eyJ'))";
-    assert_eq!(browser.run(kept).await, false, "nowhere but in the tab");
-    browser.reload().await;
-    browser.says("#live-status", "Connected").await;
-    browser.click("#access-button").await;
-    browser.click("#forget").await;
-    browser.says("#live-status", "Not connected").await;
-    browser.says("#nobody", "Find a user").await;
-    assert_eq!(browser.run("return sessionStorage.length").await, 0);
-}
-
-#[tokio::test]
 async fn a_long_history_is_read_page_by_page_and_any_version_of_it_can_be_opened() {
     let folder = Folder::new();
     let service = folder.start();
@@ -701,7 +443,9 @@ async fn a_long_history_is_read_page_by_page_and_any_version_of_it_can_be_opened
     browser.click("#older").await;
     browser.says("[data-version=\"2\"] ins", "John2").await;
     assert_eq!(browser.run(count).await, 120);
-    browser.until("return document.querySelector('#older').hidden").await;
+    browser
+        .until("return document.querySelector('#older').hidden")
+        .await;
     let in_order = "return [...document.querySelectorAll('#timeline > li')].every((one, at) => Number(one.dataset.version) === 120 - at)";
     assert_eq!(browser.run(in_order).await, true);
     browser.says(GOOD, "Verified up to version 120").await;
@@ -729,23 +473,39 @@ async fn health_says_where_relay_and_documents_are_and_what_is_missing() {
     browser.says(published, "up to date").await;
     nats.kill();
     named(&service, "Johnny").await;
-    browser.says("#health-status", "Ready, but not all is well").await;
+    browser
+        .says("#health-status", "Ready, but not all is well")
+        .await;
     browser.says(published, "1 behind").await;
     browser.says("#health-missing", "relay").await;
     browser.shot("health").await;
     nats.start_again();
     browser.says(published, "position 2").await;
-    browser.says("#health-missing", "").await;
+    browser
+        .until("return document.querySelector('#health-missing').children.length === 0")
+        .await;
 
     let readiness = json!({
         "ready": false, "missing": ["<b>projection</b>"], "head": 5000, "applied": 3999, "published": 4000, "parkedUsers": 2,
     });
-    gateway.alter(move |at, _, text| if at == "/readyz" { readiness.to_string() } else { text });
+    gateway.alter(move |at, _, text| {
+        if at == "/readyz" {
+            readiness.to_string()
+        } else {
+            text
+        }
+    });
     browser.says("#health-status", "Not ready").await;
     browser.says("#health-facts", "position 3,999").await;
     browser.says("#health-facts", "1,001 behind").await;
     browser.says("#health-missing", "<b>projection</b>").await;
-    gateway.alter(|at, _, text| if at == "/readyz" { "<html>".to_owned() } else { text });
+    gateway.alter(|at, _, text| {
+        if at == "/readyz" {
+            "<html>".to_owned()
+        } else {
+            text
+        }
+    });
     browser.says("#health-status", "Not available here").await;
 }
 
@@ -758,52 +518,4 @@ async fn a_gateway_that_keeps_readiness_inside_leaves_the_rest_of_the_page_worki
     let browser = Browser::open(&format!("{}/console#{DEMO_USER}", gateway.url), "en").await;
     browser.says("#health-status", "Not available here").await;
     browser.says(GOOD, "Verified").await;
-}
-
-#[tokio::test]
-async fn no_other_site_gets_the_token_of_development_mode() {
-    let folder = Folder::new();
-    let service = folder.start();
-    let port = service.url.rsplit_once(':').unwrap().1;
-    let ask = async |site: Option<&str>, host: &str, origin: Option<&str>| {
-        let mut request = service
-            .request(Method::GET, "/console/token")
-            .header("host", host);
-        if let Some(site) = site {
-            request = request.header("sec-fetch-site", site);
-        }
-        if let Some(origin) = origin {
-            request = request.header("origin", origin);
-        }
-        send(request).await
-    };
-    let here = format!("127.0.0.1:{port}");
-    let given = ask(Some("same-origin"), &here, None).await;
-    let token = given.data()["token"].as_str().unwrap();
-    let reads = service.get("/api/v1/audit/reads", token).await;
-    assert_eq!(reads.status, StatusCode::OK);
-    let registers = service
-        .send_json(
-            Method::POST,
-            "/api/v1/users",
-            token,
-            &json!({"username": "x"}),
-        )
-        .await;
-    assert_eq!(registers.status, StatusCode::FORBIDDEN, "it only reads");
-    let rebound = format!("evil.example:{port}");
-    for (site, host, origin) in [
-        (None, here.as_str(), None),
-        (Some("cross-site"), &here, Some("http://evil.example")),
-        (Some("same-site"), &here, Some("http://127.0.0.1:1")),
-        (Some("none"), &here, None),
-        (Some("same-origin"), &rebound, None),
-    ] {
-        let refused = ask(site, host, origin).await;
-        assert_eq!(refused.status, StatusCode::FORBIDDEN, "{site:?} {host}");
-        assert_eq!(refused.body["data"], Value::Null);
-        assert_eq!(refused.header("access-control-allow-origin"), "");
-    }
-    assert_eq!(given.header("access-control-allow-origin"), "");
-    assert_eq!(given.header("cache-control"), "no-store");
 }

@@ -1,6 +1,7 @@
 //! A headless Chromium with a profile of its own, and what a person does with it.
 
 use std::io::{BufRead as _, BufReader};
+use std::panic::Location;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -103,40 +104,29 @@ impl Browser {
     /// Waits until a script says so.
     #[track_caller]
     pub(crate) fn until(&self, script: &str) -> impl Future<Output = ()> {
-        let caller = std::panic::Location::caller();
-        async move {
-            let deadline = tokio::time::Instant::now() + DEADLINE;
-            while self.run(script).await != true {
-                if tokio::time::Instant::now() > deadline {
-                    self.shot("failed").await;
-                    let text = self.run("return document.body.innerText").await;
-                    panic!("{caller}: {script}\n{}", text.as_str().unwrap());
-                }
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
+        let caller = Location::caller();
+        self.wait(script.to_owned(), format!("{caller}: {script}"))
     }
 
     /// Waits until an element is shown and says something.
     #[track_caller]
     pub(crate) fn says(&self, css: &str, text: &str) -> impl Future<Output = ()> {
+        let what = format!("{}: {css} does not say {text}", Location::caller());
         let (css, text) = (json!(css), json!(text));
         let script = format!(
             "const e = document.querySelector({css}); return !!e && e.checkVisibility() && e.textContent.includes({text})"
         );
-        let caller = std::panic::Location::caller();
-        async move {
-            let deadline = tokio::time::Instant::now() + DEADLINE;
-            while self.run(&script).await != true {
-                if tokio::time::Instant::now() > deadline {
-                    self.shot("failed").await;
-                    panic!(
-                        "{caller}: {css} does not say {text}:\n{}",
-                        self.text("body").await
-                    );
-                }
-                tokio::time::sleep(Duration::from_millis(50)).await;
+        self.wait(script, what)
+    }
+
+    async fn wait(&self, script: String, what: String) {
+        let deadline = tokio::time::Instant::now() + DEADLINE;
+        while self.run(&script).await != true {
+            if tokio::time::Instant::now() > deadline {
+                self.shot("failed").await;
+                panic!("{what}:\n{}", self.text("body").await);
             }
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
