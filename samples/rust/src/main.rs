@@ -31,7 +31,7 @@ const IDLE: Duration = Duration::from_secs(1);
 /// Keeps the documents of Profile Ledger's users.
 #[derive(Parser)]
 struct Args {
-    /// nats://[user:password@]host[:port],…
+    /// `nats://[user:password@]host[:port]`, …
     #[arg(long, default_value = "nats://127.0.0.1:4222")]
     nats_url: String,
     /// Name of the durable consumer
