@@ -91,3 +91,67 @@ async fn former_holders(history: &dyn History, username: &str) -> anyhow::Result
     }
     Ok(users)
 }
+
+#[cfg(test)]
+mod tests {
+    use events::store::sqlite::SqliteStore;
+    use events::store::{Batch, EventStore as _};
+    use events::user::UsernameChanged;
+    use events::{Context, EventId, Recorded};
+
+    use super::*;
+
+    /// A ledger in which users gave a username up, so long ago that no claim is left.
+    async fn given_up(folder: &tempfile::TempDir, users: &[(u8, &str)]) -> SqliteStore {
+        let path = folder.path().join("ledger.db");
+        let store = SqliteStore::open(&path).await.unwrap();
+        let expected = store.head().await.unwrap();
+        let event = |(index, (user, username)): (usize, &(u8, &str))| {
+            let time = expected.recorded_at;
+            let recorded = Recorded {
+                position: index as u64 + 1,
+                event_id: EventId::new(time, [*user; 10]),
+                user_id: user_id(*user),
+                version: 1,
+                time,
+                recorded_at: time,
+                previous: None,
+                context: Context::default(),
+                event: UserEvent::UsernameChanged(UsernameChanged {
+                    before: (*username).to_owned(),
+                    after: format!("user{user}"),
+                    held_until: time,
+                }),
+            };
+            recorded.to_stored()
+        };
+        let batch = Batch {
+            recorded_at: expected.recorded_at,
+            events: users.iter().enumerate().map(event).collect(),
+            claims: Vec::new(),
+            outcomes: Vec::new(),
+            expected,
+        };
+        store.append(&batch).await.unwrap();
+        store
+    }
+
+    fn user_id(user: u8) -> UserId {
+        UserId::new(Time::from_millis(0), [user; 8])
+    }
+
+    #[tokio::test]
+    async fn a_username_given_up_long_ago_finds_its_only_holder_and_not_one_of_several() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = given_up(&folder, &[(1, "john"), (2, "jane"), (3, "john")]).await;
+        assert_eq!(find(&store, "Jane").await.unwrap(), user_id(2));
+        let error = find(&store, "john").await.unwrap_err();
+        let told = error.downcast::<NotFound>().unwrap().to_string();
+        let wanted = format!(
+            "`john`: {}, {}; give one of these ids",
+            user_id(1),
+            user_id(3)
+        );
+        assert!(told.contains(&wanted), "{told}");
+    }
+}
