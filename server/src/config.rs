@@ -8,13 +8,15 @@ use events::log::note::PublicKey;
 use events::{Position, UserEvent};
 use http_kit::caller::Role;
 
+use crate::{export, history, state};
+
 /// User profiles kept as an append-only ledger of events.
 ///
 /// Without a command, runs the whole service in this process, on SQLite and local files in the data directory.
 #[derive(Debug, Parser)]
 #[command(name = "profile-ledger", version, max_term_width = 100)]
 pub(crate) struct Cli {
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Settings of every command")]
     pub(crate) config: Config,
     #[command(subcommand)]
     pub(crate) command: Option<Job>,
@@ -92,6 +94,14 @@ pub(crate) enum Job {
     Verify(VerifyArgs),
     /// Register the users of a file, one JSON object a line. Safe to run again: who is there already is passed over
     Import(ImportArgs),
+    /// Show what happened to a user: each event with who, when, from where, and every field before and after
+    History(history::Args),
+    /// Show a user as it is in the ledger, or as it was at a version, a position or a time
+    State(state::StateArgs),
+    /// Show what differs between two versions of a user
+    Diff(state::DiffArgs),
+    /// Write events as they are in the ledger to a file with a manifest, or to standard output
+    Export(export::Args),
 }
 
 #[derive(Debug, Args)]

@@ -8,7 +8,9 @@ use crate::service::Roles;
 
 mod config;
 mod dev;
+mod export;
 mod health;
+mod history;
 mod import;
 mod lifecycle;
 mod log_key;
@@ -17,8 +19,11 @@ mod metrics;
 mod parts;
 mod ready;
 mod service;
+mod state;
 mod tail;
+mod terminal;
 mod token;
+mod user;
 mod verify;
 
 /// Gives memory back soon after a photo is done; the system's keeps much of it.
@@ -40,13 +45,22 @@ async fn main() -> ExitCode {
         Some(config::Job::Tail(args)) => tail::run(&cli.config, &args).await,
         Some(config::Job::Verify(args)) => verify::run(&cli.config, &args).await,
         Some(config::Job::Import(args)) => import::run(&cli.config, &args).await,
+        Some(config::Job::History(args)) => history::run(&cli.config, &args).await,
+        Some(config::Job::State(args)) => state::state(&cli.config, &args).await,
+        Some(config::Job::Diff(args)) => state::diff(&cli.config, &args).await,
+        Some(config::Job::Export(args)) => export::run(&cli.config, &args).await,
     };
     match done {
         Ok(code) => code,
+        Err(error) if terminal::is_unread(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // One line that a person can act on; the causes follow, nearest first.
             eprintln!("profile-ledger: {error:#}");
-            ExitCode::from(2)
+            if error.is::<user::NotFound>() {
+                ExitCode::from(user::NotFound::EXIT_CODE)
+            } else {
+                ExitCode::from(2)
+            }
         }
     }
 }

@@ -147,13 +147,20 @@ pub(crate) async fn store(config: &Config) -> anyhow::Result<Arc<dyn EventStore>
     Ok(Arc::new(store))
 }
 
-/// Opens the ledger only to read it, beside a running service or without one.
+/// Opens the ledger only to read it, beside the service that writes it or without one. Makes and changes
+/// nothing.
 pub(crate) async fn history(config: &Config) -> anyhow::Result<Arc<dyn History>> {
     if let Some(url) = &config.database_url {
         let history = PostgresStore::open_to_read(url).await;
         return history.context("cannot read the ledger of DATABASE_URL");
     }
     let path = config.data_dir.join("ledger.db");
+    if !path.is_file() {
+        bail!(
+            "there is no ledger at {}; say where it is with --data-dir or --database-url",
+            path.display()
+        )
+    }
     let history = SqliteStore::open_to_read(&path).await;
     history.with_context(|| format!("cannot read the ledger {}", path.display()))
 }

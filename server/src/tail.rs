@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::config::{Config, TailArgs};
 use crate::parts;
+use crate::terminal::visible;
 
 /// How long to wait before a source that is away is asked again.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
@@ -148,11 +149,11 @@ impl Form {
             "{:>8}  {dim}{}{plain}  {colour}{:<16}{plain}  {} v{}  {dim}by {}{plain}  {}\n",
             event.position,
             event.recorded_at,
-            printable(&event.event_type),
+            visible(&event.event_type),
             event.user_id,
             event.version,
-            printable(&actor),
-            printable(data),
+            visible(&actor),
+            visible(data),
         );
         line.into_bytes()
     }
@@ -175,23 +176,6 @@ fn colour(event_type: &str) -> &'static str {
         "username-changed" => "\x1b[33m",
         _ => "\x1b[1m",
     }
-}
-
-/// A text that cannot command a terminal, nor turn the direction of its line.
-fn printable(text: &str) -> String {
-    let is_command = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    let mut printable = String::with_capacity(text.len());
-    for c in text.chars() {
-        if is_command(c) {
-            printable.extend(c.escape_unicode());
-        } else {
-            printable.push(c);
-        }
-    }
-    printable
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 mod audit;
 mod broker;
+mod cli;
 mod compose;
 mod configuration;
 mod console;

@@ -1,0 +1,233 @@
+//! `export`: the events of the ledger, exactly as they are stored, in a file with a manifest or on standard
+//! output.
+
+mod draft;
+mod lines;
+
+use std::io::{BufWriter, IntoInnerError, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use events::feed::read_after;
+use events::store::{Head, History};
+use events::{LeafHash, Position};
+use serde::Serialize;
+
+use self::draft::Draft;
+use crate::config::Config;
+use crate::parts;
+use crate::terminal::Output;
+use crate::user::NotFound;
+
+/// Events held at once: a large ledger needs no more memory than a small one.
+const BATCH: usize = 256;
+/// What a shell reports of a process that SIGINT ended.
+const INTERRUPTED: u8 = 130;
+
+const HELP: &str = "\
+ndjson: the stored CloudEvents envelope of one event a line, byte for byte what was hashed.
+
+csv (RFC 4180, UTF-8): position, version, type, schemaVersion, time, recordedTime, eventId, userId, actorType,
+actor, platform, appVersion, device, language, timezone, requestId, and data, the payload as JSON. No cell can
+be taken for a formula: one that begins like one, or with an apostrophe, has an apostrophe put before it.
+
+With --out the file appears whole or not at all, and FILE.manifest.json beside it says what it is: file,
+format, count, first and last position, storeId, and sha256 of the file. Nothing is overwritten. In a folder
+the file is named by its range.
+
+Reads the ledger of --data-dir or --database-url beside the service that writes it, and changes nothing. Ends
+at the newest event of its beginning. What is exported is compared with its hash.
+
+Examples:
+  profile-ledger export --out /backup
+  profile-ledger export --from 1001 --out /backup        # what came since the last export
+  profile-ledger export --format csv --out ledger.csv --json
+  profile-ledger export | zstd > ledger.ndjson.zst
+
+Exit codes:
+  0    done, also when whoever read the output has gone
+  2    bad arguments, or the ledger cannot be read, or the file cannot be written; then there is no file
+  3    no such position
+  130  interrupted while writing a file; then there is no file";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Args {
+    /// What to write
+    #[arg(long, value_enum, default_value_t = Format::Ndjson)]
+    format: Format,
+    /// The first position
+    #[arg(long, value_name = "POSITION", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    from: Position,
+    /// The last position; without it, that of the newest event
+    #[arg(long, value_name = "POSITION", value_parser = clap::value_parser!(u64).range(1..))]
+    until: Option<Position>,
+    /// A new file, or a folder to make it in; without it, standard output, which must be no terminal
+    #[arg(long, value_name = "PATH")]
+    out: Option<PathBuf>,
+    /// Print the manifest instead of a sentence; needs --out
+    #[arg(long, requires = "out")]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+enum Format {
+    /// One envelope a line
+    Ndjson,
+    /// One row an event, for spreadsheets
+    Csv,
+}
+
+impl Format {
+    fn extension(self) -> &'static str {
+        match self {
+            Self::Ndjson => "ndjson",
+            Self::Csv => "csv",
+        }
+    }
+}
+
+/// Positions, both included; empty when `until` is the one before `from`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Range {
+    from: Position,
+    until: Position,
+}
+
+/// What a file is.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Manifest {
+    file: String,
+    format: Format,
+    count: u64,
+    /// `None` when there are no events; so is the last.
+    first: Option<Position>,
+    last: Option<Position>,
+    /// Names the ledger.
+    store_id: String,
+    /// Of the file, in hexadecimal digits.
+    sha256: String,
+}
+
+pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode> {
+    let history = parts::history(config).await?;
+    let head = history.head().await?;
+    let range = range(args, head.position)?;
+    let mut stdout = Output::stdout();
+    let Some(out) = &args.out else {
+        if stdout.is_terminal() {
+            bail!("events are not written to a terminal; give --out, or pipe them into something")
+        }
+        write(&*history, range, args.format, &mut stdout).await?;
+        stdout.flush()?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let path = if out.is_dir() {
+        let Range { from, until } = range;
+        out.join(format!("ledger-{from}-{until}.{}", args.format.extension()))
+    } else {
+        out.clone()
+    };
+    let export = file(&*history, head, range, args.format, &path);
+    let manifest = tokio::select! {
+        biased;
+        signal = tokio::signal::ctrl_c() => {
+            signal.context("Ctrl-C cannot be received")?;
+            return Ok(ExitCode::from(INTERRUPTED));
+        }
+        manifest = export => manifest.with_context(|| format!("cannot export to {}", path.display()))?,
+    };
+    if args.json {
+        stdout.json(&manifest)?;
+    } else {
+        let path = path.display();
+        match (manifest.first, manifest.last) {
+            (Some(first), Some(last)) => {
+                writeln!(stdout, "Events {first} to {last} are in {path}.")?;
+            }
+            _ => writeln!(stdout, "There are no events; {path} is empty.")?,
+        }
+    }
+    stdout.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn range(args: &Args, newest: Position) -> anyhow::Result<Range> {
+    let until = args.until.unwrap_or(newest);
+    if until > newest {
+        let wanted = until;
+        return Err(NotFound::Position { wanted, newest }.into());
+    }
+    if args.from > until && args.until.is_some() {
+        bail!("--from must not be beyond --until")
+    }
+    // Nothing has come since the last export: an export of nothing.
+    if args.from > until + 1 {
+        let wanted = args.from;
+        return Err(NotFound::Position { wanted, newest }.into());
+    }
+    Ok(Range {
+        from: args.from,
+        until,
+    })
+}
+
+/// Writes the file and its manifest; neither is there before both are whole.
+async fn file(
+    history: &dyn History,
+    head: Head,
+    range: Range,
+    format: Format,
+    path: &Path,
+) -> anyhow::Result<Manifest> {
+    let name = path.file_name().context("no file name")?;
+    let mut manifest_path = path.as_os_str().to_owned();
+    manifest_path.push(".manifest.json");
+    let mut events = BufWriter::new(Draft::new(path)?);
+    let mut manifest = Draft::new(Path::new(&manifest_path))?;
+    write(history, range, format, &mut events).await?;
+    let events = events.into_inner().map_err(IntoInnerError::into_error)?;
+    let count = range.until + 1 - range.from;
+    let described = Manifest {
+        file: name.to_string_lossy().into_owned(),
+        format,
+        count,
+        first: (count > 0).then_some(range.from),
+        last: (count > 0).then_some(range.until),
+        store_id: head.store_id,
+        sha256: events.sha256(),
+    };
+    serde_json::to_writer_pretty(&mut manifest, &described)?;
+    manifest.write_all(b"\n")?;
+    draft::finish([events, manifest])?;
+    Ok(described)
+}
+
+/// Writes the events of a range.
+async fn write(
+    history: &dyn History,
+    range: Range,
+    format: Format,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    out.write_all(&lines::heading(format))?;
+    let mut last = range.from - 1;
+    while last < range.until {
+        let left = usize::try_from(range.until - last).unwrap_or(usize::MAX);
+        let events = read_after(history, last, left.min(BATCH)).await?;
+        for event in &events {
+            if LeafHash::of(&event.envelope) != event.leaf_hash {
+                bail!(
+                    "the event at position {} is not what was hashed",
+                    event.position
+                )
+            }
+        }
+        out.write_all(&lines::of(format, &events)?)?;
+        last += events.len() as u64;
+    }
+    Ok(())
+}

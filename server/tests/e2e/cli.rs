@@ -1,0 +1,733 @@
+//! Commands that look into history: beside a running service and without one, on files and on PostgreSQL.
+
+use std::fmt::Write as _;
+use std::io::Read as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use events::store::sqlite::SqliteStore;
+use events::store::{Batch, EventStore as _, History as _, claims_of};
+use events::test_servers::postgres::Postgres;
+use events::user::{Consents, Profile, UserRegistered};
+use events::{Context, EventId, Recorded, Time, UserEvent, UserId};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use sqlx::{Connection as _, PgConnection};
+
+use crate::service::{self, DEMO_USER, Folder, Service, command, send};
+
+/// A ledger, and how to ask it.
+struct Ledger<'a> {
+    folder: &'a Folder,
+    database: Option<String>,
+}
+
+impl Ledger<'_> {
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = command(&self.folder.data_dir());
+        command.args(arguments);
+        if let Some(database) = &self.database {
+            command.env("DATABASE_URL", database);
+        }
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// What a command prints that ends with a code and without a complaint.
+    #[track_caller]
+    fn prints(&self, code: i32, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The JSON that it prints, an object a line.
+    #[track_caller]
+    fn json(&self, code: i32, arguments: &[&str]) -> Vec<Value> {
+        let lines = self.prints(code, arguments);
+        let lines = lines.lines().map(serde_json::from_str);
+        lines.collect::<Result<_, _>>().unwrap()
+    }
+
+    /// What it complains of, with which code; it prints nothing.
+    #[track_caller]
+    fn refuses(&self, code: i32, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "", "{arguments:?}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+}
+
+fn on_files(folder: &Folder) -> Ledger<'_> {
+    Ledger {
+        folder,
+        database: None,
+    }
+}
+
+async fn put(service: &Service, name: &str, bio: &str) {
+    let token = service.token(DEMO_USER, "user");
+    let body = json!({"name": name, "surname": "Doe", "bio": bio});
+    let request = service
+        .request(Method::PUT, "/api/v1/users/profile")
+        .bearer_auth(token)
+        .header("x-platform", "mobile_ios")
+        .header("x-app-version", "2.1.0")
+        .header("x-device-id", "phone-1")
+        .header("x-request-id", "request-1")
+        .json(&body);
+    let answer = send(request).await;
+    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+}
+
+async fn rename(service: &Service, username: &str) {
+    let token = service.token(DEMO_USER, "user");
+    let body = json!({"newUsername": username});
+    let request = service
+        .request(Method::PATCH, "/api/v1/users/username")
+        .bearer_auth(token)
+        .header("x-request-id", "request-2")
+        .json(&body);
+    let answer = send(request).await;
+    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+}
+
+async fn audit(service: &Service, path: &str) -> Value {
+    let token = service.token("eve", "auditor");
+    let answer = service.get(&format!("/api/v1/audit/{path}"), &token).await;
+    answer.data().clone()
+}
+
+/// Every command, with what the service itself would answer.
+struct Told {
+    history: Vec<Value>,
+    state: Value,
+    diff: Value,
+    export: String,
+}
+
+impl Told {
+    async fn by(service: &Service) -> Self {
+        let events = audit(service, &format!("users/{DEMO_USER}/events?limit=100")).await;
+        let token = service.token("eve", "auditor");
+        let export = service
+            .request(Method::GET, "/api/v1/audit/events")
+            .bearer_auth(token)
+            .header("accept", "application/x-ndjson");
+        Self {
+            history: events["items"].as_array().unwrap().clone(),
+            state: audit(service, &format!("users/{DEMO_USER}")).await,
+            diff: audit(service, &format!("users/{DEMO_USER}/diff?from=1&to=2")).await,
+            export: export.send().await.unwrap().text().await.unwrap(),
+        }
+    }
+
+    #[track_caller]
+    fn is_what_commands_print(&self, ledger: &Ledger<'_>, public_url: &str) {
+        let url = ["--public-url", public_url];
+        assert_eq!(
+            ledger.json(0, &["history", DEMO_USER, "--json"]),
+            self.history
+        );
+        let state = [&["state", DEMO_USER, "--json"], &url[..]].concat();
+        assert_eq!(
+            ledger.json(0, &state)[..],
+            *std::slice::from_ref(&self.state)
+        );
+        let diff = ["diff", DEMO_USER, "--from=1", "--to=2", "--json"];
+        let diff = [&diff, &url[..]].concat();
+        assert_eq!(ledger.json(1, &diff)[..], *std::slice::from_ref(&self.diff));
+        assert_eq!(ledger.prints(0, &["export"]), self.export);
+    }
+}
+
+fn files(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn commands_print_what_the_service_answers_beside_it_after_its_death_and_without_it() {
+    let folder = Folder::new();
+    let ledger = on_files(&folder);
+    let service = folder.start();
+    put(&service, "Johnny", "Hello").await;
+    let told = Told::by(&service).await;
+    let url = service.url.clone();
+    told.is_what_commands_print(&ledger, &url);
+    // What comes while a command has the ledger open is nothing to it, and the service does not mind.
+    put(&service, "Jack", "Hello").await;
+    let told = Told::by(&service).await;
+    told.is_what_commands_print(&ledger, &url);
+    service.kill();
+    told.is_what_commands_print(&ledger, &url);
+    let service = folder.start();
+    assert!(service.stop().success());
+    told.is_what_commands_print(&ledger, &url);
+    // And the service finds everything as it was.
+    let service = folder.start();
+    put(&service, "Jim", "Hello").await;
+    assert_eq!(
+        ledger.json(0, &["history", DEMO_USER, "--json"]).len(),
+        told.history.len() + 1
+    );
+}
+
+#[tokio::test]
+async fn on_postgresql_commands_need_no_right_but_to_read() {
+    let folder = Folder::new();
+    let database = Postgres::shared().database().await;
+    let mut command = command(&folder.data_dir());
+    command.env("DATABASE_URL", &database);
+    let service = folder.start_with(command);
+    put(&service, "Johnny", "Hello").await;
+    let told = Told::by(&service).await;
+    let url = service.url.clone();
+    let mut owner = PgConnection::connect(&database).await.unwrap();
+    sqlx::raw_sql(
+        "CREATE ROLE looks_on LOGIN; GRANT USAGE ON SCHEMA ledger TO looks_on; \
+         GRANT SELECT ON ledger.events, ledger.ledger_head, ledger.username_claims TO looks_on",
+    )
+    .execute(&mut owner)
+    .await
+    .unwrap();
+    for parameters in ["", "?statement-cache-capacity=0"] {
+        let ledger = Ledger {
+            folder: &folder,
+            database: Some(database.replace("postgres@", "looks_on@") + parameters),
+        };
+        told.is_what_commands_print(&ledger, &url);
+        let by_name = ledger.json(0, &["history", "johndoe123", "--json"]);
+        assert_eq!(by_name, told.history);
+    }
+    assert!(service.stop().success());
+    let ledger = Ledger {
+        folder: &folder,
+        database: Some(database),
+    };
+    told.is_what_commands_print(&ledger, &url);
+    let empty = Ledger {
+        folder: &folder,
+        database: Some(Postgres::shared().database().await),
+    };
+    let complaint = empty.refuses(2, &["history", DEMO_USER]);
+    assert!(
+        complaint.contains("cannot read the ledger of DATABASE_URL"),
+        "{complaint}"
+    );
+}
+
+/// A text with `TIME` in place of every time.
+fn without_times(text: &str) -> String {
+    let word = |part: &str| {
+        let word = part.trim_end_matches([' ', '"', '\n']);
+        match word.parse::<Time>() {
+            Ok(_) => part.replace(word, "TIME"),
+            Err(_) => part.to_owned(),
+        }
+    };
+    text.split_inclusive([' ', '"', '\n']).map(word).collect()
+}
+
+const HISTORY: &str = r#"User 507f1f77bcf86cd799439011
+
+version 2  position 2  TIME  profile-updated
+  by user 507f1f77bcf86cd799439011  platform mobile_ios  app 2.1.0  device phone-1  request request-1
+  name                "John" → "Johnny"
+  availabilityStatus  "available" → (none)
+  gender              "male" → (none)
+  birthDate           "1995-06-15" → (none)
+  interests           ["music","sports","travel","cooking","reading"] → []
+  expertise           "designer" → (none)
+  email               "john.doe@example.com" → (none)
+  bio                 "Passionate about technology and travel" → "A \"line\"\nand another"
+  instagram           "myinstagram" → (none)
+  tiktok              "mytiktok" → (none)
+  x                   "mytwitterx" → (none)
+  snapchat            "mysnapchat" → (none)
+  facebook            "myfacebook" → (none)
+
+version 3  position 3  TIME  username-changed
+  by user 507f1f77bcf86cd799439011  platform web  request request-2
+  username  "johndoe123" → "johnny"
+"#;
+
+const STATE: &str = r#"User 507f1f77bcf86cd799439011  version 3  position 3  TIME
+  _id                     "507f1f77bcf86cd799439011"
+  name                    "Johnny"
+  surname                 "Doe"
+  username                "johnny"
+  countryCode             "90"
+  phoneNumber             "5551234567"
+  interests               []
+  privacyPolicyAccepted   true
+  privacyPolicyVersion    "1.2.0"
+  termsOfUseAccepted      true
+  termsOfUseVersion       "1.1.0"
+  consentFormAccepted     true
+  consentFormVersion      "1.0.0"
+  isRegistrationComplete  true
+  roles                   ["user"]
+  lastLogin               "TIME"
+  createdAt               "TIME"
+  updatedAt               "TIME"
+  bio                     "A \"line\"\nand another"
+"#;
+
+const DIFF: &str = r#"User 507f1f77bcf86cd799439011
+  from  version 2  position 2  TIME
+  to    version 3  position 3  TIME
+
+  username   "johndoe123" → "johnny"
+  updatedAt  "TIME" → "TIME"
+"#;
+
+#[tokio::test]
+async fn people_read_aligned_text_without_colours_in_a_file() {
+    let folder = Folder::new();
+    let ledger = on_files(&folder);
+    let service = folder.start();
+    put(&service, "Johnny", "A \"line\"\nand another").await;
+    rename(&service, "johnny").await;
+    assert_eq!(
+        without_times(&ledger.prints(0, &["history", "johnny", "--after=1"])),
+        HISTORY
+    );
+    let url = ["--public-url", "https://example.org"];
+    let state = [&["state", DEMO_USER], &url[..]].concat();
+    assert_eq!(without_times(&ledger.prints(0, &state)), STATE);
+    let diff = [&["diff", DEMO_USER, "--from=2", "--to=3"], &url[..]].concat();
+    assert_eq!(without_times(&ledger.prints(1, &diff)), DIFF);
+    let same = ledger.prints(0, &["diff", DEMO_USER, "--from=3", "--to=3"]);
+    assert!(same.ends_with("\n\n  no difference\n"), "{same}");
+}
+
+/// What a command prints to a terminal.
+fn on_a_terminal(ledger: &Ledger<'_>, arguments: &[&str], no_color: &str) -> String {
+    let mut script = ledger.command(&[]);
+    let mut line = env!("CARGO_BIN_EXE_profile-ledger").to_owned();
+    for argument in arguments {
+        write!(line, " '{argument}'").unwrap();
+    }
+    let mut on_terminal = Command::new("script");
+    on_terminal.args(["-qec", &line, "/dev/null"]);
+    for (name, value) in script.get_envs() {
+        match value {
+            Some(value) => on_terminal.env(name, value),
+            None => on_terminal.env_remove(name),
+        };
+    }
+    on_terminal.env("TERM", "xterm").env("NO_COLOR", no_color);
+    script.env_clear();
+    let output = on_terminal.stdin(Stdio::null()).output();
+    String::from_utf8(output.expect("script is part of bsdutils").stdout).unwrap()
+}
+
+#[tokio::test]
+async fn a_terminal_gets_colours_and_never_what_a_user_wrote_to_command_it() {
+    let folder = Folder::new();
+    let ledger = on_files(&folder);
+    let service = folder.start();
+    let hostile = "\u{9b}31m\u{202e}gnp.exe\u{200b}";
+    assert!(service.stop().success());
+    append(&folder, hostile).await;
+    for arguments in [
+        &["history", "hostile"][..],
+        &["state", "hostile"],
+        &["history", "hostile", "--json"],
+        &["state", "hostile", "--json"],
+    ] {
+        let printed = on_a_terminal(&ledger, arguments, "");
+        for c in ['\u{9b}', '\u{202e}', '\u{200b}'] {
+            assert!(!printed.contains(c), "{printed:?}");
+        }
+        assert!(printed.contains("gnp.exe"), "{printed:?}");
+        let is_coloured = printed.contains("\x1b[1m");
+        assert_eq!(is_coloured, !arguments.contains(&"--json"), "{printed:?}");
+        let plain = on_a_terminal(&ledger, arguments, "1");
+        assert!(!plain.contains('\x1b'), "{plain:?}");
+        // In JSON it is the same text.
+        if arguments.contains(&"--json") {
+            let value: Value = serde_json::from_str(printed.trim()).unwrap();
+            let bio = value["event"]["data"]["bio"].as_str();
+            assert_eq!(bio.or(value["document"]["bio"].as_str()).unwrap(), hostile);
+        }
+    }
+    let refused = on_a_terminal(&ledger, &["export"], "");
+    assert!(refused.contains("not written to a terminal"), "{refused:?}");
+}
+
+/// Appends what today's rules would refuse: the registration of the user `hostile`.
+async fn append(folder: &Folder, text: &str) {
+    let store = SqliteStore::open(&folder.data_dir().join("ledger.db"))
+        .await
+        .unwrap();
+    let expected = store.head().await.unwrap();
+    let time = expected.recorded_at;
+    let registered = UserRegistered {
+        username: "hostile".to_owned(),
+        profile: Profile {
+            bio: Some(text.to_owned()),
+            interests: vec![text.to_owned()],
+            ..Profile::default()
+        },
+        country_code: None,
+        phone_number: None,
+        consents: Consents::default(),
+        is_registration_complete: true,
+        roles: Vec::new(),
+        last_login: None,
+    };
+    let recorded = Recorded {
+        position: expected.position + 1,
+        event_id: EventId::new(time, [1; 10]),
+        user_id: UserId::new(time, [1; 8]),
+        version: 1,
+        time,
+        recorded_at: time,
+        previous: None,
+        context: Context {
+            actor_type: text.to_owned(),
+            actor: text.to_owned(),
+            device_id: Some(text.to_owned()),
+            ..Context::default()
+        },
+        event: UserEvent::UserRegistered(Box::new(registered)),
+    };
+    let batch = Batch {
+        expected,
+        recorded_at: time,
+        claims: claims_of(&recorded.user_id, &recorded.event),
+        events: vec![recorded.to_stored()],
+        outcomes: Vec::new(),
+    };
+    store.append(&batch).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_page_begins_at_either_end_and_says_how_to_go_on() {
+    let folder = Folder::new();
+    let ledger = on_files(&folder);
+    let service = folder.start();
+    for name in ["Johnny", "Jack", "Jim", "Joe"] {
+        put(&service, name, "").await;
+    }
+    let versions = |arguments: &[&str]| {
+        let arguments = [&["history", DEMO_USER, "--json"], arguments].concat();
+        let events = ledger.json(0, &arguments);
+        let versions = events
+            .iter()
+            .map(|event| event["version"].as_u64().unwrap());
+        versions.collect::<Vec<_>>()
+    };
+    assert_eq!(versions(&[]), [1, 2, 3, 4, 5]);
+    assert_eq!(versions(&["--limit=2"]), [1, 2]);
+    assert_eq!(versions(&["--limit=2", "--after=2"]), [3, 4]);
+    assert_eq!(versions(&["--newest-first", "--limit=2"]), [5, 4]);
+    assert_eq!(versions(&["--newest-first", "--after=4"]), [3, 2, 1]);
+    assert_eq!(versions(&["--after=99"]), [0_u64; 0]);
+    let more = "\nThere are more: go on with --after 2\n";
+    let page = ledger.prints(0, &["history", DEMO_USER, "--limit=2"]);
+    assert!(page.ends_with(more), "{page}");
+    let page = ledger.prints(0, &["history", DEMO_USER, "--limit=5"]);
+    assert!(!page.contains("There are more"), "{page}");
+}
+
+#[tokio::test]
+async fn a_user_is_shown_as_it_was_at_a_version_a_position_or_a_time() {
+    let folder = Folder::new();
+    let ledger = on_files(&folder);
+    let service = folder.start();
+    put(&service, "Jack", "").await;
+    put(&service, "Johnny", "").await;
+    let name = |moment: &str| {
+        let state = &ledger.json(0, &["state", DEMO_USER, "--json", moment])[0];
+        state["document"]["name"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(name("--at-version=1"), "John");
+    assert_eq!(name("--at-position=3"), "Johnny");
+    let history = ledger.json(0, &["history", DEMO_USER, "--json"]);
+    let recorded = history[2]["event"]["recordedtime"].as_str().unwrap();
+    assert_eq!(name(&format!("--at={recorded}")), "Johnny");
+    // Before the last event, and on the day of it.
+    assert_eq!(name(&format!("--at={}", &recorded[..10])), "Johnny");
+    for (moment, complaint) in [
+        ("--at-version=9", "no version 9; the newest is 3"),
+        ("--at-position=9", "no position 9; the newest is 3"),
+        (
+            "--at-position=0",
+            "not there yet; it was registered at position 1",
+        ),
+        (
+            "--at=2020-01-01",
+            "not there yet; it was registered at position 1",
+        ),
+    ] {
+        let refused = ledger.refuses(3, &["state", DEMO_USER, moment]);
+        assert!(refused.contains(complaint), "{refused}");
+    }
+    let refused = ledger.refuses(2, &["state", DEMO_USER, "--at=9998-01-01"]);
+    assert!(refused.contains("lies in the future"), "{refused}");
+    let refused = ledger.refuses(3, &["diff", DEMO_USER, "--from=1", "--to=9"]);
+    assert!(
+        refused.contains("no version 9; the newest is 3"),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
+async fn a_user_is_found_by_its_username_and_by_one_that_only_it_had() {
+    let folder = Folder::new();
+    let ledger = on_files(&folder);
+    let service = folder.start();
+    rename(&service, "johnny").await;
+    let told = format!("User {DEMO_USER}");
+    for username in ["johnny", "JOHNNY", DEMO_USER] {
+        assert!(ledger.prints(0, &["history", username]).starts_with(&told));
+    }
+    let output = ledger.run(&["state", "johndoe123"]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(output.stdout.starts_with(told.as_bytes()));
+    assert_eq!(
+        String::from_utf8(output.stderr).unwrap(),
+        format!("profile-ledger: `johndoe123` is a former username of user {DEMO_USER}\n")
+    );
+    for nobody in [
+        "nobody",
+        "507f1f77bcf86cd799439012",
+        "",
+        "a b",
+        "\u{9b}2J",
+        "x\u{202e}y",
+    ] {
+        for arguments in [
+            &["history", nobody][..],
+            &["state", nobody],
+            &["diff", nobody, "--from=1", "--to=1"],
+        ] {
+            let refused = ledger.refuses(3, arguments);
+            assert!(
+                refused.contains("no user has the id or username `"),
+                "{refused}"
+            );
+            assert!(!refused.contains(['\u{9b}', '\u{202e}']), "{refused}");
+        }
+    }
+}
+
+#[test]
+fn bad_arguments_and_a_missing_ledger_are_told_and_nothing_is_made() {
+    let folder = Folder::new();
+    let ledger = on_files(&folder);
+    for arguments in [
+        &["history"][..],
+        &["history", "x", "--limit=0"],
+        &["history", "x", "--limit=many"],
+        &["history", "x", "--after=-1"],
+        &["state", "x", "--at-version=0"],
+        &["state", "x", "--at=yesterday"],
+        &["state", "x", "--at=2026-13-01"],
+        &["state", "x", "--at=2026-01-01", "--at-version=1"],
+        &["diff", "x", "--from=1"],
+        &["diff", "x", "--from=1", "--to=0"],
+        &["export", "--format=xml"],
+        &["export", "--from=0"],
+        &["export", "--from=99999999999999999999"],
+        &["export", "--json"],
+    ] {
+        let refused = ledger.refuses(2, arguments);
+        assert!(refused.starts_with("error: "), "{refused}");
+    }
+    for arguments in [
+        &["history", DEMO_USER][..],
+        &["state", DEMO_USER],
+        &["diff", DEMO_USER, "--from=1", "--to=1"],
+        &["export"],
+    ] {
+        let refused = ledger.refuses(2, arguments);
+        let complaint = "profile-ledger: there is no ledger at ";
+        assert!(refused.starts_with(complaint), "{refused}");
+        assert!(!folder.data_dir().exists());
+        let help = ledger.prints(0, &[arguments[0], "--help"]);
+        for part in ["Usage: ", "Examples:", "Exit codes"] {
+            assert!(help.contains(part), "{help}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_export_is_a_new_file_with_a_manifest_that_says_what_it_is() {
+    let folder = Folder::new();
+    let ledger = on_files(&folder);
+    let service = folder.start();
+    put(&service, "Johnny", "=1+1").await;
+    put(&service, "Jack", "=1+1").await;
+    let whole = ledger.prints(0, &["export"]);
+    assert_eq!(whole.lines().count(), 3);
+    let out = tempfile::tempdir().unwrap();
+    let out_text = out.path().to_str().unwrap();
+    let printed = ledger.prints(0, &["export", "--out", out_text]);
+    let path = out.path().join("ledger-1-3.ndjson");
+    assert_eq!(
+        printed,
+        format!("Events 1 to 3 are in {}.\n", path.display())
+    );
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), whole);
+    let manifest = std::fs::read(out.path().join("ledger-1-3.ndjson.manifest.json")).unwrap();
+    let manifest: Value = serde_json::from_slice(&manifest).unwrap();
+    let store_id = manifest["storeId"].as_str().unwrap();
+    assert_eq!(store_id.len(), 32);
+    let wanted = json!({
+        "file": "ledger-1-3.ndjson", "format": "ndjson", "count": 3, "first": 1, "last": 3, "storeId": store_id,
+        "sha256": hex::encode(Sha256::digest(whole.as_bytes())),
+    });
+    assert_eq!(manifest, wanted);
+    // What is there is left alone.
+    let refused = ledger.refuses(2, &["export", "--out", out_text]);
+    assert!(
+        refused.contains("ledger-1-3.ndjson is there already"),
+        "{refused}"
+    );
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), whole);
+    // A part, and what has come since: nothing.
+    let part = ledger.json(
+        0,
+        &[
+            "export",
+            "--from=2",
+            "--until=2",
+            "--out",
+            out_text,
+            "--json",
+        ],
+    );
+    assert_eq!(
+        (&part[0]["first"], &part[0]["count"]),
+        (&json!(2), &json!(1))
+    );
+    let written = std::fs::read_to_string(out.path().join("ledger-2-2.ndjson")).unwrap();
+    assert_eq!(written.trim_end(), whole.lines().nth(1).unwrap());
+    let csv = out.path().join("rest.csv");
+    let arguments = [
+        "export",
+        "--from=4",
+        "--format=csv",
+        "--json",
+        "--out",
+        csv.to_str().unwrap(),
+    ];
+    let nothing = &ledger.json(0, &arguments)[0];
+    assert_eq!(
+        (&nothing["first"], &nothing["count"]),
+        (&json!(null), &json!(0))
+    );
+    let header = std::fs::read_to_string(&csv).unwrap();
+    assert!(header.starts_with("position,version,type,") && header.ends_with(",data\r\n"));
+    for arguments in [&["export", "--from=5"][..], &["export", "--until=4"]] {
+        assert!(ledger.refuses(3, arguments).contains("the newest is 3"));
+    }
+    ledger.refuses(2, &["export", "--from=3", "--until=2"]);
+    let nowhere = out.path().join("no/such/file");
+    ledger.refuses(2, &["export", "--out", nowhere.to_str().unwrap()]);
+    let names = files(out.path());
+    assert_eq!(names.len(), 6, "three files and their manifests: {names:?}");
+}
+
+#[tokio::test]
+async fn a_table_has_a_row_an_event_and_no_formula() {
+    let folder = Folder::new();
+    let ledger = on_files(&folder);
+    let service = folder.start();
+    put(&service, "Johnny", "a \"line\",\nand another").await;
+    assert!(service.stop().success());
+    append(&folder, "=cmd|' /C calc'!A0").await;
+    let table = ledger.prints(0, &["export", "--format=csv"]);
+    let mut rows = csv::Reader::from_reader(table.as_bytes());
+    let rows: Vec<_> = rows.records().map(Result::unwrap).collect();
+    let events = ledger.json(0, &["export"]);
+    assert_eq!((rows.len(), events.len()), (3, 3));
+    for (row, event) in rows.iter().zip(&events) {
+        assert_eq!(&row[6], event["id"].as_str().unwrap());
+        let data: Value = serde_json::from_str(&row[16]).unwrap();
+        assert_eq!(data, event["data"]);
+    }
+    assert_eq!((&rows[1][9], &rows[1][12]), (DEMO_USER, "phone-1"));
+    let safe = "'=cmd|' /C calc'!A0";
+    assert_eq!([&rows[2][8], &rows[2][9], &rows[2][12]], [safe; 3]);
+}
+
+/// A ledger of 20,000 events of 3 KB.
+fn large() -> Folder {
+    let folder = Folder::new();
+    let bio = "\u{1f600}".repeat(500);
+    let mut lines = String::new();
+    for n in 0..20_000 {
+        writeln!(
+            lines,
+            r#"{{"username":"user{n}","name":"N","surname":"S","bio":"{bio}"}}"#
+        )
+        .unwrap();
+    }
+    let file = folder.file("users.ndjson", lines.as_bytes());
+    let mut import = command(&folder.data_dir());
+    let imported = import.arg("import").arg(&file).output().unwrap();
+    assert!(imported.status.success(), "{imported:?}");
+    folder
+}
+
+#[test]
+fn a_large_export_needs_little_memory_and_ends_quietly_with_its_reader() {
+    let folder = large();
+    let ledger = on_files(&folder);
+    let mut export = ledger.command(&["export"]);
+    let mut process = export
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = process.stdout.take().unwrap();
+    // More than half of it; the rest is more than a pipe holds, so the process waits.
+    let mut part = vec![0; 30_000_000];
+    lines.read_exact(&mut part).unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let peak: u64 = peak
+        .unwrap()
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .unwrap();
+    assert!(peak < 100_000, "{peak} KiB");
+    drop(lines);
+    let output = process.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
+#[test]
+fn a_full_disk_leaves_no_half_export() {
+    let folder = large();
+    let out = tempfile::tempdir().unwrap();
+    let mut export = Command::new("prlimit");
+    service::as_newcomer(&mut export)
+        .args(["--fsize=1000000", "env", "--ignore-signal=XFSZ"])
+        .arg(env!("CARGO_BIN_EXE_profile-ledger"))
+        .env("DATA_DIR", folder.data_dir())
+        .args(["export", "--out"])
+        .arg(out.path());
+    let output = export.output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(complaint.contains("cannot export to "), "{complaint}");
+    assert_eq!(files(out.path()), [""; 0]);
+}
