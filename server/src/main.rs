@@ -15,7 +15,10 @@ mod log_key;
 mod logs;
 mod metrics;
 mod parts;
+mod progress;
 mod ready;
+mod rebuild;
+mod replay;
 mod service;
 mod tail;
 mod token;
@@ -40,6 +43,9 @@ async fn main() -> ExitCode {
         Some(config::Job::Tail(args)) => tail::run(&cli.config, &args).await,
         Some(config::Job::Verify(args)) => verify::run(&cli.config, &args).await,
         Some(config::Job::Import(args)) => import::run(&cli.config, &args).await,
+        Some(config::Job::Rebuild(args)) => rebuild::run(&cli.config, &args).await,
+        Some(config::Job::Parked(args)) => rebuild::parked(&cli.config, &args).await,
+        Some(config::Job::Replay(args)) => replay::run(&cli.config, &args).await,
     };
     match done {
         Ok(code) => code,

@@ -16,6 +16,7 @@ mod import;
 mod journey;
 mod limits;
 mod logs;
+mod rebuild;
 mod roles;
 mod service;
 mod stack;
