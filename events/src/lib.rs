@@ -11,6 +11,7 @@ pub mod message;
 pub mod photos;
 pub mod postgres;
 pub mod profile;
+pub mod read_ahead;
 pub mod relay;
 pub mod replay;
 pub mod store;

@@ -268,6 +268,12 @@ fn is_broken(error: &sqlx::Error) -> bool {
     }
 }
 
+/// A connection without limits of time, for work that takes as long as it takes. Nothing may be kept in its
+/// session: behind a pooler every transaction may run on another one.
+pub async fn connect(url: &str) -> Result<PgConnection, sqlx::Error> {
+    PgConnection::connect_with(&options(url)?).await
+}
+
 /// Whether a schema holds what these migrations make. Later migrations of a newer program only add.
 pub async fn is_migrated(
     database: &Database,

@@ -85,6 +85,18 @@ impl Connection {
         Ok(Self(context))
     }
 
+    /// Sends an event to another subject than its own, for another system. The acknowledgement of the stream
+    /// that takes the subject comes later.
+    pub async fn publish(
+        &self,
+        subject: String,
+        event: &StoredEvent,
+    ) -> Result<PublishAckFuture, jetstream::context::PublishError> {
+        let (headers, body) = to_message(event);
+        let message = PublishMessage::build().headers(headers).payload(body);
+        self.0.send_publish(subject, message).await
+    }
+
     /// The stream, made if it is not there. One that is there is left as it is.
     pub(crate) async fn make(&self, replicas: usize) -> Result<LedgerStream, Error> {
         self.0

@@ -14,7 +14,7 @@ use events::{Document, Position, UserId, chain};
 use futures::FutureExt as _;
 use tokio::sync::watch;
 
-use crate::read_model::{self, ApplyError, Batch, Documents, Parked, ReadModel};
+use crate::read_model::{self, ApplyError, Batch, Documents, NOBODY, Parked, ReadModel};
 
 /// The first wait after a failure; each further one is twice as long, up to the last.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -209,11 +209,36 @@ impl Projection {
         }
     }
 
+    /// Tries at once to fold the users that wait; those who still do. The projector at work takes over again
+    /// with its next event.
+    pub async fn retry_parked(self) -> Result<Vec<Parked>, Error> {
+        let head = self.history.head().await?.position;
+        let checkpoint = self.read_model.checkpoint().await?;
+        if checkpoint > head {
+            return Err(Error::AheadOfLedger { checkpoint, head });
+        }
+        let checkpoint = self.read_model.take_over(&self.owner).await?;
+        for parked in self.read_model.parked().await? {
+            match self.unpark(&parked, checkpoint).await {
+                // That one tries the same first of all.
+                Err(Error::NotOwner) => return Ok(self.read_model.parked().await?),
+                tried => tried?,
+            };
+        }
+        self.read_model.take_over(NOBODY).await?;
+        Ok(self.read_model.parked().await?)
+    }
+
     /// Waits until events wait to be folded and nobody folds them. Databases that are away are waited
     /// for, too.
+    ///
+    /// A read model that was given up is nobody's: whoever gave it up wants it taken over at once.
     async fn stand_by(&self) {
         let mut waiting_at = None;
         loop {
+            if let Ok(false) = self.read_model.is_owned().await {
+                return;
+            }
             tokio::time::sleep(LOOK).await;
             let seen = tokio::join!(self.read_model.checkpoint(), self.history.head());
             let (Ok(checkpoint), Ok(head)) = seen else {
@@ -265,12 +290,7 @@ impl Projection {
         let before = self.read_model.documents(&users).await?;
         let folded = fold_batch(before, &events, &run.parked);
         for parked in &folded.parked {
-            tracing::error!(
-                user.id = %parked.user_id,
-                position = parked.from,
-                error = parked.error,
-                "An event cannot be folded: its user is parked and waits, others go on"
-            );
+            report(parked);
         }
         let batch = Batch {
             from: run.checkpoint,
@@ -323,18 +343,45 @@ impl Projection {
     }
 }
 
+/// Tells loudly that a user is parked.
+pub(crate) fn report(parked: &Parked) {
+    tracing::error!(
+        user.id = %parked.user_id,
+        position = parked.from,
+        error = parked.error,
+        "An event cannot be folded: its user is parked and waits, others go on"
+    );
+}
+
 /// What a batch of events comes to.
-struct Folded {
-    documents: Vec<Document>,
-    parked: Vec<Parked>,
+pub(crate) struct Folded {
+    pub(crate) documents: Vec<Document>,
+    pub(crate) parked: Vec<Parked>,
 }
 
 /// Folds events in order, each on the document of its user. Pure.
-fn fold_batch(before: Vec<Document>, events: &[StoredEvent], waiting: &HashSet<UserId>) -> Folded {
+pub(crate) fn fold_batch(
+    before: Vec<Document>,
+    events: &[StoredEvent],
+    waiting: &HashSet<UserId>,
+) -> Folded {
     let mut documents: HashMap<UserId, Document> = before
         .into_iter()
         .map(|document| (document.user_id, document))
         .collect();
+    let (changed, parked) = fold_into(&mut documents, events, waiting);
+    documents.retain(|user_id, _| changed.contains(user_id));
+    let mut documents: Vec<_> = documents.into_values().collect();
+    documents.sort_unstable_by_key(|document| document.position);
+    Folded { documents, parked }
+}
+
+/// Folds events in order into documents: whose were changed, and who has to wait. Pure.
+pub(crate) fn fold_into(
+    documents: &mut HashMap<UserId, Document>,
+    events: &[StoredEvent],
+    waiting: &HashSet<UserId>,
+) -> (HashSet<UserId>, Vec<Parked>) {
     let mut changed: HashSet<UserId> = HashSet::new();
     let mut parked: BTreeMap<UserId, Parked> = BTreeMap::new();
     for event in events {
@@ -361,13 +408,7 @@ fn fold_batch(before: Vec<Document>, events: &[StoredEvent], waiting: &HashSet<U
             }
         }
     }
-    documents.retain(|user_id, _| changed.contains(user_id));
-    let mut documents: Vec<_> = documents.into_values().collect();
-    documents.sort_unstable_by_key(|document| document.position);
-    Folded {
-        documents,
-        parked: parked.into_values().collect(),
-    }
+    (changed, parked.into_values().collect())
 }
 
 /// The document after one more event, or why not. Messages hold no personal data: they are logged.
@@ -390,4 +431,4 @@ pub async fn wait_for(documents: &dyn Documents, position: Position, time: Durat
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -12,6 +12,10 @@ mod conformance;
 pub mod postgres;
 pub mod sqlite;
 
+/// The owner of documents that no projector owns: whoever [takes over](ReadModel::take_over) as this one
+/// gives them up.
+pub const NOBODY: &str = "";
+
 /// The reading half of the read model.
 #[async_trait]
 pub trait Documents: Send + Sync + 'static {
@@ -41,6 +45,9 @@ pub trait ReadModel: Documents {
     /// Makes a projector the owner of the documents: from now on it alone can [`apply`](Self::apply).
     /// The position that is on disk.
     async fn take_over(&self, owner: &str) -> Result<Position, Error>;
+
+    /// Whether a projector owns the documents, whether it lives or not.
+    async fn is_owned(&self) -> Result<bool, Error>;
 
     /// The documents of some users, in one query.
     async fn documents(&self, users: &[UserId]) -> Result<Vec<Document>, Error>;

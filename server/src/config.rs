@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use events::log::note::PublicKey;
-use events::{Position, UserEvent};
+use events::{Position, UserEvent, UserId};
 use http_kit::caller::Role;
 
 use crate::{export, history, state};
@@ -102,6 +102,16 @@ pub(crate) enum Job {
     Diff(state::DiffArgs),
     /// Write events as they are in the ledger to a file with a manifest, or to standard output
     Export(export::Args),
+    /// Fold all documents anew beside the live ones, compare both and swap, while the service runs and nobody who
+    /// reads notices. Run it as the owner of the tables. Exit code 0 when the new ones are live, 1 when they differ from
+    /// the live ones and nothing was swapped, 2 when something failed and nothing was swapped
+    Rebuild(RebuildArgs),
+    /// List the users whose events wait because one of them could not be folded. Exit code 0 when there are none, 1 when
+    /// there are some, 2 when something failed
+    Parked(ParkedArgs),
+    /// Hand history to another system, as files or as messages, up to the head as it is at the start. Exit code 0 when
+    /// all of it is there, 2 when something failed; what is there says where to go on
+    Replay(ReplayArgs),
 }
 
 #[derive(Debug, Args)]
@@ -147,6 +157,76 @@ pub(crate) struct VerifyArgs {
 pub(crate) struct ImportArgs {
     /// NDJSON: each line is the body of `POST /api/v1/users`. Without `_id`, a user's id is made from its username
     pub(crate) file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RebuildArgs {
+    /// What to rebuild; there is only one projection
+    #[arg(long, value_enum, default_value_t = Projection::Users)]
+    pub(crate) projection: Projection,
+    /// Swap although the rebuilt documents differ from the live ones, as they do after a fold was corrected
+    #[arg(long)]
+    pub(crate) accept_differences: bool,
+    /// Bring the documents back that the last rebuild replaced, brought up to date
+    #[arg(long, conflicts_with = "accept_differences")]
+    pub(crate) rollback: bool,
+    /// Print what it came to as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A projection that can be rebuilt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Projection {
+    /// The documents of users, and the words by which they are found.
+    Users,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ParkedArgs {
+    /// Try at once to fold them; a projector does so whenever it starts
+    #[arg(long)]
+    pub(crate) retry: bool,
+    /// Print them as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Exactly one of them.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct ReplayTarget {
+    /// Folder for files of one CloudEvent as JSON a line, each named for its first position. Run again, it goes on after
+    /// the last file
+    #[arg(long, value_name = "DIR")]
+    pub(crate) to: Option<PathBuf>,
+    /// Subject on the NATS server of --nats-url, of a JetStream stream that takes it
+    #[arg(long, value_name = "SUBJECT", value_parser = replay_subject)]
+    pub(crate) nats: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReplayArgs {
+    #[command(flatten)]
+    pub(crate) target: ReplayTarget,
+    /// The first position
+    #[arg(long, value_name = "POSITION", default_value_t = 1, value_parser = position)]
+    pub(crate) from: Position,
+    /// The last position; without it, the head
+    #[arg(long, value_name = "POSITION", value_parser = position)]
+    pub(crate) until: Option<Position>,
+    /// Only events of this type; may be given several times
+    #[arg(long = "type", value_name = "TYPE", value_parser = event_type)]
+    pub(crate) types: Vec<String>,
+    /// Only events of this user
+    #[arg(long, value_name = "ID")]
+    pub(crate) user: Option<UserId>,
+    /// Events a file; a file ends at 256 MiB, too
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) segment_events: u64,
+    /// Print what it came to as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 impl Config {
@@ -204,6 +284,28 @@ fn event_type(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     Err(format!("one of {}", UserEvent::TYPES.join(", ")))
+}
+
+/// Only the relay publishes where the ledger is published.
+fn replay_subject(text: &str) -> Result<String, String> {
+    let mut tokens = text.split('.');
+    if !tokens.all(|token| {
+        !token.is_empty()
+            && token
+                .bytes()
+                .all(|b| b.is_ascii_graphic() && !b"*>".contains(&b))
+    }) {
+        return Err("a subject such as copy.profiles, without wildcards".to_owned());
+    }
+    if text.starts_with('$') || text.starts_with("_INBOX.") {
+        return Err("a subject that is not the server's own".to_owned());
+    }
+    if format!("{text}.").starts_with("profiles.v1.") {
+        return Err(
+            "a subject outside profiles.v1, where the ledger itself is published".to_owned(),
+        );
+    }
+    Ok(text.to_owned())
 }
 
 fn public_url(text: &str) -> Result<String, String> {

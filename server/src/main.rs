@@ -17,7 +17,10 @@ mod log_key;
 mod logs;
 mod metrics;
 mod parts;
+mod progress;
 mod ready;
+mod rebuild;
+mod replay;
 mod service;
 mod state;
 mod tail;
@@ -49,6 +52,9 @@ async fn main() -> ExitCode {
         Some(config::Job::State(args)) => state::state(&cli.config, &args).await,
         Some(config::Job::Diff(args)) => state::diff(&cli.config, &args).await,
         Some(config::Job::Export(args)) => export::run(&cli.config, &args).await,
+        Some(config::Job::Rebuild(args)) => rebuild::run(&cli.config, &args).await,
+        Some(config::Job::Parked(args)) => rebuild::parked(&cli.config, &args).await,
+        Some(config::Job::Replay(args)) => replay::run(&cli.config, &args).await,
     };
     match done {
         Ok(code) => code,

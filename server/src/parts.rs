@@ -23,6 +23,7 @@ use events::trail::sqlite::SqliteTrail;
 use projector::ReadModel;
 use projector::read_model::postgres::PostgresReadModel;
 use projector::read_model::sqlite::SqliteReadModel;
+use projector::rebuild::Replaceable;
 
 use tokio::sync::watch;
 
@@ -215,7 +216,12 @@ pub(crate) async fn follow(
 }
 
 /// Opens the user documents.
-async fn read_model(config: &Config) -> anyhow::Result<Arc<dyn ReadModel>> {
+pub(crate) async fn read_model(config: &Config) -> anyhow::Result<Arc<dyn ReadModel>> {
+    Ok(replaceable(config).await?)
+}
+
+/// Opens the user documents, to be replaced while they are used.
+pub(crate) async fn replaceable(config: &Config) -> anyhow::Result<Arc<dyn Replaceable>> {
     if let Some(url) = read_model_url(config) {
         let read_model = PostgresReadModel::open(url).await;
         return Ok(Arc::new(read_model.context("cannot open the read model")?));

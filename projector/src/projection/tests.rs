@@ -16,12 +16,12 @@ use crate::read_model::sqlite::SqliteReadModel;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
-fn user(n: u64) -> UserId {
+pub(crate) fn user(n: u64) -> UserId {
     format!("{n:024x}").parse().unwrap()
 }
 
 /// A ledger in memory.
-struct Ledger {
+pub(crate) struct Ledger {
     events: Mutex<Vec<StoredEvent>>,
     head: watch::Sender<Position>,
     is_away: AtomicBool,
@@ -29,7 +29,7 @@ struct Ledger {
 }
 
 impl Ledger {
-    fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             events: Mutex::default(),
             head: watch::Sender::new(0),
@@ -38,7 +38,7 @@ impl Ledger {
         })
     }
 
-    fn record(&self, user_id: UserId, event: UserEvent) -> Position {
+    pub(crate) fn record(&self, user_id: UserId, event: UserEvent) -> Position {
         let mut events = self.events.lock().unwrap();
         let position = events.len() as u64 + 1;
         let last = events.iter().rev().find(|event| event.user_id == user_id);
@@ -61,7 +61,7 @@ impl Ledger {
         position
     }
 
-    fn register(&self, n: u64) -> Position {
+    pub(crate) fn register(&self, n: u64) -> Position {
         let registered = UserRegistered {
             username: format!("user{n}"),
             profile: profile(&format!("Name{n}")),
@@ -75,7 +75,7 @@ impl Ledger {
         self.record(user(n), UserEvent::UserRegistered(Box::new(registered)))
     }
 
-    fn rename(&self, n: u64, before: &str, after: &str) -> Position {
+    pub(crate) fn rename(&self, n: u64, before: &str, after: &str) -> Position {
         let renamed = UsernameChanged {
             before: before.to_owned(),
             after: after.to_owned(),
@@ -85,7 +85,7 @@ impl Ledger {
     }
 
     /// An event of a type that this program does not know.
-    fn record_from_the_future(&self, n: u64) -> Position {
+    pub(crate) fn record_from_the_future(&self, n: u64) -> Position {
         let position = self.rename(n, "a", "b");
         let mut events = self.events.lock().unwrap();
         let event = events.last_mut().unwrap();
@@ -95,7 +95,7 @@ impl Ledger {
     }
 
     /// Now this program knows it.
-    fn learn(&self) {
+    pub(crate) fn learn(&self) {
         for event in self.events.lock().unwrap().iter_mut() {
             let text = String::from_utf8(event.envelope.to_vec()).unwrap();
             event.envelope = text.replace("soul-sold", "username-changed").into();
@@ -225,6 +225,9 @@ impl ReadModel for Fragile {
     }
     async fn take_over(&self, owner: &str) -> Result<Position, read_model::Error> {
         self.inner.take_over(owner).await
+    }
+    async fn is_owned(&self) -> Result<bool, read_model::Error> {
+        self.inner.is_owned().await
     }
     async fn apply(&self, owner: &str, batch: &Batch) -> Result<(), ApplyError> {
         assert!(!self.panics.load(Ordering::Relaxed), "a planted defect");

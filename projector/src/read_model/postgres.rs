@@ -18,6 +18,8 @@ use tokio::task::JoinSet;
 use super::{ApplyError, Batch, Documents, Error, Parked, ReadModel, Search};
 use crate::search::{expertise_word, words_of};
 
+mod beside;
+
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/postgres/read-model");
 const SCHEMA: &str = "read_model";
 
@@ -92,6 +94,7 @@ const EVERYBODY: &str =
 
 /// The read model in a PostgreSQL database.
 pub struct PostgresReadModel {
+    url: String,
     writers: Database,
     readers: Arc<Database>,
     applied: Arc<Followed>,
@@ -114,22 +117,27 @@ impl PostgresReadModel {
         if !is_migrated(&readers, SCHEMA, &MIGRATIONS).await? {
             migrate(url).await?;
         }
-        Self::open_with(readers, Database::new(url, WRITERS)?).await
+        Self::open_with(url, readers, Database::new(url, WRITERS)?).await
     }
 
     /// Opens the read model in a database only to read it. Changes nothing: it is the database that refuses
     /// to.
     pub async fn open_to_read(url: &str) -> Result<Self, Error> {
         let readers = Arc::new(Database::read_only(url, READERS)?);
-        Self::open_with(readers, Database::read_only(url, WRITERS)?).await
+        Self::open_with(url, readers, Database::read_only(url, WRITERS)?).await
     }
 
-    async fn open_with(readers: Arc<Database>, writers: Database) -> Result<Self, Error> {
+    async fn open_with(
+        url: &str,
+        readers: Arc<Database>,
+        writers: Database,
+    ) -> Result<Self, Error> {
         let (applied, follower) = Followed::new(
             Arc::clone(&readers),
             "SELECT position FROM read_model.projections WHERE name = 'users'",
         );
         let read_model = Self {
+            url: url.to_owned(),
             writers,
             readers,
             applied,
@@ -160,6 +168,18 @@ fn document(row: &PgRow) -> Result<Document, Error> {
         Error::Damaged(format!(
             "the document of user {user_id} cannot be read: {error}"
         ))
+    })
+}
+
+fn parked(row: &PgRow) -> Result<Parked, Error> {
+    Ok(Parked {
+        user_id: row
+            .try_get::<&str, _>("user_id")?
+            .parse()
+            .map_err(|_| Error::Damaged("a parked user has a bad id".to_owned()))?,
+        from: unsigned(row, "from_position")?,
+        error: row.try_get("error")?,
+        recorded_at: Time::from_millis(row.try_get("recorded_at")?),
     })
 }
 
@@ -254,17 +274,6 @@ impl Documents for PostgresReadModel {
                 )
             })
             .await?;
-        let parked = |row: &PgRow| {
-            Ok(Parked {
-                user_id: row
-                    .try_get::<&str, _>("user_id")?
-                    .parse()
-                    .map_err(|_| Error::Damaged("a parked user has a bad id".to_owned()))?,
-                from: unsigned(row, "from_position")?,
-                error: row.try_get("error")?,
-                recorded_at: Time::from_millis(row.try_get("recorded_at")?),
-            })
-        };
         rows.iter().map(parked).collect()
     }
 }
@@ -295,6 +304,16 @@ impl ReadModel for PostgresReadModel {
         Ok(position)
     }
 
+    async fn is_owned(&self) -> Result<bool, Error> {
+        let rows = self
+            .readers
+            .read(|| {
+                sqlx::query("SELECT owner <> '' FROM read_model.projections WHERE name = 'users'")
+            })
+            .await?;
+        Ok(rows.first().is_some_and(|row| row.get(0)))
+    }
+
     async fn documents(&self, users: &[UserId]) -> Result<Vec<Document>, Error> {
         let users = texts(users);
         let rows = self
@@ -313,7 +332,7 @@ impl ReadModel for PostgresReadModel {
         fail_point::pass(FailPoint::BeforeCheckpoint);
         let rows = self
             .writers
-            .write(apply(owner, batch))
+            .write(apply(sqlx::query(APPLY), owner, batch))
             .await
             .map_err(Error::from)?;
         if rows.is_empty() {
@@ -328,7 +347,7 @@ fn texts(users: &[UserId]) -> Vec<String> {
     users.iter().map(ToString::to_string).collect()
 }
 
-fn apply(owner: &str, batch: &Batch) -> Statement<'static> {
+fn apply<'q>(statement: Statement<'q>, owner: &str, batch: &Batch) -> Statement<'q> {
     let documents = &batch.documents;
     let parked = &batch.parked;
     let (words, users_of_words): (Vec<_>, Vec<_>) = documents
@@ -340,7 +359,7 @@ fn apply(owner: &str, batch: &Batch) -> Statement<'static> {
                 .map(move |word| (storable(&word), user_id.clone()))
         })
         .unzip();
-    sqlx::query(APPLY)
+    statement
         .bind(signed(batch.to))
         .bind(signed(batch.from))
         .bind(storable(owner))

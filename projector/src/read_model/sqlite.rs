@@ -1,6 +1,6 @@
 //! The read model in one SQLite file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,11 +12,13 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
     SqliteSynchronous,
 };
-use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
+use sqlx::{AssertSqlSafe, QueryBuilder, Row as _, Sqlite, SqliteConnection};
 use tokio::sync::watch;
 
 use super::{ApplyError, Batch, Documents, Error, Parked, ReadModel, Search};
 use crate::search::{expertise_word, words_of};
+
+mod beside;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite/read-model");
 
@@ -30,6 +32,7 @@ const LAST: char = '\u{10ffff}';
 /// The read model in one SQLite file.
 #[derive(Debug)]
 pub struct SqliteReadModel {
+    path: PathBuf,
     writer: SqlitePool,
     readers: SqlitePool,
     /// Searches read far more than others: they wait for each other and for nobody else.
@@ -56,6 +59,7 @@ impl SqliteReadModel {
         let readers = pool(READERS).connect_with(options.clone()).await?;
         let searchers = pool(SEARCHERS).connect_with(options).await?;
         let read_model = Self {
+            path: path.to_owned(),
             writer,
             readers,
             searchers,
@@ -74,6 +78,7 @@ impl SqliteReadModel {
             .busy_timeout(WAIT);
         let readers = pool(READERS).connect_with(options).await?;
         let read_model = Self {
+            path: path.to_owned(),
             writer: readers.clone(),
             searchers: readers.clone(),
             readers,
@@ -118,6 +123,18 @@ fn document(row: &SqliteRow) -> Result<Document, Error> {
         Error::Damaged(format!(
             "the document of user {user_id} cannot be read: {error}"
         ))
+    })
+}
+
+fn parked(row: &SqliteRow) -> Result<Parked, Error> {
+    Ok(Parked {
+        user_id: row
+            .try_get::<&str, _>("user_id")?
+            .parse()
+            .map_err(|_| Error::Damaged("a parked user has a bad id".to_owned()))?,
+        from: unsigned(row, "from_position")?,
+        error: row.try_get("error")?,
+        recorded_at: Time::from_millis(row.try_get("recorded_at")?),
     })
 }
 
@@ -201,17 +218,6 @@ impl Documents for SqliteReadModel {
         )
         .fetch_all(&self.readers)
         .await?;
-        let parked = |row: &SqliteRow| {
-            Ok(Parked {
-                user_id: row
-                    .try_get::<&str, _>("user_id")?
-                    .parse()
-                    .map_err(|_| Error::Damaged("a parked user has a bad id".to_owned()))?,
-                from: unsigned(row, "from_position")?,
-                error: row.try_get("error")?,
-                recorded_at: Time::from_millis(row.try_get("recorded_at")?),
-            })
-        };
         rows.iter().map(parked).collect()
     }
 }
@@ -225,6 +231,13 @@ impl ReadModel for SqliteReadModel {
         let position = unsigned(&row, "position")?;
         self.applied(position);
         Ok(position)
+    }
+
+    async fn is_owned(&self) -> Result<bool, Error> {
+        let row = sqlx::query("SELECT owner <> '' FROM projections WHERE name = 'users'")
+            .fetch_one(&self.readers)
+            .await?;
+        Ok(row.try_get(0)?)
     }
 
     async fn documents(&self, users: &[UserId]) -> Result<Vec<Document>, Error> {
@@ -274,7 +287,7 @@ impl SqliteReadModel {
         if moved.rows_affected() == 0 {
             return Err(ApplyError::NotOwner);
         }
-        write(&mut transaction, batch).await?;
+        write(&mut transaction, "", batch).await?;
         fail_point::pass(FailPoint::BeforeCheckpoint);
         transaction.commit().await.map_err(Error::from)?;
         self.applied(batch.to);
@@ -293,12 +306,17 @@ impl SqliteReadModel {
     }
 }
 
-async fn write(connection: &mut SqliteConnection, batch: &Batch) -> Result<(), Error> {
+/// Writes what a batch holds into tables whose names begin with `tables`: nothing for the live ones.
+async fn write(
+    connection: &mut SqliteConnection,
+    tables: &'static str,
+    batch: &Batch,
+) -> Result<(), Error> {
     for documents in batch.documents.chunks(ROWS) {
-        write_words(connection, documents).await?;
-        let mut upsert = QueryBuilder::<Sqlite>::new(
-            "INSERT INTO users (user_id, version, position, username, document) ",
-        );
+        write_words(connection, tables, documents).await?;
+        let mut upsert = QueryBuilder::<Sqlite>::new(format!(
+            "INSERT INTO {tables}users (user_id, version, position, username, document) "
+        ));
         upsert.push_values(documents, |mut row, document| {
             row.push_bind(document.user_id.to_string())
                 .push_bind(signed(document.version))
@@ -316,10 +334,10 @@ async fn write(connection: &mut SqliteConnection, batch: &Batch) -> Result<(), E
         upsert.build().execute(&mut *connection).await?;
     }
     for parked in &batch.parked {
-        sqlx::query(
-            "INSERT INTO parked_users (user_id, from_position, error, recorded_at) VALUES (?1, ?2, ?3, ?4) \
+        sqlx::query(AssertSqlSafe(format!(
+            "INSERT INTO {tables}parked_users (user_id, from_position, error, recorded_at) VALUES (?1, ?2, ?3, ?4) \
              ON CONFLICT (user_id) DO UPDATE SET from_position = ?2, error = ?3, recorded_at = ?4",
-        )
+        )))
         .bind(parked.user_id.to_string())
         .bind(signed(parked.from))
         .bind(&parked.error)
@@ -328,10 +346,12 @@ async fn write(connection: &mut SqliteConnection, batch: &Batch) -> Result<(), E
         .await?;
     }
     for user_id in &batch.unparked {
-        sqlx::query("DELETE FROM parked_users WHERE user_id = ?")
-            .bind(user_id.to_string())
-            .execute(&mut *connection)
-            .await?;
+        sqlx::query(AssertSqlSafe(format!(
+            "DELETE FROM {tables}parked_users WHERE user_id = ?"
+        )))
+        .bind(user_id.to_string())
+        .execute(&mut *connection)
+        .await?;
     }
     Ok(())
 }
@@ -340,13 +360,14 @@ async fn write(connection: &mut SqliteConnection, batch: &Batch) -> Result<(), E
 /// are read first and only differences are written.
 async fn write_words(
     connection: &mut SqliteConnection,
+    tables: &'static str,
     documents: &[Document],
 ) -> Result<(), Error> {
     let users: Vec<_> = documents.iter().map(|document| document.user_id).collect();
     let users = serde_json::to_string(&users).expect("strings are JSON");
-    let rows = sqlx::query(
-        "SELECT user_id, word FROM user_words WHERE user_id IN (SELECT value FROM json_each(?))",
-    )
+    let rows = sqlx::query(AssertSqlSafe(format!(
+        "SELECT user_id, word FROM {tables}user_words WHERE user_id IN (SELECT value FROM json_each(?))"
+    )))
     .bind(users)
     .fetch_all(&mut *connection)
     .await?;
@@ -368,14 +389,17 @@ async fn write_words(
         }
     }
     for (user_id, word) in there {
-        sqlx::query("DELETE FROM user_words WHERE user_id = ? AND word = ?")
-            .bind(user_id)
-            .bind(word)
-            .execute(&mut *connection)
-            .await?;
+        sqlx::query(AssertSqlSafe(format!(
+            "DELETE FROM {tables}user_words WHERE user_id = ? AND word = ?"
+        )))
+        .bind(user_id)
+        .bind(word)
+        .execute(&mut *connection)
+        .await?;
     }
     for entries in missing.chunks(256) {
-        let mut insert = QueryBuilder::<Sqlite>::new("INSERT INTO user_words (user_id, word) ");
+        let mut insert =
+            QueryBuilder::<Sqlite>::new(format!("INSERT INTO {tables}user_words (user_id, word) "));
         insert.push_values(entries, |mut row, (user_id, word)| {
             row.push_bind(user_id.clone()).push_bind(word.clone());
         });
@@ -388,6 +412,7 @@ async fn write_words(
 mod tests {
     use super::super::conformance;
     use super::*;
+    use crate::rebuild;
 
     #[tokio::test]
     async fn the_sqlite_read_model_does_what_every_read_model_must() {
@@ -399,6 +424,20 @@ mod tests {
             let read_model: Arc<dyn ReadModel> =
                 Arc::new(SqliteReadModel::open(&path).await.unwrap());
             read_model
+        })
+        .await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn the_sqlite_read_model_is_rebuilt_while_it_is_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let opened = std::cell::Cell::new(0);
+        rebuild::conformance::run_all(async || {
+            opened.set(opened.get() + 1);
+            let path = folder.path().join(format!("{}.db", opened.get()));
+            let service = Arc::new(SqliteReadModel::open(&path).await.unwrap());
+            let operator = Arc::new(SqliteReadModel::open(&path).await.unwrap());
+            rebuild::conformance::Opened { service, operator }
         })
         .await;
     }

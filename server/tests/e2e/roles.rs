@@ -275,13 +275,13 @@ async fn a_reader_of_a_replica_that_is_behind_waits_or_answers_503_and_never_old
 }
 
 /// A PgBouncer that hands out the connections of a server a transaction at a time.
-struct Pooler {
+pub(crate) struct Pooler {
     process: Child,
-    port: u16,
+    pub(crate) port: u16,
 }
 
 impl Pooler {
-    async fn of(server: &str, folder: &Folder) -> Self {
+    pub(crate) async fn of(server: &str, folder: &Folder) -> Self {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = port.local_addr().unwrap().port();
         let (host, server_port) = server.split_once(':').unwrap();

@@ -7,6 +7,7 @@ use sqlx::{Connection as _, PgConnection};
 use super::super::conformance;
 use super::*;
 use crate::projection::wait_for;
+use crate::rebuild;
 use crate::search::words;
 
 /// How long a test waits before it fails.
@@ -48,6 +49,87 @@ async fn a_read_model_behind_a_pooler_does_what_every_read_model_must() {
 #[tokio::test]
 async fn a_database_that_sorts_as_turks_do_makes_no_difference() {
     conforms("TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'tr'", "").await;
+}
+
+async fn is_rebuilt(parameters: &str) {
+    rebuild::conformance::run_all(async || {
+        let url = Server::shared().database().await + parameters;
+        let service = Arc::new(open(&url).await);
+        let operator = Arc::new(open(&url).await);
+        rebuild::conformance::Opened { service, operator }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_postgres_read_model_is_rebuilt_while_it_is_used() {
+    is_rebuilt("").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_read_model_behind_a_pooler_is_rebuilt_while_it_is_used() {
+    is_rebuilt("?statement-cache-capacity=0").await;
+}
+
+#[tokio::test]
+async fn rebuilt_tables_have_the_indexes_the_owner_and_the_rights_of_those_they_replace() {
+    let url = Server::shared().database().await;
+    let read_model = open(&url).await;
+    let mut owner = PgConnection::connect(&url).await.unwrap();
+    sqlx::raw_sql(
+        "CREATE ROLE keeper; CREATE ROLE program; CREATE ROLE looker; \
+         ALTER TABLE read_model.users OWNER TO keeper; \
+         GRANT SELECT, INSERT ON read_model.users, read_model.user_words TO program WITH GRANT OPTION; \
+         GRANT SELECT ON ALL TABLES IN SCHEMA read_model TO looker, PUBLIC",
+    )
+    .execute(&mut owner)
+    .await
+    .unwrap();
+    let shape = "\
+        SELECT indexdef FROM pg_indexes WHERE schemaname = 'read_model' \
+        UNION ALL SELECT conname || pg_get_constraintdef(oid) FROM pg_constraint WHERE connamespace = 'read_model'::regnamespace \
+        UNION ALL SELECT concat_ws(' ', c.relname, pg_get_userbyid(c.relowner), (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(c.relacl) AS a)) \
+            FROM pg_class AS c WHERE c.relnamespace = 'read_model'::regnamespace \
+        UNION ALL SELECT concat_ws(' ', c.relname, a.attname, a.atttypid, a.attnotnull, a.attcollation) \
+            FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid \
+            WHERE a.attnum > 0 AND c.relnamespace = 'read_model'::regnamespace \
+        ORDER BY 1";
+    let tables = "SELECT oid::text FROM pg_class WHERE relnamespace = 'read_model'::regnamespace AND relkind = 'r' ORDER BY 1";
+    let mut ask = async |statement| {
+        let rows = sqlx::query_scalar::<_, String>(statement);
+        rows.fetch_all(&mut owner).await.unwrap()
+    };
+    let (before, tables_before) = (ask(shape).await, ask(tables).await);
+    let ledger = crate::projection::tests::Ledger::new();
+    for _ in 0..3 {
+        let rebuilt = rebuild::rebuild(Arc::clone(&ledger) as _, &read_model, "me", false, &|_| {});
+        assert_eq!(rebuilt.await.unwrap().swapped_at, Some(0));
+        assert_eq!(ask(shape).await, before);
+    }
+    assert_ne!(ask(tables).await, tables_before);
+}
+
+#[tokio::test]
+async fn a_table_that_somebody_holds_keeps_the_swap_waiting_and_nobody_else_for_long() {
+    let url = Server::shared().database().await;
+    let read_model = open(&url).await;
+    let ledger = crate::projection::tests::Ledger::new();
+    let mut backup = PgConnection::connect(&url).await.unwrap();
+    sqlx::raw_sql("BEGIN; LOCK TABLE read_model.users IN ACCESS SHARE MODE")
+        .execute(&mut backup)
+        .await
+        .unwrap();
+    let rebuilding = rebuild::rebuild(Arc::clone(&ledger) as _, &read_model, "me", false, &|_| {});
+    let reading = async {
+        let user = crate::projection::tests::user(1);
+        for _ in 0..300 {
+            read_model.document(&user).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        sqlx::raw_sql("COMMIT").execute(&mut backup).await.unwrap();
+    };
+    let (rebuilt, ()) = tokio::join!(rebuilding, reading);
+    assert_eq!(rebuilt.unwrap().swapped_at, Some(0));
 }
 
 #[tokio::test]
