@@ -158,7 +158,7 @@ pub(crate) async fn history(config: &Config) -> anyhow::Result<Arc<dyn History>>
     let path = config.data_dir.join("ledger.db");
     if !path.is_file() {
         bail!(
-            "there is no ledger at {}; say where it is with --data-dir or --database-url",
+            "cannot read the ledger {}: there is none; say where it is with --data-dir or --database-url",
             path.display()
         )
     }

@@ -555,8 +555,9 @@ fn bad_arguments_and_a_missing_ledger_are_told_and_nothing_is_made() {
         &["export"],
     ] {
         let refused = ledger.refuses(2, arguments);
-        let complaint = "profile-ledger: there is no ledger at ";
-        assert!(refused.starts_with(complaint), "{refused}");
+        let complaint =
+            "ledger.db: there is none; say where it is with --data-dir or --database-url";
+        assert!(refused.contains(complaint), "{refused}");
         assert!(!folder.data_dir().exists());
         let help = ledger.prints(0, &[arguments[0], "--help"]);
         for part in ["Usage: ", "Examples:", "Exit codes"] {
