@@ -5,14 +5,15 @@ WORKDIR /src
 COPY . .
 RUN cargo build --locked --release -p server && mkdir /data /log /photos
 
-FROM gcr.io/distroless/cc-debian12:nonroot
+FROM debian:12.12-slim
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/*
 COPY --from=build /src/target/release/profile-ledger /usr/local/bin/profile-ledger
 # Volumes made here belong to the user of the image.
-COPY --from=build --chown=nonroot:nonroot /data /data
-COPY --from=build --chown=nonroot:nonroot /log /log
-COPY --from=build --chown=nonroot:nonroot /photos /photos
+COPY --from=build --chown=65532:65532 /data /data
+COPY --from=build --chown=65532:65532 /log /log
+COPY --from=build --chown=65532:65532 /photos /photos
 ENV DATA_DIR=/data LISTEN=0.0.0.0:8080
-USER nonroot
+USER 65532:65532
 EXPOSE 8080
 VOLUME /data
 HEALTHCHECK --interval=5s --timeout=3s --start-period=10s CMD ["profile-ledger", "ready"]

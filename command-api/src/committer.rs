@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use events::document::Document;
 use events::envelope::{Context, Previous, Recorded, StoredEvent};
@@ -18,12 +19,17 @@ use futures::FutureExt as _;
 use http_kit::clock::Clock;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout};
 
 use crate::Randomness;
 use crate::user::{Action, Rejection, User, apply, decide};
 
 /// Commands that may wait for the commit loop; more are refused at once.
 const QUEUE: usize = 4096;
+/// How long a command may take when the database does not answer: its client is told within 2 s.
+const PATIENCE: Duration = Duration::from_millis(1_900);
+/// How long is looked for an event whose append was not answered, at the least.
+const LOOK_UP: Duration = Duration::from_millis(200);
 /// Commands decided and written together at the most.
 const BATCH: usize = 512;
 /// Events of users that are read at once: a long history costs time, not memory.
@@ -178,6 +184,7 @@ impl CommitLoop {
                 .unzip();
             #[expect(clippy::cast_precision_loss, reason = "at most 512")]
             metrics::histogram!("profile_ledger_commit_commands").record(commands.len() as f64);
+            let began = Instant::now();
             // A panic here is a defect of the store's, but it must not end the service: the batch is
             // refused, and nothing in memory is trusted afterwards.
             let results = match AssertUnwindSafe(self.commit(&commands))
@@ -186,7 +193,16 @@ impl CommitLoop {
             {
                 Ok(Ok(results)) => results,
                 // Each command's answer logs why.
-                Ok(Err(error)) => self.refuse(&commands, &Undecided::Store(error)),
+                Ok(Err(error)) => {
+                    let why = Undecided::Store(error);
+                    // What queued up while the database stood still has waited long enough.
+                    if began.elapsed() > PATIENCE / 2 {
+                        while let Ok(waiting) = queue.try_recv() {
+                            let _ = waiting.answer.send(Err(why.clone()));
+                        }
+                    }
+                    self.refuse(&commands, &why)
+                }
                 Err(_) => self.refuse(&commands, &Undecided::Panicked),
             };
             for (answer, result) in answers.into_iter().zip(results) {
@@ -449,6 +465,7 @@ impl CommitLoop {
             outcomes: draft.new_outcomes,
         };
         let began = self.clock.now();
+        let began_waiting = Instant::now();
         let appended = self.store.append(&batch).await;
         let seconds = self.clock.now().duration_since(began).as_secs_f64();
         metrics::histogram!("profile_ledger_commit_seconds").record(seconds);
@@ -467,7 +484,12 @@ impl CommitLoop {
             Err(AppendError::Store(error)) => {
                 // The commit may have taken place although its answer was lost.
                 let first = batch.events.first().ok_or_else(|| error.clone())?;
-                if self.store.position_of(&first.event_id).await? != Some(first.position) {
+                // Whoever waits for the answer is told in time, also by a database that stands still.
+                let left = PATIENCE
+                    .saturating_sub(began_waiting.elapsed())
+                    .max(LOOK_UP);
+                let found = timeout(left, self.store.position_of(&first.event_id)).await;
+                if found.unwrap_or_else(|_| Err(error.clone()))? != Some(first.position) {
                     return Err(error);
                 }
                 // Followers of the ledger wait for the head, which the failed append did not tell.

@@ -26,14 +26,14 @@ use tokio::task::JoinSet;
 
 use crate::Position;
 
-/// How long an operation waits for a connection, and then for its answer: 2 s together.
+/// How long an operation waits for a connection, and then for its answer: less than 2 s together.
 const CONNECTED: Duration = Duration::from_millis(750);
-const ANSWERED: Duration = Duration::from_millis(1_250);
+const ANSWERED: Duration = Duration::from_millis(1_000);
 /// The server gives up a statement itself before this program stops waiting, so that nothing goes on there
 /// of which nobody knows.
-const STATEMENT_TIMEOUT: &str = "1200ms";
-const BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = '1200ms'; SET LOCAL idle_in_transaction_session_timeout = '2s'";
-const BEGIN_READ_ONLY: &str = "BEGIN READ ONLY; SET LOCAL statement_timeout = '1200ms'; SET LOCAL idle_in_transaction_session_timeout = '2s'";
+const STATEMENT_TIMEOUT: &str = "950ms";
+const BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = '950ms'; SET LOCAL idle_in_transaction_session_timeout = '2s'";
+const BEGIN_READ_ONLY: &str = "BEGIN READ ONLY; SET LOCAL statement_timeout = '950ms'; SET LOCAL idle_in_transaction_session_timeout = '2s'";
 
 /// How often a position that other processes move is asked for: while it moves, while it does not, and
 /// while nobody waits for it.

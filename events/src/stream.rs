@@ -53,7 +53,10 @@ fn unavailable(error: impl std::error::Error + Send + Sync + 'static) -> Error {
 
 /// A connection to NATS that comes back by itself for as long as the process lives.
 #[derive(Debug, Clone)]
-pub struct Connection(jetstream::Context);
+pub struct Connection {
+    context: jetstream::Context,
+    client: async_nats::Client,
+}
 
 impl Connection {
     /// Begins to connect to one of some servers (addresses separated by commas) and does not wait: a
@@ -81,8 +84,13 @@ impl Connection {
             .connect(servers)
             .await
             .map_err(unavailable)?;
-        let context = ContextBuilder::new().timeout(TIMEOUT).build(client);
-        Ok(Self(context))
+        let context = ContextBuilder::new().timeout(TIMEOUT).build(client.clone());
+        Ok(Self { context, client })
+    }
+
+    /// Whether a server is there, as far as is known.
+    pub fn is_connected(&self) -> bool {
+        self.client.connection_state() == async_nats::connection::State::Connected
     }
 
     /// Sends an event to another subject than its own, for another system. The acknowledgement of the stream
@@ -94,12 +102,12 @@ impl Connection {
     ) -> Result<PublishAckFuture, jetstream::context::PublishError> {
         let (headers, body) = to_message(event);
         let message = PublishMessage::build().headers(headers).payload(body);
-        self.0.send_publish(subject, message).await
+        self.context.send_publish(subject, message).await
     }
 
     /// The stream, made if it is not there. One that is there is left as it is.
     pub(crate) async fn make(&self, replicas: usize) -> Result<LedgerStream, Error> {
-        self.0
+        self.context
             .get_or_create_stream(wanted(replicas))
             .await
             .map_err(unavailable)?;
@@ -117,9 +125,9 @@ impl Connection {
     }
 
     pub(crate) async fn stream(&self) -> Result<LedgerStream, Error> {
-        let stream = self.0.get_stream_no_info(NAME).await;
+        let stream = self.context.get_stream_no_info(NAME).await;
         Ok(LedgerStream {
-            context: self.0.clone(),
+            context: self.context.clone(),
             stream: stream.map_err(unavailable)?,
         })
     }

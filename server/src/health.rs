@@ -9,6 +9,7 @@ use axum::routing::get;
 use axum::{Extension, Json, Router};
 use events::relay;
 use events::store::History;
+use events::stream::Connection;
 use events::{Position, Time};
 use http_kit::clock::Clock;
 use http_kit::serve::AsIs;
@@ -30,6 +31,9 @@ pub(crate) struct Probes {
     pub(crate) documents: Option<Arc<dyn Documents>>,
     pub(crate) projection: Option<watch::Receiver<Health>>,
     pub(crate) relay: Option<watch::Receiver<relay::Health>>,
+    pub(crate) broker: Option<Connection>,
+    /// Why this process signs no checkpoints, although it should.
+    pub(crate) unsigned: Option<String>,
     /// Where the documents were when they last moved, and since when they are there.
     moved: Arc<Mutex<(Position, Time)>>,
 }
@@ -43,6 +47,8 @@ impl Probes {
             documents: None,
             projection: None,
             relay: None,
+            broker: None,
+            unsigned: None,
             moved: Arc::new(Mutex::new((0, now))),
         }
     }
@@ -143,7 +149,13 @@ async fn ready(State(probes): State<Probes>) -> Response {
         ));
     }
     let ready = missing.is_empty();
+    // The relay says more of a broker that is away.
+    let is_cut_off = |broker: &Connection| !broker.is_connected();
+    if unpublished.is_none() && probes.broker.as_ref().is_some_and(is_cut_off) {
+        missing.push("broker: cannot be reached".to_owned());
+    }
     missing.extend(unpublished);
+    missing.extend(probes.unsigned.clone());
     let status = if ready {
         StatusCode::OK
     } else {

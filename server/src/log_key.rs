@@ -6,17 +6,18 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use command_api::Randomness;
 use events::log::note::Signer;
-use events::store::EventStore;
 
 use crate::config::Config;
+use crate::parts::Parts;
 
-/// Reads the key, or makes one, named for its ledger, readable by its owner only. Of processes that do so at
-/// once, one makes it.
+/// Reads the key, or makes the first one, named for its ledger, readable by its owner only. Of processes that do
+/// so at once, one makes it. `Err`: the log has a key, and this process has another one, or none; it works
+/// all the same, and signs nothing.
 pub(crate) async fn open(
     config: &Config,
-    store: &dyn EventStore,
+    parts: &Parts,
     randomness: &Randomness,
-) -> anyhow::Result<Signer> {
+) -> anyhow::Result<Result<Signer, String>> {
     let path = if let Some(path) = &config.log_key {
         path.clone()
     } else {
@@ -24,15 +25,36 @@ pub(crate) async fn open(
         config.data_dir.join("log.key")
     };
     let describe = || format!("cannot use the key of the log {}", path.display());
-    if !path.try_exists().with_context(describe)? {
-        let head = store.head().await.context("the ledger cannot be read")?;
+    let adopted = parts.log.key().await.context("the log cannot be read")?;
+    let is_there = path.try_exists().with_context(describe)?;
+    if !is_there && adopted.is_none() {
+        let head = parts
+            .store
+            .head()
+            .await
+            .context("the ledger cannot be read")?;
         let name = format!("profile-ledger/{}", head.store_id);
         let signer = Signer::new(&name, randomness.bytes()).with_context(describe)?;
         let temporary = path.with_extension(hex::encode(randomness.bytes::<8>()));
         make(&temporary, &path, &signer.to_secret_text()).with_context(describe)?;
     }
+    if let Some(adopted) = &adopted
+        && !is_there
+    {
+        return Ok(Err(format!(
+            "there is no key {}; the log is signed with {adopted}: copy that key from the process that made it",
+            path.display()
+        )));
+    }
     let text = std::fs::read_to_string(&path).with_context(describe)?;
-    Signer::parse(&text).with_context(describe)
+    let signer = Signer::parse(&text).with_context(describe)?;
+    match adopted {
+        Some(adopted) if adopted != signer.public_key().to_string() => Ok(Err(format!(
+            "the key {} is another one than {adopted}, which the log is signed with",
+            path.display()
+        ))),
+        _ => Ok(Ok(signer)),
+    }
 }
 
 /// Writes a file whole or not at all; one that is there already stays.

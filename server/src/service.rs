@@ -114,10 +114,9 @@ pub(crate) async fn run(config: Config, roles: Roles) -> anyhow::Result<ExitCode
     let mut router = Router::new();
     if roles.projection {
         probes.projection = Some(project(&parts, &shared, &mut background));
-        let signer = log_key::open(&config, &*parts.store, &shared.randomness).await?;
-        let (history, log) = (Arc::clone(&parts.store) as _, Arc::clone(&parts.log));
-        background.spawn(Integrator::new(history, log, signer).run());
+        probes.unsigned = sign(&config, &parts, &shared, &mut background).await?;
     }
+    probes.broker.clone_from(&parts.broker);
     if let Some(trail) = &parts.trail {
         probes.documents = Some(Arc::clone(&parts.read_model) as _);
         router = router.merge(queries(&parts, trail, &shared));
@@ -236,6 +235,26 @@ fn project(
         let _ = projection.run(feed_after).await;
     });
     health
+}
+
+/// Starts signing what the ledger becomes; why not, if this process may not.
+async fn sign(
+    config: &Config,
+    parts: &Parts,
+    shared: &Shared,
+    background: &mut JoinSet<()>,
+) -> anyhow::Result<Option<String>> {
+    match log_key::open(config, parts, &shared.randomness).await? {
+        Ok(signer) => {
+            let (history, log) = (Arc::clone(&parts.store) as _, Arc::clone(&parts.log));
+            background.spawn(Integrator::new(history, log, signer).run());
+            Ok(None)
+        }
+        Err(why) => {
+            tracing::error!(why, "This process signs no checkpoints");
+            Ok(Some(format!("log: {why}")))
+        }
+    }
 }
 
 /// Tells whoever started it where it is, and in development mode what to paste.

@@ -378,6 +378,72 @@ async fn all_roles_work_through_a_pooler_that_hands_out_connections_a_transactio
     );
 }
 
+#[tokio::test]
+async fn while_postgresql_stands_still_commands_that_queue_up_are_answered_in_time() {
+    let postgres = Postgres::start();
+    let stack = Stack::new(&postgres).await;
+    let commands = stack.start("command-api");
+    let token = commands.token(DEMO_USER, "user");
+    for n in 0..20 {
+        let answer = put(&commands, &token, &format!("warm {n}")).await;
+        assert_eq!(answer.status, StatusCode::OK);
+    }
+    postgres.freeze();
+    // One is being written when the others queue up behind it. Within 2 s, and a second for this machine.
+    let late = async |millis| {
+        tokio::time::sleep(Duration::from_millis(millis)).await;
+        let bio = format!("late {millis}");
+        tokio::time::timeout(Duration::from_secs(3), put(&commands, &token, &bio)).await
+    };
+    let answers = tokio::join!(late(0), late(50), late(350));
+    postgres.thaw();
+    for answer in [answers.0, answers.1, answers.2] {
+        let answer = answer.expect("an answer in time");
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{answer:?}");
+        assert_ne!(answer.header("retry-after"), "");
+    }
+    let healing = async { while put(&commands, &token, "after").await.status != StatusCode::OK {} };
+    let healed = tokio::time::timeout(DEADLINE, healing).await;
+    healed.expect("it heals by itself");
+}
+
+#[tokio::test]
+async fn a_projector_without_the_key_of_the_log_works_and_says_that_it_signs_nothing() {
+    let stack = Stack::new(Postgres::shared()).await;
+    let commands = stack.start("command-api");
+    let first = stack.start("projector");
+    let token = commands.token(DEMO_USER, "user");
+    let answer = put(&commands, &token, "signed").await;
+    let query = stack.start("query-api");
+    let auditor = query.token("an-auditor", "auditor");
+    let position = answer.header("ledger-position");
+    let signed = query
+        .request(
+            Method::GET,
+            &format!("/api/v1/log/checkpoint?minPosition={position}"),
+        )
+        .bearer_auth(&auditor);
+    assert_eq!(send(signed).await.status, StatusCode::OK);
+    first.kill();
+
+    let mut stranger = command(&stack.folder.data_dir());
+    let elsewhere = Folder::new();
+    stranger
+        .arg("projector")
+        .env("DATABASE_URL", &stack.database)
+        .env("NATS_URL", stack.nats.url())
+        .env("JWT_SECRET", "a secret of 32 bytes and a bit more")
+        .env("DATA_DIR", elsewhere.data_dir());
+    let stranger = stack.folder.start_with(stranger);
+    let answer = put(&commands, &token, "not signed").await;
+    read_at(&query, &token, answer.header("ledger-position")).await;
+    let ready = send(stranger.request(Method::GET, "/readyz")).await;
+    assert_eq!(ready.status, StatusCode::OK);
+    let missing = ready.body["missing"].to_string();
+    assert!(missing.contains("log: there is no key"), "{missing}");
+    assert!(!elsewhere.data_dir().join("log.key").exists());
+}
+
 #[test]
 fn one_role_a_process_is_refused_without_a_shared_database() {
     let folder = Folder::new();

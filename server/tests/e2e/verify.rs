@@ -199,7 +199,7 @@ async fn whatever_is_changed_in_the_files_is_named() {
         ("read-model.db", "DELETE FROM users", 1, "missing"),
         (
             "log.db",
-            "DROP TRIGGER checkpoints_are_never_changed; UPDATE checkpoints SET note = replace(note, 'A', 'B') WHERE size = 9",
+            "DROP TRIGGER checkpoints_are_never_changed; UPDATE checkpoints SET note = note || note WHERE size = 9",
             9,
             "checkpoint",
         ),
