@@ -10,6 +10,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use events::feed::read_after;
+use events::log::note::{Checkpoint, PublicKey};
+use events::log::tree::Hasher;
 use events::store::{Head, History};
 use events::{LeafHash, Position};
 use serde::Serialize;
@@ -34,7 +36,12 @@ be taken for a formula: one that begins like one, or with an apostrophe, has an 
 
 With --out the file appears whole or not at all, and FILE.manifest.json beside it says what it is: file,
 format, count, first and last position, storeId, and sha256 of the file. Nothing is overwritten. In a folder
-the file is named by its range.
+the file is named by its range. An export from position 1 on has the Merkle root over its events there, too.
+
+With --signed the export ends where the newest signed checkpoint does, and two more files make it provable
+without the ledger: FILE.checkpoint, and FILE.hashes, the hash of each event. The public key is in the manifest;
+who verifies has it from elsewhere:
+  profile-ledger verify --export FILE --checkpoint FILE.checkpoint --public-key KEY
 
 Reads the ledger of --data-dir or --database-url beside the service that writes it, and changes nothing. Ends
 at the newest event of its beginning. What is exported is compared with its hash.
@@ -42,6 +49,7 @@ at the newest event of its beginning. What is exported is compared with its hash
 Examples:
   profile-ledger export --out /backup
   profile-ledger export --from 1001 --out /backup        # what came since the last export
+  profile-ledger export --signed --out /backup
   profile-ledger export --format csv --out ledger.csv --json
   profile-ledger export | zstd > ledger.ndjson.zst
 
@@ -66,6 +74,9 @@ pub(crate) struct Args {
     /// A new file, or a folder to make it in; without it, standard output, which must be no terminal
     #[arg(long, value_name = "PATH")]
     out: Option<PathBuf>,
+    /// End at the newest signed checkpoint, and put that and the hash of each event beside the file
+    #[arg(long, requires = "out", conflicts_with_all = ["from", "until"])]
+    signed: bool,
     /// Print the manifest instead of a sentence; needs --out
     #[arg(long, requires = "out")]
     json: bool,
@@ -110,18 +121,64 @@ struct Manifest {
     store_id: String,
     /// Of the file, in hexadecimal digits.
     sha256: String,
+    /// The Merkle root over the events, in hexadecimal digits, when they are all from the first on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    root: Option<String>,
+    /// The signature of that root: a signed note.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checkpoint: Option<String>,
+    /// The key that signed it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    public_key: Option<String>,
+}
+
+/// What was signed, and by whom.
+struct Signed {
+    checkpoint: Checkpoint,
+    note: String,
+    key: PublicKey,
+}
+
+impl Signed {
+    async fn newest(config: &Config) -> anyhow::Result<Self> {
+        let log = parts::log_to_read(config).await?;
+        let (Some(newest), Some(key)) = (log.checkpoint().await?, log.key().await?) else {
+            bail!("nothing is signed yet: a projector signs what the ledger is about once a second")
+        };
+        let key = PublicKey::parse(&key)?;
+        let checkpoint = key.open(&newest.note).context("the newest checkpoint")?;
+        Ok(Self {
+            checkpoint,
+            note: newest.note,
+            key,
+        })
+    }
 }
 
 pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode> {
     let history = parts::history(config).await?;
     let head = history.head().await?;
-    let range = range(args, head.position)?;
+    let signed = if args.signed {
+        if args.format != Format::Ndjson {
+            bail!("only the format ndjson, which is what was hashed, can be signed")
+        }
+        Some(Signed::newest(config).await?)
+    } else {
+        None
+    };
+    let range = match &signed {
+        Some(signed) => Range {
+            from: 1,
+            until: signed.checkpoint.size,
+        },
+        None => range(args, head.position)?,
+    };
     let mut stdout = Output::stdout();
     let Some(out) = &args.out else {
         if stdout.is_terminal() {
             bail!("events are not written to a terminal; give --out, or pipe them into something")
         }
-        write(&*history, range, args.format, &mut stdout).await?;
+        write(&*history, range, args.format, &mut stdout, None).await?;
         stdout.flush()?;
         return Ok(ExitCode::SUCCESS);
     };
@@ -131,7 +188,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode
     } else {
         out.clone()
     };
-    let export = file(&*history, head, range, args.format, &path);
+    let export = file(&*history, head, range, args.format, &path, signed);
     let manifest = tokio::select! {
         biased;
         signal = tokio::signal::ctrl_c() => {
@@ -182,13 +239,26 @@ async fn file(
     range: Range,
     format: Format,
     path: &Path,
+    signed: Option<Signed>,
 ) -> anyhow::Result<Manifest> {
     let name = path.file_name().context("no file name")?;
-    let mut manifest_path = path.as_os_str().to_owned();
-    manifest_path.push(".manifest.json");
     let mut events = BufWriter::new(Draft::new(path)?);
-    let mut manifest = Draft::new(Path::new(&manifest_path))?;
-    write(history, range, format, &mut events).await?;
+    let mut manifest = beside(path, ".manifest.json")?;
+    let mut proof = match &signed {
+        Some(_) => Some((
+            beside(path, ".checkpoint")?,
+            BufWriter::new(beside(path, ".hashes")?),
+        )),
+        None => None,
+    };
+    let hashes = proof.as_mut().map(|(_, hashes)| hashes);
+    let tree = write(history, range, format, &mut events, hashes).await?;
+    if signed
+        .as_ref()
+        .is_some_and(|signed| signed.checkpoint.root != tree.root())
+    {
+        bail!("the events are not those that were signed; `profile-ledger verify` says more")
+    }
     let events = events.into_inner().map_err(IntoInnerError::into_error)?;
     let count = range.until + 1 - range.from;
     let described = Manifest {
@@ -199,20 +269,39 @@ async fn file(
         last: (count > 0).then_some(range.until),
         store_id: head.store_id,
         sha256: events.sha256(),
+        root: (range.from == 1).then(|| hex::encode(tree.root())),
+        checkpoint: signed.as_ref().map(|signed| signed.note.clone()),
+        public_key: signed.as_ref().map(|signed| signed.key.to_string()),
     };
     serde_json::to_writer_pretty(&mut manifest, &described)?;
     manifest.write_all(b"\n")?;
-    draft::finish([events, manifest])?;
+    let mut drafts = vec![events];
+    if let (Some((mut checkpoint, hashes)), Some(signed)) = (proof, &signed) {
+        checkpoint.write_all(signed.note.as_bytes())?;
+        let hashes = hashes.into_inner().map_err(IntoInnerError::into_error)?;
+        drafts.extend([checkpoint, hashes]);
+    }
+    drafts.push(manifest);
+    draft::finish(drafts)?;
     Ok(described)
 }
 
-/// Writes the events of a range.
+/// A file whose name is longer than the export's.
+fn beside(path: &Path, ending: &str) -> anyhow::Result<Draft> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    Draft::new(Path::new(&name))
+}
+
+/// Writes the events of a range, and the hash of each; the tree of those hashes.
 async fn write(
     history: &dyn History,
     range: Range,
     format: Format,
     out: &mut impl Write,
-) -> anyhow::Result<()> {
+    mut hashes: Option<&mut BufWriter<Draft>>,
+) -> anyhow::Result<Hasher> {
+    let mut tree = Hasher::default();
     out.write_all(&lines::heading(format))?;
     let mut last = range.from - 1;
     while last < range.until {
@@ -225,9 +314,13 @@ async fn write(
                     event.position
                 )
             }
+            tree.push(event.leaf_hash.0);
+            if let Some(hashes) = &mut hashes {
+                hashes.write_all(&event.leaf_hash.0)?;
+            }
         }
         out.write_all(&lines::of(format, &events)?)?;
         last += events.len() as u64;
     }
-    Ok(())
+    Ok(tree)
 }

@@ -48,7 +48,7 @@ impl Write for Draft {
 }
 
 /// Puts every file on disk, and only then gives them their names, in order.
-pub(super) fn finish<const N: usize>(drafts: [Draft; N]) -> anyhow::Result<()> {
+pub(super) fn finish(drafts: Vec<Draft>) -> anyhow::Result<()> {
     for draft in &drafts {
         draft.file.as_file().sync_all()?;
     }
@@ -100,7 +100,7 @@ mod tests {
         drop(first);
         let mut first = Draft::new(&one).unwrap();
         first.write_all(b"abc").unwrap();
-        finish([first, second]).unwrap();
+        finish(vec![first, second]).unwrap();
         assert_eq!(names(folder.path()), ["one", "two"]);
         assert_eq!(std::fs::read(&one).unwrap(), b"abc");
     }
@@ -111,7 +111,7 @@ mod tests {
         let path = folder.path().join("one");
         let draft = Draft::new(&path).unwrap();
         std::fs::write(&path, "somebody else's").unwrap();
-        assert!(finish([draft]).is_err());
+        assert!(finish(vec![draft]).is_err());
         assert!(Draft::new(&path).is_err());
         assert_eq!(names(folder.path()), ["one"]);
         assert_eq!(std::fs::read(&path).unwrap(), b"somebody else's");

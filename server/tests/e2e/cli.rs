@@ -588,9 +588,13 @@ async fn an_export_is_a_new_file_with_a_manifest_that_says_what_it_is() {
     let manifest: Value = serde_json::from_slice(&manifest).unwrap();
     let store_id = manifest["storeId"].as_str().unwrap();
     assert_eq!(store_id.len(), 32);
+    let mut tree = events::log::tree::Hasher::default();
+    for line in whole.lines() {
+        tree.push(events::LeafHash::of(line.as_bytes()).0);
+    }
     let wanted = json!({
         "file": "ledger-1-3.ndjson", "format": "ndjson", "count": 3, "first": 1, "last": 3, "storeId": store_id,
-        "sha256": hex::encode(Sha256::digest(whole.as_bytes())),
+        "sha256": hex::encode(Sha256::digest(whole.as_bytes())), "root": hex::encode(tree.root()),
     });
     assert_eq!(manifest, wanted);
     // What is there is left alone.

@@ -364,6 +364,63 @@ async fn an_export_is_verified_with_nothing_but_the_public_key() {
     names(&verify_export("{\"a\":1}\n"), 1, "envelope");
 }
 
+#[tokio::test]
+async fn a_signed_export_brings_its_proof_and_a_changed_line_is_named_exactly() {
+    let folder = Folder::new();
+    let service = folder.start();
+    work(&service, 20).await;
+    let out = Folder::new();
+    std::fs::create_dir(out.data_dir()).unwrap();
+    let file = out.data_dir().join("all.ndjson");
+    let exported = command(&folder.data_dir())
+        .args(["export", "--signed", "--json", "--out"])
+        .arg(&file)
+        .output()
+        .unwrap();
+    assert!(exported.status.success(), "{exported:?}");
+    let manifest: Value = serde_json::from_slice(&exported.stdout).unwrap();
+    assert_eq!(
+        (&manifest["count"], &manifest["last"]),
+        (&21.into(), &21.into())
+    );
+    let key = key(&service).await;
+    assert_eq!(manifest["publicKey"], key);
+    service.stop();
+
+    let checkpoint = file.with_extension("ndjson.checkpoint");
+    let arguments = [
+        "--export",
+        file.to_str().unwrap(),
+        "--checkpoint",
+        checkpoint.to_str().unwrap(),
+        "--public-key",
+        &key,
+    ];
+    let nothing = Folder::new();
+    let (code, report) = verify(&nothing.data_dir(), &arguments, &[]);
+    assert_eq!(code, 0, "{report}");
+    assert_eq!(report["root"], manifest["root"]);
+
+    let lines = std::fs::read_to_string(&file).unwrap();
+    for (position, change) in [(9, "change 7"), (21, "change 19"), (2, "change 0")] {
+        let changed = lines.replacen(change, "changed", 1);
+        std::fs::write(&file, changed).unwrap();
+        let found = verify(&nothing.data_dir(), &arguments, &[]);
+        names(&found, position, "not the one that was signed");
+    }
+    std::fs::write(&file, &lines).unwrap();
+    let hashes = file.with_extension("ndjson.hashes");
+    let mut other = std::fs::read(&hashes).unwrap();
+    other[40] ^= 1;
+    std::fs::write(&hashes, other).unwrap();
+    let (code, report) = verify(&nothing.data_dir(), &arguments, &[]);
+    assert_eq!(code, 2);
+    assert!(
+        report.as_str().unwrap().contains("other hashes"),
+        "{report}"
+    );
+}
+
 #[test]
 fn what_cannot_be_verified_is_an_error_of_its_own() {
     let folder = Folder::new();
