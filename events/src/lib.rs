@@ -14,6 +14,7 @@ pub mod profile;
 pub mod read_ahead;
 pub mod relay;
 pub mod replay;
+mod sqlite;
 pub mod store;
 pub mod stream;
 #[cfg(test)]

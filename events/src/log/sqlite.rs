@@ -6,19 +6,17 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
-    SqliteSynchronous,
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteRow, SqliteSynchronous,
 };
 use sqlx::{QueryBuilder, Row as _, Sqlite};
 
 use super::tree::Hash;
 use super::{LogStore, SignedCheckpoint};
+use crate::sqlite::{WAIT, pool, signed};
 use crate::store::Error;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite/log");
 
-/// How long an operation waits for a connection.
-const WAIT: std::time::Duration = std::time::Duration::from_secs(5);
 /// Connections that read.
 const READERS: u32 = 2;
 
@@ -65,20 +63,6 @@ impl SqliteLog {
             readers,
         })
     }
-}
-
-fn pool(connections: u32) -> SqlitePoolOptions {
-    SqlitePoolOptions::new()
-        .max_connections(connections)
-        .acquire_timeout(WAIT)
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .test_before_acquire(false)
-}
-
-/// SQLite's integers are signed; sizes are far from their limit.
-fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 fn unsigned(row: &SqliteRow, column: &str) -> Result<u64, Error> {

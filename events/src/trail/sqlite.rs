@@ -6,20 +6,18 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
-    SqliteSynchronous,
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteRow, SqliteSynchronous,
 };
 use sqlx::{QueryBuilder, Row as _, Sqlite};
 
 use super::{AuditTrail, Error, Question, Read, RecordedRead, Start};
 use crate::Time;
+use crate::sqlite::{WAIT, pool, signed};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite/audit");
 
 /// Connections that list.
 const READERS: u32 = 2;
-/// How long an operation waits for a connection.
-const WAIT: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// The audit trail in one SQLite file.
 #[derive(Debug)]
@@ -50,20 +48,6 @@ impl SqliteTrail {
             .await?;
         Ok(Self { writer, readers })
     }
-}
-
-fn pool(connections: u32) -> SqlitePoolOptions {
-    SqlitePoolOptions::new()
-        .max_connections(connections)
-        .acquire_timeout(WAIT)
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .test_before_acquire(false)
-}
-
-/// SQLite's integers are signed; numbers are far from their limit.
-fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 fn unsigned(row: &SqliteRow, column: &str) -> Result<u64, Error> {
