@@ -17,7 +17,7 @@ mod headers;
 mod share;
 mod translate;
 
-pub use answers::{Away, Fails, NotThere, Refuses, answer, bytes, described, json, text};
+pub use answers::{Away, Fails, NotThere, Refuses, answer, bytes, described, json, stream, text};
 pub use headers::{answer_header, etag, position, replayed};
 
 /// The version of the API, which is not that of the program: what is told here only grows.

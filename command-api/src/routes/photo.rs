@@ -96,7 +96,11 @@ impl Drop for Upload {
     operation_id = "updateUsersProfilePhotoV1",
     tag = "Photo",
     params(Sender),
-    request_body(content = PhotoBody, content_type = "multipart/form-data"),
+    request_body(
+        content = PhotoBody,
+        content_type = "multipart/form-data",
+        encoding(("file" = (content_type = "image/jpeg, image/png, image/webp, image/gif")))
+    ),
     responses(Done<200>, Fails<(Sender, BadPhoto, OfUser, Undecided)>),
     security(("bearer" = []))
 )]

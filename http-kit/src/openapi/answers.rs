@@ -238,6 +238,12 @@ pub fn text(about: &str, media_type: &str, example: &str) -> ResponseBuilder {
     described(about).content(media_type, content.build())
 }
 
+/// A success that goes on: of its parts, OpenAPI 3.1 can only show an example.
+pub fn stream(about: &str, media_type: &str, example: &str) -> ResponseBuilder {
+    let content = ContentBuilder::new().example(Some(json!(example)));
+    described(about).content(media_type, content.build())
+}
+
 /// A success that is bytes.
 pub fn bytes(about: &str, media_types: &[&str]) -> ResponseBuilder {
     // Of bytes, JSON Schema has nothing to say.

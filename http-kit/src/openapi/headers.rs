@@ -26,7 +26,7 @@ impl IntoParams for Client {
                 "X-Timezone",
                 json!({
                     "type": "string",
-                    "pattern": r"^UTC(-(0\d|1[01]):[0-5]\d|-12:00|\+(0\d|1[0-3]):[0-5]\d|\+14:00)?$",
+                    "pattern": r"^(UTC(-(0[0-9]|1[01]):[0-5][0-9]|-12:00|\+(0[0-9]|1[0-3]):[0-5][0-9]|\+14:00)?)?$",
                     "default": "UTC",
                     "examples": ["UTC", "UTC+03:00", "UTC-09:30"],
                 }),
@@ -60,7 +60,7 @@ impl IntoParams for Precondition {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         vec![header(
             "If-Match",
-            json!({"type": "string", "pattern": r#"^("\d+"|\*)$"#, "examples": ["\"3\""]}),
+            json!({"type": "string", "pattern": r#"^("[0-9]+"|\*)$"#, "examples": ["\"3\""]}),
             "The `ETag` of the profile that the command was decided on. Another version now is answered with 412, and nothing is changed.",
         )]
     }

@@ -325,7 +325,12 @@ fn page_size() -> Value {
 
 /// A caller or the id of a request, described.
 fn texts() -> Value {
-    json!({"type": "string", "minLength": 1, "maxLength": MAX_TEXT})
+    json!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": MAX_TEXT,
+        "pattern": r"^[^\u0000-\u001f\u007f-\u009f]*$",
+    })
 }
 
 fn times() -> Value {

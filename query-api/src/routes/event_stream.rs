@@ -131,7 +131,7 @@ struct Stream;
 impl IntoResponses for Stream {
     fn responses() -> BTreeMap<String, RefOr<described::Response>> {
         let example = "id: 41\nretry: 1000\n\nid: 42\nevent: username-changed\ndata: {\"specversion\":\"1.0\",\"type\":\"username-changed\"}\n\n: heartbeat\n\n";
-        let answer = openapi::text(
+        let answer = openapi::stream(
             "Events, until either side ends the stream.",
             "text/event-stream",
             example,
