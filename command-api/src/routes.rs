@@ -331,6 +331,7 @@ fn today(State(api): &State<CommandApi>) -> jiff::civil::Date {
 
 #[cfg(test)]
 mod tests {
+    use http_kit::testing::described::{described, sorted};
     use http_kit::testing::hostile::{Access, Reads, Target, methods, withstands};
     use serde_json::json;
 
@@ -368,6 +369,18 @@ mod tests {
             reads,
             is_command: true,
         }
+    }
+
+    #[tokio::test]
+    async fn every_route_is_described_and_nothing_else_is() {
+        let api = Api::with_users().await;
+        let mut served = Vec::new();
+        for (pattern, _) in routes() {
+            for method in methods(&api.router, pattern).await {
+                served.push((pattern.to_owned(), method));
+            }
+        }
+        assert_eq!(described(&crate::openapi()), sorted(served));
     }
 
     #[tokio::test]

@@ -191,3 +191,102 @@ async fn read(
     let form = [(CONTENT_TYPE, "application/json")];
     Ok((named, form, document.text.clone()).into_response())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use http_kit::openapi::operations;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn document(roles: Roles, language: Language) -> Value {
+        openapi::document(part(roles), language, "/")
+    }
+
+    /// Visits every sentence that a person reads, and takes it away.
+    fn take_sentences(value: &mut Value, taken: &mut Vec<String>) {
+        match value {
+            Value::Object(members) => {
+                for (name, value) in members {
+                    match (name.as_str(), &mut *value) {
+                        ("description" | "summary", Value::String(sentence)) => {
+                            taken.push(std::mem::take(sentence));
+                        }
+                        ("example" | "default" | "enum", _) => {}
+                        // Those of failures are in the language, too.
+                        ("examples", Value::Object(examples)) => examples.clear(),
+                        _ => take_sentences(value, taken),
+                    }
+                }
+            }
+            Value::Array(items) => items
+                .iter_mut()
+                .for_each(|item| take_sentences(item, taken)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_sentence_is_there_in_both_languages() {
+        let (mut english, mut turkish) = (Vec::new(), Vec::new());
+        let mut in_english = document(Roles::ALL, Language::En);
+        let mut in_turkish = document(Roles::ALL, Language::Tr);
+        take_sentences(&mut in_english, &mut english);
+        take_sentences(&mut in_turkish, &mut turkish);
+        assert_eq!(in_english, in_turkish, "only sentences differ");
+        assert_eq!(english.len(), turkish.len());
+        for (english, turkish) in english.iter().zip(&turkish) {
+            assert_ne!(
+                english, turkish,
+                "a sentence is missing in turkish.json of http-kit"
+            );
+        }
+        let kept = include_str!("../../http-kit/src/openapi/turkish.json");
+        let kept: BTreeMap<String, String> = serde_json::from_str(kept).unwrap();
+        let used: BTreeSet<_> = english.iter().collect();
+        let unused: Vec<_> = kept
+            .keys()
+            .filter(|english| !used.contains(english))
+            .collect();
+        assert!(unused.is_empty(), "nobody says {unused:?} any more");
+    }
+
+    #[test]
+    fn examples_of_failures_are_in_the_language() {
+        let of = |language| {
+            let document = document(Roles::ALL, language);
+            let example = &document["components"]["examples"]["AUTHENTICATION_REQUIRED"];
+            example["value"]["errors"].clone()
+        };
+        assert_eq!(of(Language::En), json!(["Authentication required"]));
+        assert_eq!(of(Language::Tr), json!(["Kimlik doğrulaması gerekli"]));
+    }
+
+    #[test]
+    fn a_role_describes_its_own_part() {
+        let of = |roles| -> BTreeSet<(String, String)> {
+            let document = document(roles, Language::En);
+            operations(&document["paths"])
+                .map(|(path, method, _)| (path.to_owned(), method.to_owned()))
+                .collect()
+        };
+        let (whole, commands) = (of(Roles::ALL), of(Roles::COMMANDS));
+        let (queries, projection) = (of(Roles::QUERIES), of(Roles::PROJECTION));
+        let profile = |method: &str| ("/api/v1/users/profile".to_owned(), method.to_owned());
+        assert!(commands.contains(&profile("put")) && !commands.contains(&profile("get")));
+        assert!(queries.contains(&profile("get")) && !queries.contains(&profile("put")));
+        let everywhere = ["/healthz", "/metrics", "/openapi.json", "/readyz"];
+        let of_projection: Vec<_> = projection.iter().map(|(path, _)| path.as_str()).collect();
+        assert_eq!(of_projection, everywhere);
+        let parts: BTreeSet<_> = commands.union(&queries).cloned().collect();
+        assert_eq!(parts, whole);
+        for tag in document(Roles::COMMANDS, Language::En)["tags"]
+            .as_array()
+            .unwrap()
+        {
+            assert_ne!(tag["name"], "Audit", "a tag without operations");
+        }
+    }
+}

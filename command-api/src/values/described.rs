@@ -84,6 +84,7 @@ fn profile() -> Value {
             "format": "email",
             "description": "One address. Only the user sees it.",
             "maxLength": MAX_EMAIL,
+            "pattern": r"@[^@]+\.[^@]+$",
             "examples": ["john.doe@example.com"],
         },
         "bio": {
@@ -205,7 +206,7 @@ fn birth_date() -> Value {
         "description": format!(
             "`YYYY-MM-DD`, or a date-time of which the date is kept as it is written. Not before {FIRST_BIRTH_DATE}, and at least {MIN_AGE} years ago. Only the user sees it."
         ),
-        "pattern": "^(19|20)[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])(T.*)?$",
+        "pattern": "^(19|20)[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])(T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])?)?$",
         "examples": ["1995-06-15", "1995-06-15T00:00:00.000Z"],
     })
 }
@@ -233,4 +234,171 @@ fn hidden(is_bio: bool) -> String {
     };
     let rest = r"\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb";
     format!("{controls}{joiners}{rest}")
+}
+
+#[cfg(test)]
+mod tests {
+    use events::username::InvalidUsername;
+    use http_kit::fields::Fields;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A body with what it must have and one member more, whose pair comes along.
+    fn body(member: &str, value: &Value) -> Value {
+        let mut body = json!({"username": "johnny", "name": "John", "surname": "Doe"});
+        match member {
+            "countryCode" if !value.is_null() => body["phoneNumber"] = json!("5551234567"),
+            "phoneNumber" if !value.is_null() => body["countryCode"] = json!("9"),
+            _ => {}
+        }
+        body[member] = value.clone();
+        body
+    }
+
+    fn is_taken(body: &Value) -> bool {
+        let mut fields = Fields::parse(body.to_string().as_bytes()).unwrap();
+        super::super::registration(&mut fields, jiff::civil::date(2026, 5, 22));
+        fields.finish().is_ok()
+    }
+
+    fn validator() -> jsonschema::Validator {
+        let schema = serde_json::to_value(RegistrationBody::schema()).unwrap();
+        let options = jsonschema::draft202012::options().should_validate_formats(true);
+        options.build(&schema).unwrap()
+    }
+
+    /// Texts at the edges of every rule.
+    fn texts() -> Vec<String> {
+        let lengths = [
+            1, 2, 3, 4, 5, 14, 15, 24, 30, 31, 32, 33, 50, 51, 254, 255, 500, 501,
+        ];
+        let repeated = lengths
+            .iter()
+            .flat_map(|length| ["a", "7", "ş"].map(|of| of.repeat(*length)));
+        let others = [
+            "",
+            " ",
+            "a b",
+            "a\nb",
+            "a\u{0}b",
+            "a\u{202e}b",
+            "a\u{200b}b",
+            "a\u{200d}b",
+            "\u{feff}a",
+            "\u{a0}",
+            "john.doe",
+            "John_Doe",
+            ".john",
+            "john.",
+            "jo..hn",
+            "@john",
+            "john-doe",
+            "a@b.co",
+            "a@b",
+            "@b.co",
+            "+90",
+            "90",
+            "090",
+            "0",
+            "+5551234567",
+            "1995-06-15",
+            "1995-06-15T00:00:00.000Z",
+            "1995-06-15T25:00:00Z",
+            "1995-06-15T",
+            "1995-6-15",
+            "15.06.1995",
+            "1899-12-31",
+            "1995-13-01",
+            "1999-01-15T09:30:00+03:00",
+            "507f1f77bcf86cd799439011",
+            "507F1F77BCF86CD799439011",
+            "yesterday",
+        ];
+        let choices = [&AVAILABILITY[..], &GENDERS, &EXPERTISE, &ROLES].concat();
+        let others = others.into_iter().chain(choices).map(str::to_owned);
+        repeated.chain(others).collect()
+    }
+
+    #[test]
+    fn what_is_described_is_what_is_taken() {
+        let validator = validator();
+        let RefOr::T(Schema::Object(object)) = RegistrationBody::schema() else {
+            panic!("a body is an object")
+        };
+        let many = |count: usize| (0..count).map(|n| json!(format!("tag-{n}"))).collect();
+        let mut values = vec![
+            json!(null),
+            json!(true),
+            json!(false),
+            json!(1),
+            json!(1.5),
+            json!({"a": 1}),
+        ];
+        values.extend([0, 1, MAX_INTERESTS, MAX_INTERESTS + 1].map(many));
+        values.extend([
+            json!([1]),
+            json!([null]),
+            json!(["user", "king"]),
+            json!(ROLES),
+        ]);
+        for text in texts() {
+            values.push(json!([text]));
+            values.push(json!(text));
+        }
+        for member in object
+            .properties
+            .keys()
+            .map(String::as_str)
+            .chain(["unknown"])
+        {
+            for value in &values {
+                // Which names are reserved is told in words.
+                let reserved = Err(InvalidUsername::Reserved);
+                if member == "username" && value.as_str().map(Username::parse) == Some(reserved) {
+                    continue;
+                }
+                let body = body(member, value);
+                let is_described = validator.is_valid(&body);
+                assert_eq!(is_described, is_taken(&body), "{member}: {value}");
+            }
+        }
+        for missing in ["username", "name", "surname"] {
+            let mut body = body("bio", &json!("Hi"));
+            body.as_object_mut().unwrap().remove(missing);
+            assert!(!validator.is_valid(&body) && !is_taken(&body), "{missing}");
+        }
+    }
+
+    #[test]
+    fn a_profile_and_a_username_are_described_as_those_of_a_registration() {
+        let members = |schema| match schema {
+            RefOr::T(Schema::Object(object)) => object.properties,
+            _ => panic!("a body is an object"),
+        };
+        let registration = members(RegistrationBody::schema());
+        for (name, member) in members(ProfileBody::schema()) {
+            assert!(registration[&name] == member, "{name}");
+        }
+        let username = &members(UsernameBody::schema())["newUsername"];
+        assert!(registration["username"] == *username);
+    }
+
+    proptest! {
+        #[test]
+        fn texts_that_are_described_are_taken(text in any::<String>(), handle in "[A-Za-z0-9._@ -]{0,55}") {
+            let validator = validator();
+            // A text that composing makes longer is refused, which no schema can say.
+            let composed = |text: &str| unicode_normalization::UnicodeNormalization::nfc(text).count();
+            prop_assume!(composed(&text) <= text.chars().count());
+            // Nor can it name characters beyond U+FFFF in every engine.
+            prop_assume!(!text.chars().any(|c| ('\u{e0000}'..='\u{e007f}').contains(&c)));
+            for member in ["name", "surname", "bio", "privacyPolicyVersion", "email", "instagram", "gender"] {
+                for text in [&text, &handle] {
+                    let body = body(member, &json!(text));
+                    prop_assert!(!validator.is_valid(&body) || is_taken(&body), "{member}: {text:?}");
+                }
+            }
+        }
+    }
 }

@@ -15,6 +15,7 @@ use crate::{PhotoId, Time, UserId};
 /// A user as itself sees it. Optional members without a value are left out.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_excessive_bools, reason = "the published page has them")]
 pub(super) struct Own<'a> {
     #[serde(rename = "_id")]
     pub(super) id: UserId,

@@ -32,20 +32,23 @@ pub(super) fn translate(document: &mut Value, language: Language) {
 }
 
 fn sentence(value: &mut Value, language: Language) {
-    if language == Language::En {
-        return;
-    }
-    let turkish = value.as_str().and_then(|english| TURKISH.get(english));
-    if let Some(turkish) = turkish {
-        *value = Value::from(turkish.as_str());
-    }
+    let written = value.as_str().unwrap_or_default();
+    // Where a line ends in a source file says nothing; an empty one begins a paragraph.
+    let paragraphs = written.split("\n\n");
+    let paragraphs: Vec<_> = paragraphs.map(|lines| lines.replace('\n', " ")).collect();
+    let english = paragraphs.join("\n\n");
+    let turkish = match language {
+        Language::En => None,
+        Language::Tr => TURKISH.get(&english),
+    };
+    *value = Value::from(turkish.cloned().unwrap_or(english));
 }
 
 fn examples(examples: &mut Value, language: Language) {
     let examples = super::members(examples).values_mut();
     for example in examples {
         for name in ["summary", "description"] {
-            if let Some(text) = example.get_mut(name) {
+            if let Some(text) = example.get_mut(name).filter(|text| text.is_string()) {
                 sentence(text, language);
             }
         }
