@@ -128,7 +128,7 @@ impl<const STATUS: u16> IntoResponses for Done<STATUS> {
         };
         let profile = serde_json::to_value(profile).expect("a profile is JSON");
         let about = "The whole own profile, as it is now.";
-        let answer = openapi::answer::<OwnProfile<'_>>(about, STATUS, profile)
+        let answer = openapi::answer::<OwnProfile<'_>>(about, STATUS, &profile)
             .header("ETag", openapi::etag())
             .header("Ledger-Position", openapi::position())
             .header("Idempotent-Replayed", openapi::replayed());

@@ -314,7 +314,7 @@ struct OneUser<T>(PhantomData<T>);
 
 impl<T: ToSchema + Example> IntoResponses for OneUser<T> {
     fn responses() -> BTreeMap<String, RefOr<described::Response>> {
-        let whole = openapi::answer::<T>("The profile.", 200, T::example());
+        let whole = openapi::answer::<T>("The profile.", 200, &T::example());
         let known = openapi::described("The client has this version already.");
         let answers = [("200", whole), ("304", known)];
         let answers = answers.map(|(status, answer)| {
@@ -360,7 +360,7 @@ struct Shows<T>(PhantomData<T>);
 
 impl<T: ToSchema + Example> IntoResponses for Shows<T> {
     fn responses() -> BTreeMap<String, RefOr<described::Response>> {
-        let answer = openapi::answer::<T>("What was asked for.", 200, T::example());
+        let answer = openapi::answer::<T>("What was asked for.", 200, &T::example());
         BTreeMap::from([("200".to_owned(), answer.build().into())])
     }
 }

@@ -27,7 +27,7 @@ impl PartialSchema for ProfileBody {
     fn schema() -> RefOr<Schema> {
         let about =
             "The whole new profile: an optional member that is absent or `null` is cleared.";
-        object(about, &["name", "surname"], profile())
+        object(about, &["name", "surname"], &profile())
     }
 }
 
@@ -35,14 +35,14 @@ impl PartialSchema for RegistrationBody {
     fn schema() -> RefOr<Schema> {
         let about =
             "A new user. `countryCode` and `phoneNumber` come together, with at most 15 digits.";
-        object(about, &["username", "name", "surname"], registration())
+        object(about, &["username", "name", "surname"], &registration())
     }
 }
 
 impl PartialSchema for UsernameBody {
     fn schema() -> RefOr<Schema> {
-        let members = json!({"newUsername": username()});
-        object("The new username.", &["newUsername"], members)
+        let member = Map::from_iter([("newUsername".to_owned(), username())]);
+        object("The new username.", &["newUsername"], &member)
     }
 }
 
@@ -51,7 +51,7 @@ impl ToSchema for RegistrationBody {}
 impl ToSchema for UsernameBody {}
 
 /// Members that no parser takes are refused.
-fn object(about: &str, required: &[&str], members: Value) -> RefOr<Schema> {
+fn object(about: &str, required: &[&str], members: &Map<String, Value>) -> RefOr<Schema> {
     schema(json!({
         "type": "object",
         "description": about,
@@ -61,8 +61,8 @@ fn object(about: &str, required: &[&str], members: Value) -> RefOr<Schema> {
     }))
 }
 
-fn profile() -> Value {
-    json!({
+fn profile() -> Map<String, Value> {
+    members(json!({
         "name": name("John"),
         "surname": name("Doe"),
         "availabilityStatus": one_of(&AVAILABILITY, "Whether the user can be reached."),
@@ -99,11 +99,11 @@ fn profile() -> Value {
         "x": handle("mytwitterx"),
         "snapchat": handle("mysnapchat"),
         "facebook": handle("myfacebook"),
-    })
+    }))
 }
 
-fn registration() -> Value {
-    let mut members = json!({
+fn registration() -> Map<String, Value> {
+    let mut all = members(json!({
         "_id": {
             "type": ["string", "null"],
             "description": "The id of the user; without it, one is made.",
@@ -111,8 +111,9 @@ fn registration() -> Value {
             "examples": ["507f1f77bcf86cd799439011"],
         },
         "username": username(),
-    });
-    let rest = json!({
+    }));
+    all.extend(profile());
+    all.extend(members(json!({
         "countryCode": {
             "type": ["string", "null"],
             "description": "A country code. A `+` in front is dropped.",
@@ -144,17 +145,15 @@ fn registration() -> Value {
             "description": "When the user last signed in.",
             "examples": ["2024-01-15T09:30:00.000Z"],
         },
-    });
-    let members_of = |value: &mut Value| -> Map<String, Value> {
-        value
-            .as_object_mut()
-            .map(std::mem::take)
-            .unwrap_or_default()
-    };
-    let mut all = members_of(&mut members);
-    all.extend(members_of(&mut profile()));
-    all.extend(members_of(&mut { rest }));
-    Value::Object(all)
+    })));
+    all
+}
+
+fn members(object: Value) -> Map<String, Value> {
+    match object {
+        Value::Object(members) => members,
+        _ => unreachable!("only objects are described"),
+    }
 }
 
 /// How a username is written. Upper case is lowered.

@@ -198,7 +198,7 @@ fn examples(
 }
 
 /// A success with data in the envelope.
-pub fn answer<T: ToSchema>(about: &str, status: u16, data: Value) -> ResponseBuilder {
+pub fn answer<T: ToSchema>(about: &str, status: u16, data: &Value) -> ResponseBuilder {
     let envelope = json!({
         "isSuccess": true, "statusCode": status, "data": data, "errors": [], "timestamp": NOW,
     });

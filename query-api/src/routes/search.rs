@@ -381,7 +381,7 @@ mod tests {
 
         #[test]
         fn any_text_is_words_or_a_problem(text in ".{0,150}") {
-            if let Ok(words) = super::query(&text) {
+            if let Ok(words) = super::sought(&text) {
                 prop_assert!(!words.is_empty() && words.iter().all(|word| !word.is_empty()));
             }
             let _ = super::expertise(&text);

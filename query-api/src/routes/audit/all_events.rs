@@ -149,7 +149,7 @@ impl IntoResponses for Events {
         let page = EventPage::example();
         let line = format!("{}\n", page["items"][0]["event"]);
         let lines = openapi::text("", LINES, &line).build();
-        let mut answer = openapi::answer::<EventPage>("A page, or all as lines.", 200, page)
+        let mut answer = openapi::answer::<EventPage>("A page, or all as lines.", 200, &page)
             .header("Ledger-Position", openapi::position())
             .build();
         answer.content.extend(lines.content);

@@ -99,7 +99,7 @@ impl IntoResponses for Then {
     fn responses() -> BTreeMap<String, RefOr<described::Response>> {
         let mut example = Moment::example();
         example["document"] = OwnProfile::example();
-        let answer = openapi::answer::<AsItWas<'_>>("The user as it was.", 200, example)
+        let answer = openapi::answer::<AsItWas<'_>>("The user as it was.", 200, &example)
             .header("ETag", openapi::etag())
             .header("Ledger-Position", openapi::position());
         BTreeMap::from([("200".to_owned(), answer.build().into())])

@@ -22,7 +22,7 @@ struct UserPage;
 impl IntoResponses for UserPage {
     fn responses() -> BTreeMap<String, RefOr<described::Response>> {
         let about = "A page of events of the user.";
-        let answer = openapi::answer::<EventPage>(about, 200, EventPage::example());
+        let answer = openapi::answer::<EventPage>(about, 200, &EventPage::example());
         let answer = answer.header("ETag", openapi::etag());
         BTreeMap::from([("200".to_owned(), answer.build().into())])
     }
