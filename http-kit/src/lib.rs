@@ -9,6 +9,7 @@ pub mod error;
 pub mod fields;
 pub mod keys;
 pub mod openapi;
+pub mod page;
 pub mod serve;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

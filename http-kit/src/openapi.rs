@@ -3,7 +3,8 @@
 //! A crate with routes has a part ([`utoipa::OpenApi`]); [`document`] makes one or several parts whole. Each
 //! sentence is written in English where it belongs; the Turkish ones are in `openapi/turkish.json`.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
+use utoipa::IntoParams;
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{
@@ -95,7 +96,7 @@ fn tags(paths: &Value) -> Value {
     let tags = TAGS
         .iter()
         .filter(|(name, _)| used.contains(&Value::from(*name)));
-    tags.map(|(name, about)| serde_json::json!({"name": name, "description": about}))
+    tags.map(|(name, about)| json!({"name": name, "description": about}))
         .collect()
 }
 
@@ -141,6 +142,17 @@ pub fn header(name: &str, schema: Value, about: &str) -> Parameter {
 pub fn required(mut parameter: Parameter) -> Parameter {
     parameter.required = Required::True;
     parameter
+}
+
+/// The version that the client has already, described.
+pub struct Known;
+
+impl IntoParams for Known {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let schema = json!({"type": "string", "examples": ["\"3\""]});
+        let about = "The `ETag` of what the client has already; if it is still that, the answer is 304 without a body.";
+        vec![header("If-None-Match", schema, about)]
+    }
 }
 
 fn parameter(place: ParameterIn, name: &str, json: Value, about: &str) -> Parameter {

@@ -298,17 +298,6 @@ impl Refuses for Parameters {
     }
 }
 
-/// The version that the client has already, described.
-struct Known;
-
-impl IntoParams for Known {
-    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        let schema = json!({"type": "string", "examples": ["\"3\""]});
-        let about = "The `ETag` of what the client has already; if it is still that, the answer is 304 without a body.";
-        vec![openapi::header("If-None-Match", schema, about)]
-    }
-}
-
 /// An answer of [`Reader::answer`], described.
 struct OneUser<T>(PhantomData<T>);
 

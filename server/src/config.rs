@@ -8,6 +8,7 @@ use events::log::note::PublicKey;
 use events::{Position, UserEvent, UserId};
 use http_kit::caller::Role;
 
+use crate::playground::{ApiServer, parse_server};
 use crate::{export, history, openapi, state};
 
 /// User profiles kept as an append-only ledger of events.
@@ -51,6 +52,10 @@ pub(crate) struct Config {
     /// Where clients reach the service, for the URLs of photos; without it, the address that is listened on
     #[arg(long, env = "PUBLIC_URL", global = true, value_parser = public_url)]
     pub(crate) public_url: Option<String>,
+
+    /// Another server that the page at /docs offers, `NAME=URL`, such as `Production=https://api.example.com`; may be given several times, in the variable separated by commas
+    #[arg(long = "api-server", env = "API_SERVERS", global = true, value_name = "NAME=URL", value_delimiter = ',', value_parser = parse_server)]
+    pub(crate) api_servers: Vec<ApiServer>,
 
     /// File with the Ed25519 key that signs the log's checkpoints, made there at the first start; without it, `log.key` in the data directory
     #[arg(long, env = "LOG_KEY", global = true)]

@@ -135,6 +135,7 @@ Profile Ledger is running on {url}  (development mode: loopback only, no key con
 {publishing}
 
 Console: {url}/console
+The API, to try out: {url}/docs
 
 The demo user is johndoe123, id {DEMO_USER}. Paste:
 
@@ -155,38 +156,56 @@ Stop with Ctrl-C.
     )
 }
 
-/// What the console fills in by itself.
+/// What a page fills in by itself. Nothing like it exists outside of development mode.
 #[derive(Clone)]
-struct Console {
+struct PageToken {
+    subject: &'static str,
+    roles: &'static [Role],
     secret: String,
     clock: Clock,
 }
 
-/// `GET /console/token`: a token of an auditor for the console. Nothing like it exists outside of
-/// development mode.
+/// `GET /console/token`: a token of an auditor for the console.
 pub(crate) fn console(secret: String, clock: Clock) -> Router {
-    let route = limits(get(console_token), 1024, Duration::from_secs(10));
-    let routes = Router::new().route("/console/token", route);
-    routes.with_state(Console { secret, clock })
-}
-
-async fn console_token(
-    State(console): State<Console>,
-    headers: HeaderMap,
-) -> Result<Answer, ApiError> {
-    if !is_asked_by_the_console(&headers) {
-        return Err(ApiError::new(Code::InsufficientPermissions));
-    }
-    let now = console.clock.now();
-    let grant = Grant {
+    let token = PageToken {
         subject: "console",
         roles: &[Role::Auditor],
+        secret,
+        clock,
+    };
+    page_token("/console/token", token)
+}
+
+/// `GET /docs/token`: a token for the page that tries the API out. It is the demo user's, and allows every operation.
+pub(crate) fn playground(secret: String, clock: Clock) -> Router {
+    let token = PageToken {
+        subject: DEMO_USER,
+        roles: &[Role::User, Role::Admin],
+        secret,
+        clock,
+    };
+    page_token("/docs/token", token)
+}
+
+fn page_token(path: &str, token: PageToken) -> Router {
+    let route = limits(get(give_token), 1024, Duration::from_secs(10));
+    Router::new().route(path, route).with_state(token)
+}
+
+async fn give_token(State(page): State<PageToken>, headers: HeaderMap) -> Result<Answer, ApiError> {
+    if !is_asked_by_own_page(&headers) {
+        return Err(ApiError::new(Code::InsufficientPermissions));
+    }
+    let now = page.clock.now();
+    let grant = Grant {
+        subject: page.subject,
+        roles: page.roles,
         issuer: None,
         audience: None,
         issued: now,
         expires: Time::from(now).plus_days(1).into(),
     };
-    let token = mint_hs256(console.secret.as_bytes(), &grant);
+    let token = mint_hs256(page.secret.as_bytes(), &grant);
     let answer = Answer::ok(now, &serde_json::json!({"token": token}));
     let policy = HeaderName::from_static("cross-origin-resource-policy");
     Ok(answer.header(policy, "same-origin"))
@@ -194,7 +213,7 @@ async fn console_token(
 
 /// Whether a script of our own page asks. Browsers let no page set `Sec-Fetch-Site`; a page whose name was
 /// made to lead to this machine (DNS rebinding) counts as our own there, but sends its name as `Host`.
-fn is_asked_by_the_console(headers: &HeaderMap) -> bool {
+fn is_asked_by_own_page(headers: &HeaderMap) -> bool {
     let only = |name: HeaderName| {
         let mut values = headers.get_all(name).iter();
         match (values.next(), values.next()) {
@@ -273,7 +292,7 @@ mod tests {
             for (name, value) in headers {
                 map.append(*name, value.parse().unwrap());
             }
-            is_asked_by_the_console(&map)
+            is_asked_by_own_page(&map)
         };
         let own = ("sec-fetch-site", "same-origin");
         let here = ("host", "127.0.0.1:8080");

@@ -18,6 +18,7 @@ mod logs;
 mod metrics;
 mod openapi;
 mod parts;
+mod playground;
 mod progress;
 mod ready;
 mod rebuild;

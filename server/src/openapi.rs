@@ -17,7 +17,7 @@ use http_kit::client::if_none_match;
 use http_kit::code::Code;
 use http_kit::error::ApiError;
 use http_kit::fields::{self, Fields};
-use http_kit::openapi::{self, Fails, Refuses};
+use http_kit::openapi::{self, Fails, Known, Refuses};
 use http_kit::serve::limits;
 use http_kit::text::{Language, Text};
 use serde_json::json;
@@ -27,7 +27,7 @@ use utoipa::openapi::{self as described, RefOr};
 use utoipa::{IntoParams, IntoResponses, OpenApi};
 
 use crate::service::Roles;
-use crate::{health, metrics};
+use crate::{health, metrics, playground};
 
 const BODY_BYTES: usize = 1024;
 const TIME: Duration = Duration::from_secs(10);
@@ -35,7 +35,14 @@ const TIME: Duration = Duration::from_secs(10);
 /// What every process serves, described.
 #[derive(OpenApi)]
 #[openapi(
-    paths(health::live, health::ready, metrics::render, read),
+    paths(
+        health::live,
+        health::ready,
+        metrics::render,
+        read,
+        playground::read,
+        playground::file
+    ),
     components(schemas(health::Readiness))
 )]
 struct Everywhere;
@@ -104,25 +111,30 @@ pub(crate) fn router(roles: Roles, server: Option<&str>) -> Router {
         .with_state(Documents(Arc::new(documents)))
 }
 
-/// Which language, and what the client has already.
-struct Asked;
+/// Which language.
+pub(crate) struct Asked;
 
 impl IntoParams for Asked {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let languages = json!({"type": "string", "enum": LANGUAGES, "default": LANGUAGES[0]});
-        let known = "The `ETag` of what the client has already; if it is still that, the answer is 304 without a body.";
-        vec![
-            openapi::query("lang", languages, "The language of the descriptions."),
-            openapi::header(
-                "If-None-Match",
-                json!({"type": "string", "examples": ["\"3\""]}),
-                known,
-            ),
-        ]
+        let about = "The language of the descriptions.";
+        vec![openapi::query("lang", languages, about)]
     }
 }
 
 const LANGUAGES: [&str; 2] = ["en", "tr"];
+
+impl Asked {
+    /// The language that a query string asks for.
+    pub(crate) fn language(query: Option<&str>) -> Result<Language, ApiError> {
+        let mut parameters = Fields::from_query(query);
+        let language = parameters.optional("lang", |value| {
+            Language::parse(fields::string(value)?).ok_or_else(unknown_language)
+        });
+        parameters.finish()?;
+        Ok(language.unwrap_or_default())
+    }
+}
 
 impl Refuses for Asked {
     fn refusals() -> Vec<ApiError> {
@@ -164,7 +176,7 @@ impl IntoResponses for Described {
     path = "/openapi.json",
     operation_id = "getOpenApi",
     tag = "Operations",
-    params(Asked),
+    params(Asked, Known),
     responses(Described, Fails<Asked>),
     security()
 )]
@@ -173,12 +185,7 @@ async fn read(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let mut parameters = Fields::from_query(query.as_deref());
-    let language = parameters.optional("lang", |value| {
-        Language::parse(fields::string(value)?).ok_or_else(unknown_language)
-    });
-    parameters.finish()?;
-    let language = language.unwrap_or_default();
+    let language = Asked::language(query.as_deref())?;
     let (_, document) = documents
         .iter()
         .find(|(of, _)| *of == language)
@@ -277,7 +284,14 @@ mod tests {
         let profile = |method: &str| ("/api/v1/users/profile".to_owned(), method.to_owned());
         assert!(commands.contains(&profile("put")) && !commands.contains(&profile("get")));
         assert!(queries.contains(&profile("get")) && !queries.contains(&profile("put")));
-        let everywhere = ["/healthz", "/metrics", "/openapi.json", "/readyz"];
+        let everywhere = [
+            "/docs",
+            "/docs/{file}",
+            "/healthz",
+            "/metrics",
+            "/openapi.json",
+            "/readyz",
+        ];
         let of_projection: Vec<_> = projection.iter().map(|(path, _)| path.as_str()).collect();
         assert_eq!(of_projection, everywhere);
         let parts: BTreeSet<_> = commands.union(&queries).cloned().collect();

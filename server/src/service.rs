@@ -33,6 +33,7 @@ use crate::log_key;
 use crate::metrics;
 use crate::openapi;
 use crate::parts::{Parts, randomness};
+use crate::playground::{self, ApiServer};
 
 /// How long requests under way may take after a signal.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -82,6 +83,7 @@ struct Shared {
 }
 
 pub(crate) async fn run(config: Config, roles: Roles) -> anyhow::Result<ExitCode> {
+    ApiServer::refuse_same(&config.api_servers)?;
     let collected = metrics::install().context("metrics cannot be collected")?;
     let clock = Clock::system();
     let randomness = randomness();
@@ -154,7 +156,7 @@ pub(crate) async fn run(config: Config, roles: Roles) -> anyhow::Result<ExitCode
     let router = router
         .merge(health::router(probes.clone()))
         .merge(metrics::router(collected, probes))
-        .merge(openapi::router(roles, config.public_url.as_deref()));
+        .merge(description(&config, roles, dev_secret.as_deref(), &clock));
     let router = http_kit::serve::harden(router, clock.clone());
 
     greet(&config, &url, dev_secret.as_deref(), &clock)?;
@@ -209,6 +211,18 @@ fn queries(parts: &Parts, trail: &Arc<dyn AuditTrail>, shared: &Shared) -> Route
         clock: shared.clock.clone(),
         public_url: Arc::clone(&shared.public_url),
     })
+}
+
+/// What the process serves, described and to be tried out.
+fn description(config: &Config, roles: Roles, dev_secret: Option<&str>, clock: &Clock) -> Router {
+    let router = openapi::router(roles, config.public_url.as_deref()).merge(playground::router(
+        &config.api_servers,
+        dev_secret.is_some(),
+    ));
+    match dev_secret {
+        Some(secret) => router.merge(dev::playground(secret.to_owned(), clock.clone())),
+        None => router,
+    }
 }
 
 /// Keeps the memory of metrics that nobody asks for small.

@@ -3,21 +3,18 @@
 
 use std::collections::BTreeMap;
 
+use axum::body::Bytes;
 use axum::extract::Path;
-use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, REFERRER_POLICY,
-};
-use axum::http::{HeaderMap, HeaderName, StatusCode};
-use axum::response::{IntoResponse as _, Response};
-use http_kit::client::if_none_match;
+use axum::http::HeaderMap;
+use axum::response::Response;
 use http_kit::error::ApiError;
-use http_kit::openapi::{self, Fails, NotThere, schema};
+use http_kit::openapi::{Fails, Known, NotThere, schema};
+use http_kit::page;
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 use utoipa::openapi::{self as described, RefOr, Schema};
 use utoipa::{IntoResponses, PartialSchema};
 
-use super::{Known, not_found};
+use super::not_found;
 
 /// What the page may do: nothing but run its own scripts and ask its own origin. No script can be made
 /// from a text, whatever the text is.
@@ -109,7 +106,7 @@ struct Page;
 
 impl IntoResponses for Page {
     fn responses() -> BTreeMap<String, RefOr<described::Response>> {
-        answers("The page.", &["text/html"])
+        page::answers("The page.", &["text/html"])
     }
 }
 
@@ -118,47 +115,17 @@ struct PageFile;
 
 impl IntoResponses for PageFile {
     fn responses() -> BTreeMap<String, RefOr<described::Response>> {
-        answers(
+        page::answers(
             "The file.",
             &["text/css", "image/svg+xml", "text/javascript"],
         )
     }
 }
 
-fn answers(about: &str, media_types: &[&str]) -> BTreeMap<String, RefOr<described::Response>> {
-    let answers = [
-        ("200", openapi::bytes(about, media_types)),
-        ("304", openapi::described("The client has it already.")),
-    ];
-    BTreeMap::from(answers.map(|(status, answer)| {
-        let answer = answer.header("ETag", openapi::answer_header("Names the bytes."));
-        (status.to_owned(), answer.build().into())
-    }))
-}
-
 impl File {
-    /// The file, or 304 when the browser has it already. Browsers ask each time, so that the files of a
-    /// page are all of one version.
     fn answer(&self, headers: &HeaderMap) -> Response {
-        let etag = format!("\"{}\"", hex::encode(Sha256::digest(self.bytes)));
-        let named: [(HeaderName, &str); 6] = [
-            (CACHE_CONTROL, "no-cache"),
-            (ETAG, &etag),
-            (CONTENT_SECURITY_POLICY, POLICY),
-            (REFERRER_POLICY, "no-referrer"),
-            (
-                HeaderName::from_static("cross-origin-opener-policy"),
-                "same-origin",
-            ),
-            (
-                HeaderName::from_static("cross-origin-resource-policy"),
-                "same-origin",
-            ),
-        ];
-        if if_none_match(headers, &etag) {
-            return (StatusCode::NOT_MODIFIED, named).into_response();
-        }
-        (named, [(CONTENT_TYPE, self.media_type)], self.bytes).into_response()
+        let bytes = Bytes::from_static(self.bytes);
+        page::file(headers, POLICY, self.media_type, bytes)
     }
 }
 

@@ -11,12 +11,12 @@ use axum::response::{IntoResponse as _, Response};
 use events::{PhotoId, UserId, photos};
 use http_kit::client::if_none_match;
 use http_kit::error::ApiError;
-use http_kit::openapi::{self, Away, Fails, NotThere, schema};
+use http_kit::openapi::{self, Away, Fails, Known, NotThere, schema};
 use serde_json::json;
 use utoipa::openapi::{self as described, RefOr, Schema};
 use utoipa::{IntoResponses, PartialSchema};
 
-use super::{Known, not_found};
+use super::not_found;
 use crate::QueryApi;
 
 /// The files that a photo can have. The type of each is fixed by its name, whatever the store says.

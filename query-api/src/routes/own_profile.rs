@@ -6,9 +6,9 @@ use events::UserId;
 use events::profile::OwnProfile;
 use http_kit::caller::{Caller, Role};
 use http_kit::error::ApiError;
-use http_kit::openapi::{Fails, NotThere};
+use http_kit::openapi::{Fails, Known, NotThere};
 
-use super::{Known, OneUser, Reader, not_found};
+use super::{OneUser, Reader, not_found};
 use crate::QueryApi;
 
 /// Read the own profile

@@ -7,9 +7,9 @@ use events::profile::PublicProfile;
 use events::{Document, Time, UserId};
 use http_kit::caller::OptionalCaller;
 use http_kit::error::ApiError;
-use http_kit::openapi::{Fails, NotThere};
+use http_kit::openapi::{Fails, Known, NotThere};
 
-use super::{Known, OneUser, Reader, not_found};
+use super::{OneUser, Reader, not_found};
 use crate::QueryApi;
 
 /// Read a public profile

@@ -47,6 +47,14 @@ fn what_cannot_be_meant_is_refused_with_what_to_do() {
         &run(&folder, &["--public-url", "ftp://x"], &[]),
         "http:// or https://",
     );
+    refused(
+        &run(&folder, &[], &[("API_SERVERS", "Production=https://*")]),
+        "https:// URL with a host name",
+    );
+    refused(
+        &run(&folder, &["--api-server", "https://api.example.com"], &[]),
+        "NAME=URL",
+    );
     refused(&run(&folder, &["--no-such-flag"], &[]), "--no-such-flag");
     refused(&run(&folder, &["no-such-command"], &[]), "no-such-command");
     refused(&run(&folder, &[], &[("JWT_SECRET", "short")]), "JWT_SECRET");

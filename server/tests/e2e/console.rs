@@ -1,18 +1,17 @@
 //! The page for auditors, in a real browser against the real binary. Pictures of it are kept in the folder
 //! `console` of cargo's folder for tests.
 
-use browser::{Browser, DESKTOP, PHONE};
 use events::test_servers::nats::Nats;
 use gateway::Gateway;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use thirtyfour::Key;
 
+use crate::browser::{Browser, DESKTOP, PHONE};
 use crate::service::{Answer, DEMO_USER, Folder, Service, command, send};
 
 mod access;
 mod badge;
-mod browser;
 mod gateway;
 
 const USER: &str = "[data-version=\"1\"]";
@@ -90,7 +89,7 @@ async fn an_auditor_finds_a_user_reads_its_history_goes_back_in_time_and_sees_wh
     );
     upload(&service).await;
     named(&service, "Johnny").await;
-    let browser = Browser::open(&format!("{}/console", service.url), "en-GB").await;
+    let browser = Browser::open("console", &format!("{}/console", service.url), "en-GB").await;
     // The token is there, and with it what happened last.
     browser.says("#live-status", "Connected").await;
     browser.says("#tail", "Photo changed").await;
@@ -169,7 +168,7 @@ async fn the_page_is_readable_in_both_languages_in_the_dark_and_on_a_phone() {
     let interests = ["music", "street-photography", "travel", "cooking"];
     let bio = "Uzun bir cümle, ".repeat(12);
     change(&service, json!({"name": "Gülşah", "surname": "Yılmaz-Karaosmanoğlu", "bio": bio, "interests": interests})).await;
-    let browser = Browser::open(&format!("{}/console", service.url), "tr-TR").await;
+    let browser = Browser::open("console", &format!("{}/console", service.url), "tr-TR").await;
     browser.be_in("Europe/Istanbul").await;
     browser.reload().await;
     // The browser's own language is spoken.
@@ -262,7 +261,7 @@ async fn names_that_are_programs_are_shown_as_text_and_nothing_is_executed() {
             serde_json::to_string(worse).unwrap().trim_matches('"'),
         ),
     });
-    let browser = Browser::open(&format!("{}/console", gateway.url), "en").await;
+    let browser = Browser::open("console", &format!("{}/console", gateway.url), "en").await;
     browser.run("globalThis.violations = []; document.addEventListener('securitypolicyviolation', (v) => violations.push(v.violatedDirective))").await;
     for (n, name) in hostile.iter().enumerate() {
         browser.fill("#search", &format!("mallory{n}")).await;
@@ -314,7 +313,7 @@ async fn everything_can_be_done_with_the_keyboard() {
     let service = folder.start();
     named(&service, "Johnny").await;
     named(&service, "Jack").await;
-    let browser = Browser::open(&format!("{}/console", service.url), "en").await;
+    let browser = Browser::open("console", &format!("{}/console", service.url), "en").await;
     browser.keys("/").await;
     browser.keys("jack").await;
     browser.says("#found", "@johndoe123").await;
@@ -385,7 +384,7 @@ async fn a_live_tail_that_was_cut_or_paused_goes_on_without_a_gap_or_a_repetitio
     let folder = Folder::new();
     let service = folder.start();
     let gateway = Gateway::to(&service.url).await;
-    let browser = Browser::open(&format!("{}/console", gateway.url), "en").await;
+    let browser = Browser::open("console", &format!("{}/console", gateway.url), "en").await;
     browser
         .says("#live-status", "Connected, at position 1.")
         .await;
@@ -433,7 +432,7 @@ async fn a_long_history_is_read_page_by_page_and_any_version_of_it_can_be_opened
         named(&service, &format!("John{n}")).await;
     }
     let url = format!("{}/console#{DEMO_USER}", service.url);
-    let browser = Browser::open(&url, "en").await;
+    let browser = Browser::open("console", &url, "en").await;
     let count = "return document.querySelectorAll('#timeline > li').length";
     browser.says(GOOD, "Verified up to version 120").await;
     assert_eq!(browser.run(count).await, 50);
@@ -467,7 +466,7 @@ async fn health_says_where_relay_and_documents_are_and_what_is_missing() {
     serving.env("NATS_URL", nats.url());
     let service = folder.start_with(serving);
     let gateway = Gateway::to(&service.url).await;
-    let browser = Browser::open(&format!("{}/console", gateway.url), "en").await;
+    let browser = Browser::open("console", &format!("{}/console", gateway.url), "en").await;
     let published = "#health-facts > div:nth-child(3)";
     browser.says(published, "position 1").await;
     browser.says(published, "up to date").await;
@@ -515,7 +514,12 @@ async fn a_gateway_that_keeps_readiness_inside_leaves_the_rest_of_the_page_worki
     let service = folder.start();
     let gateway = Gateway::to(&service.url).await;
     gateway.hide("/readyz");
-    let browser = Browser::open(&format!("{}/console#{DEMO_USER}", gateway.url), "en").await;
+    let browser = Browser::open(
+        "console",
+        &format!("{}/console#{DEMO_USER}", gateway.url),
+        "en",
+    )
+    .await;
     browser.says("#health-status", "Not available here").await;
     browser.says(GOOD, "Verified").await;
 }

@@ -4,6 +4,7 @@
 
 mod audit;
 mod broker;
+mod browser;
 mod cli;
 mod compose;
 mod configuration;
@@ -18,6 +19,7 @@ mod journey;
 mod limits;
 mod logs;
 mod openapi;
+mod playground;
 mod rebuild;
 mod roles;
 mod service;

@@ -31,6 +31,7 @@ pub(crate) fn as_newcomer(command: &mut Command) -> &mut Command {
         "NATS_URL",
         "PHOTO_STORE",
         "PUBLIC_URL",
+        "API_SERVERS",
         "JWT_SECRET",
         "JWT_PUBLIC_KEY",
         "JWT_JWKS",

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use thirtyfour::Key;
 
 use super::GOOD;
-use super::browser::Browser;
+use crate::browser::Browser;
 use crate::service::{Folder, command, send};
 
 #[tokio::test]
@@ -34,7 +34,7 @@ async fn outside_of_development_mode_a_token_is_pasted_and_kept_for_the_tab_only
         .await;
     assert_eq!(made.status, StatusCode::CREATED, "{made:?}");
 
-    let browser = Browser::open(&format!("{}/console", service.url), "en").await;
+    let browser = Browser::open("console", &format!("{}/console", service.url), "en").await;
     browser.says("#access", "Paste a token").await;
     browser.shot("no-token").await;
     browser.fill("#token", "no.such.token").await;

@@ -3,9 +3,9 @@
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
-use super::browser::Browser;
 use super::gateway::Gateway;
 use super::{GOOD, named};
+use crate::browser::Browser;
 use crate::service::{DEADLINE, DEMO_USER, Folder, Service};
 
 const BAD: &str = "#badge[data-state=bad]";
@@ -87,7 +87,12 @@ async fn verified() -> (Folder, Service, Gateway, Browser) {
         named(&service, name).await;
     }
     let gateway = Gateway::to(&service.url).await;
-    let browser = Browser::open(&format!("{}/console#{DEMO_USER}", gateway.url), "en").await;
+    let browser = Browser::open(
+        "console",
+        &format!("{}/console#{DEMO_USER}", gateway.url),
+        "en",
+    )
+    .await;
     browser.says(GOOD, "Verified up to version 3").await;
     browser.click("#badge summary").await;
     (folder, service, gateway, browser)
@@ -223,7 +228,7 @@ async fn the_page_verifies_every_proof_of_the_log_and_none_that_was_altered() {
     };
     let signed = tokio::time::timeout(DEADLINE, signed).await;
     signed.expect("a checkpoint of everything");
-    let browser = Browser::open(&format!("{}/console", service.url), "en").await;
+    let browser = Browser::open("console", &format!("{}/console", service.url), "en").await;
     let wrong = browser.run(include_str!("proofs.js")).await;
     assert_eq!(wrong, json!([]));
 }
@@ -233,7 +238,12 @@ async fn a_ledger_with_another_key_than_the_remembered_one_is_told_and_trusted_o
     let (first, second) = (Folder::new(), Folder::new());
     let (first, second) = (first.start(), second.start());
     let gateway = Gateway::to(&first.url).await;
-    let browser = Browser::open(&format!("{}/console#{DEMO_USER}", gateway.url), "en").await;
+    let browser = Browser::open(
+        "console",
+        &format!("{}/console#{DEMO_USER}", gateway.url),
+        "en",
+    )
+    .await;
     browser.says(GOOD, "Verified up to version 1").await;
     let fingerprint = browser
         .run("return document.querySelector('#badge-key .code').textContent")

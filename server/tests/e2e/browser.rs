@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::panic::Location;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -19,6 +19,8 @@ pub(crate) const PHONE: (u32, u32) = (360, 780);
 
 pub(crate) struct Browser {
     driver: WebDriver,
+    /// The folder of its pictures, in cargo's folder for tests.
+    pictures: &'static str,
     _chromedriver: Ended,
     _profile: tempfile::TempDir,
 }
@@ -41,8 +43,8 @@ impl Drop for Ended {
 }
 
 impl Browser {
-    /// Opens an address in a browser of a language.
-    pub(crate) async fn open(url: &str, language: &str) -> Self {
+    /// Opens an address in a browser of a language. `pictures` is a folder for its pictures, in cargo's for tests.
+    pub(crate) async fn open(pictures: &'static str, url: &str, language: &str) -> Self {
         let mut chromedriver = Command::new("chromedriver")
             .arg("--port=0")
             .stdin(Stdio::null())
@@ -84,6 +86,7 @@ impl Browser {
         let driver = WebDriver::new(driver, wanted).await.unwrap();
         let browser = Self {
             driver,
+            pictures,
             _chromedriver: chromedriver,
             _profile: profile,
         };
@@ -218,9 +221,37 @@ impl Browser {
         self.driver.get_alert_text().await.is_ok()
     }
 
+    /// Waits for a question of the page; its text.
+    pub(crate) async fn question(&self) -> String {
+        let deadline = tokio::time::Instant::now() + DEADLINE;
+        loop {
+            if let Ok(text) = self.driver.get_alert_text().await {
+                return text;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "nothing is asked");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Answers the question that is open.
+    pub(crate) async fn answer(&self, yes: bool) {
+        let answered = if yes {
+            self.driver.accept_alert().await
+        } else {
+            self.driver.dismiss_alert().await
+        };
+        answered.unwrap();
+    }
+
+    /// Gives a file to an element that asks for one.
+    pub(crate) async fn attach(&self, css: &str, file: &Path) {
+        let element = self.driver.find(By::Css(css)).await.unwrap();
+        element.send_keys(file.to_str().unwrap()).await.unwrap();
+    }
+
     /// Keeps a picture of the page.
     pub(crate) async fn shot(&self, name: &str) {
-        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("console");
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(self.pictures);
         std::fs::create_dir_all(&folder).unwrap();
         let file = folder.join(format!("{name}.png"));
         self.driver.screenshot(&file).await.unwrap();

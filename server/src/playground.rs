@@ -1,0 +1,228 @@
+//! `GET /docs` and its files: a page that shows the API and tries it out, on this server and on configured ones. It is part
+//! of the binary and asks nobody but those servers for anything.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, VARY};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::Response;
+use axum::routing::get;
+use flate2::read::GzDecoder;
+use http_kit::code::Code;
+use http_kit::error::ApiError;
+use http_kit::openapi::{Fails, Known, NotThere, schema};
+use http_kit::page;
+use http_kit::serve::limits;
+use serde_json::json;
+use utoipa::openapi::{self as described, RefOr, Schema};
+use utoipa::{IntoResponses, PartialSchema};
+
+use crate::openapi::Asked;
+
+mod servers;
+
+pub(crate) use servers::{ApiServer, parse_server};
+
+const BODY_BYTES: usize = 1024;
+const TIME: Duration = Duration::from_secs(10);
+
+/// The component that shows the API, as it was published; `playground/scalar/README.md` says where it is from.
+const SCALAR: &[u8] = include_bytes!("playground/scalar/scalar-api-reference-1.72.1.js.gz");
+
+/// The same for browsers that take nothing compressed.
+static SCALAR_PLAIN: LazyLock<Bytes> = LazyLock::new(|| {
+    let mut plain = Vec::new();
+    let read = GzDecoder::new(SCALAR).read_to_end(&mut plain);
+    read.expect("a test reads the whole file");
+    plain.into()
+});
+
+const HTML: &str = "text/html; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+
+/// The files of the page. Their order is that of the description.
+const FILES: [&str; 5] = [
+    "app.js",
+    "scalar.js",
+    "settings.json",
+    "style.css",
+    "texts.js",
+];
+
+/// What the page may do: run its own scripts, and ask this server and the configured ones. The component makes elements with
+/// styles of their own as it draws, so styles may stand in the page; scripts may not.
+fn policy(servers: &[ApiServer]) -> String {
+    let servers = servers.iter().map(|server| format!(" {}", server.source()));
+    let servers: String = servers.collect();
+    format!(
+        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; \
+         media-src blob:; connect-src 'self'{servers}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+}
+
+/// What the page is told.
+pub(super) struct Playground {
+    policy: String,
+    /// The other servers, and whether there is a token to be had.
+    settings: Bytes,
+}
+
+impl Playground {
+    fn new(servers: &[ApiServer], has_token: bool) -> Self {
+        let described: Vec<_> = servers
+            .iter()
+            .map(|server| json!({"name": server.name, "url": server.url}))
+            .collect();
+        let settings = json!({"servers": described, "hasToken": has_token});
+        Self {
+            policy: policy(servers),
+            settings: settings.to_string().into(),
+        }
+    }
+
+    /// A file, if it is there.
+    fn file(&self, name: &str, headers: &HeaderMap) -> Option<Response> {
+        let (media_type, bytes) = match name {
+            "app.js" => (SCRIPT, include_bytes!("playground/app.js").as_slice()),
+            "texts.js" => (SCRIPT, include_bytes!("playground/texts.js").as_slice()),
+            "style.css" => (
+                "text/css; charset=utf-8",
+                include_bytes!("playground/style.css").as_slice(),
+            ),
+            "settings.json" => {
+                let settings = self.settings.clone();
+                return Some(self.answer(headers, "application/json", settings));
+            }
+            "scalar.js" => return Some(self.scalar(headers)),
+            _ => return None,
+        };
+        Some(self.answer(headers, media_type, Bytes::from_static(bytes)))
+    }
+
+    fn scalar(&self, headers: &HeaderMap) -> Response {
+        let is_packed = takes_gzip(headers);
+        let bytes = if is_packed {
+            Bytes::from_static(SCALAR)
+        } else {
+            SCALAR_PLAIN.clone()
+        };
+        let mut response = self.answer(headers, SCRIPT, bytes);
+        let told = response.headers_mut();
+        told.insert(VARY, HeaderValue::from_static("accept-encoding"));
+        if is_packed && response.status() == StatusCode::OK {
+            let told = response.headers_mut();
+            told.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        response
+    }
+
+    fn answer(&self, headers: &HeaderMap, media_type: &str, bytes: Bytes) -> Response {
+        page::file(headers, &self.policy, media_type, bytes)
+    }
+}
+
+/// Whether `Accept-Encoding` names gzip and does not refuse it.
+fn takes_gzip(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(ACCEPT_ENCODING).iter();
+    let mut codings = values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|list| list.split(','));
+    codings.any(|coding| {
+        let mut parts = coding.split(';').map(str::trim);
+        let is_named = parts
+            .next()
+            .is_some_and(|name| name.eq_ignore_ascii_case("gzip"));
+        let is_refused = parts.any(|parameter| {
+            let quality = parameter.strip_prefix("q=").map(str::parse::<f32>);
+            quality.is_some_and(|quality| !quality.is_ok_and(|quality| quality > 0.0))
+        });
+        is_named && !is_refused
+    })
+}
+
+/// The page, with the servers it may ask beside this one. `has_token`: [`crate::dev`] serves one.
+pub(crate) fn router(servers: &[ApiServer], has_token: bool) -> Router {
+    Router::new()
+        .route("/docs", limits(get(read), BODY_BYTES, TIME))
+        .route("/docs/{file}", limits(get(file), BODY_BYTES, TIME))
+        .with_state(Arc::new(Playground::new(servers, has_token)))
+}
+
+/// The page that tries the API out
+///
+/// It shows this document, and sends requests to this server and to those that its operator named.
+#[utoipa::path(
+    get,
+    path = "/docs",
+    operation_id = "getDocs",
+    tag = "Operations",
+    params(Asked, Known),
+    responses(Page, Fails<Asked>),
+    security()
+)]
+pub(super) async fn read(
+    State(playground): State<Arc<Playground>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    // The script of the page reads it again.
+    let _language = Asked::language(query.as_deref())?;
+    let page = Bytes::from_static(include_bytes!("playground/page.html"));
+    Ok(playground.answer(&headers, HTML, page))
+}
+
+/// A file of the page that tries the API out
+#[utoipa::path(
+    get,
+    path = "/docs/{file}",
+    operation_id = "getDocsFile",
+    tag = "Operations",
+    params(("file" = inline(FileName), Path, description = "The name of the file."), Known),
+    responses(PageFile, Fails<NotThere>),
+    security()
+)]
+pub(super) async fn file(
+    State(playground): State<Arc<Playground>>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let file = playground.file(&name, &headers);
+    file.ok_or_else(|| ApiError::new(Code::NotFound))
+}
+
+/// The names in [`FILES`].
+struct FileName;
+
+impl PartialSchema for FileName {
+    fn schema() -> RefOr<Schema> {
+        schema(json!({"type": "string", "enum": FILES}))
+    }
+}
+
+/// The page described.
+struct Page;
+
+impl IntoResponses for Page {
+    fn responses() -> BTreeMap<String, RefOr<described::Response>> {
+        page::answers("The page.", &["text/html"])
+    }
+}
+
+/// Its files described.
+struct PageFile;
+
+impl IntoResponses for PageFile {
+    fn responses() -> BTreeMap<String, RefOr<described::Response>> {
+        let media_types = ["text/javascript", "application/json", "text/css"];
+        page::answers("The file.", &media_types)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,118 @@
+// The page that tries the API out: reads the description of the API and gives it to Scalar, which shows it and sends requests.
+import { component, texts } from "./texts.js";
+
+const language = new URLSearchParams(location.search).get("lang") === "tr" ? "tr" : "en";
+const other = language === "tr" ? "en" : "tr";
+const text = (key, values = {}) =>
+  Object.entries(values).reduce((all, [name, value]) => all.replace(`{${name}}`, () => value), texts[language][key]);
+
+/** Where this service is, also behind a path. */
+const own = new URL(".", location.href).href.replace(/\/$/, "");
+/** Operations that change nothing, although they are no GET. */
+const reading = ["checkUsersUsernameV1"];
+const root = document.documentElement;
+const element = (id) => document.getElementById(id);
+
+async function json(address) {
+  const answer = await fetch(address, { headers: { "x-language": language } });
+  const body = await answer.json();
+  if (!answer.ok) throw new Error(body.errors?.join(" ") ?? answer.statusText);
+  return body;
+}
+
+function operations(description) {
+  const items = Object.entries(description.paths);
+  return items.flatMap(([path, item]) => Object.entries(item).map(([method, operation]) => ({ path, method, operation })));
+}
+
+const changes = ({ method, operation }) => method !== "get" && !reading.includes(operation.operationId);
+
+/** What a parameter is filled in with. Nothing optional is sent unless it is ticked, but for the language of errors. */
+function fill(parameter, description) {
+  const named = parameter.schema?.$ref?.replace("#/components/schemas/", "");
+  const schema = named ? description.components.schemas[named] : (parameter.schema ?? {});
+  const least = schema.minimum === undefined ? undefined : Math.max(1, schema.minimum);
+  const values = [parameter.example, schema.examples?.[0], schema.default, schema.enum?.[0], least];
+  const isLanguage = parameter.name === "X-Language";
+  const value = isLanguage ? language : values.find((one) => one !== undefined);
+  delete parameter.example;
+  delete parameter.examples;
+  if (value !== undefined) parameter.examples = { default: { value, "x-disabled": !parameter.required && !isLanguage } };
+}
+
+/** The description as the page shows it. */
+function prepare(description, servers) {
+  description.servers = servers.map(({ name, url }) => ({ url, description: name }));
+  for (const tag of description.tags) tag["x-displayName"] = texts[language].tags[tag.name] ?? tag.name;
+  const all = operations(description);
+  const parameters = all.flatMap(({ operation }) => operation.parameters ?? []);
+  for (const parameter of [...Object.values(description.components.parameters ?? {}), ...parameters]) {
+    if (!parameter.$ref) fill(parameter, description);
+  }
+  // The style shows it while another server is chosen.
+  for (const { operation } of all.filter(changes)) {
+    operation.description = `> [!WARNING]\n> ${text("changes")}\n\n${operation.description ?? ""}`;
+  }
+  return description;
+}
+
+/** Sends a request; to another server, one that changes data only after its sender was asked. */
+function sender(isReading, nameOf, token) {
+  return async (input, init) => {
+    const request = input instanceof Request ? input : new Request(input, init);
+    if (request.url.startsWith(`${own}/`)) return fetch(input, init);
+    const { pathname } = new URL(request.url);
+    const isSafe = ["GET", "HEAD"].includes(request.method) || isReading(pathname);
+    const values = { method: request.method, path: pathname, server: nameOf(request.url), url: request.url };
+    if (!isSafe && !confirm(text("ask", values))) throw new Error(text("notSent"));
+    // The token of development mode is nobody else's.
+    if (token && request.headers.get("authorization") === `Bearer ${token}`) request.headers.delete("authorization");
+    return fetch(request);
+  };
+}
+
+function warn(nameOf) {
+  return (url) => {
+    const isOwn = url === own;
+    root.dataset.server = isOwn ? "own" : "other";
+    element("warning").textContent = isOwn ? "" : text("chosen", { server: nameOf(url), url });
+  };
+}
+
+async function open() {
+  root.lang = language;
+  element("description").textContent = "openapi.json";
+  element("description").href = `openapi.json?lang=${language}`;
+  element("other-language").textContent = texts[other].language;
+  element("other-language").href = `?lang=${other}`;
+  element("other-language").lang = other;
+
+  const [settings, description] = await Promise.all([json("docs/settings.json"), json(`openapi.json?lang=${language}`)]);
+  const token = settings.hasToken ? (await json("docs/token")).data.token : "";
+  const servers = [{ name: "Development", url: own }, ...settings.servers];
+  const nameOf = (url) => servers.find((server) => url === server.url || url.startsWith(`${server.url}/`))?.name ?? url;
+  const harmless = operations(description).filter((one) => reading.includes(one.operation.operationId));
+  const isReading = (pathname) => harmless.some(({ path }) => pathname.endsWith(path));
+  Scalar.createApiReference("#reference", {
+    content: prepare(description, servers),
+    authentication: { preferredSecurityScheme: "bearer", securitySchemes: { bearer: { token } } },
+    customFetch: sender(isReading, nameOf, token),
+    defaultHttpClient: { targetKey: "shell", clientKey: "curl" },
+    localization: { locale: language, translations: component[language] },
+    onServerChange: warn(nameOf),
+    onLoaded: () => { root.dataset.ready = ""; },
+    // Everything of the component that leads to other places is off.
+    agent: { disabled: true },
+    mcp: { disabled: true },
+    documentDownloadType: "none",
+    hideClientButton: true,
+    showDeveloperTools: "never",
+    telemetry: false,
+    withDefaultFonts: false,
+  });
+}
+
+open().catch((error) => {
+  element("notice").textContent = text("failed", { error: error.message });
+  element("notice").hidden = false;
+});
