@@ -27,17 +27,20 @@ function operations(description) {
 
 const changes = ({ method, operation }) => method !== "get" && !reading.includes(operation.operationId);
 
-/** What a parameter is filled in with. Nothing optional is sent unless it is ticked, but for the language of errors. */
+/** Optional parameters that are sent unless they are unticked: the language of errors, and what a search needs. */
+const ticked = ["X-Language", "q"];
+
+/** What a parameter is filled in with. Nothing else that is optional is sent before it is ticked. */
 function fill(parameter, description) {
   const named = parameter.schema?.$ref?.replace("#/components/schemas/", "");
   const schema = named ? description.components.schemas[named] : (parameter.schema ?? {});
   const least = schema.minimum === undefined ? undefined : Math.max(1, schema.minimum);
   const values = [parameter.example, schema.examples?.[0], schema.default, schema.enum?.[0], least];
-  const isLanguage = parameter.name === "X-Language";
-  const value = isLanguage ? language : values.find((one) => one !== undefined);
+  const isTicked = parameter.required || ticked.includes(parameter.name);
+  const value = parameter.name === "X-Language" ? language : values.find((one) => one !== undefined);
   delete parameter.example;
   delete parameter.examples;
-  if (value !== undefined) parameter.examples = { default: { value, "x-disabled": !parameter.required && !isLanguage } };
+  if (value !== undefined) parameter.examples = { default: { value, "x-disabled": !isTicked } };
 }
 
 /** The description as the page shows it. */
