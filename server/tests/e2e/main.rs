@@ -22,4 +22,5 @@ mod roles;
 mod service;
 mod stack;
 mod tail;
+mod tampered;
 mod verify;
