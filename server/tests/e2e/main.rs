@@ -17,6 +17,7 @@ mod import;
 mod journey;
 mod limits;
 mod logs;
+mod parked;
 mod rebuild;
 mod roles;
 mod service;
