@@ -44,6 +44,9 @@ pub(super) async fn follow(
     });
     asked.finish()?;
     let place = api.streams.follower()?;
+    if let Some(position) = last_event_id {
+        asked.mention("lastEventId", position);
+    }
     asked.record(&api, None).await?;
 
     let head = head(&*api.history).await?;
