@@ -28,7 +28,7 @@ pub mod username;
 
 pub use document::Document;
 pub use envelope::{Context, LeafHash, Recorded, StoredEvent};
-pub use ids::{EventId, InvalidId, PhotoId, UserId};
+pub use ids::{EventId, InvalidEventId, InvalidId, PhotoId, UserId};
 pub use time::{InvalidTime, Time};
 pub use user::UserEvent;
 pub use username::Username;

@@ -16,6 +16,7 @@ use crate::config::{Config, VerifyArgs};
 use crate::parts;
 use crate::terminal::counted;
 
+mod claims;
 mod documents;
 mod export;
 mod ledger;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::note::{Checkpoint, Error as NoteError, PublicKey};
 use super::tree::{Hash, Hasher};
-use crate::envelope::{LeafHash, StoredEvent};
+use crate::envelope::{LeafHash, Recorded, StoredEvent};
 use crate::{Position, Time, UserId, Version};
 
 /// The first thing that is wrong.
@@ -66,8 +66,8 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// The next event.
-    pub fn event(&mut self, event: &StoredEvent) -> Result<(), Fault> {
+    /// The next event; what it says.
+    pub fn event(&mut self, event: &StoredEvent) -> Result<Recorded, Fault> {
         let position = self.hasher.size() + 1;
         let fault = |what: &str| Err(Fault::at(position, what));
         if event.position != position {
@@ -115,7 +115,7 @@ impl Verifier {
         };
         self.users.insert(event.user_id, newest);
         self.hasher.push(hash.0);
-        Ok(())
+        Ok(recorded)
     }
 
     /// How many events there were.

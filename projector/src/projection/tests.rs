@@ -177,6 +177,10 @@ impl History for Ledger {
         unreachable!("a projection reads no claims")
     }
 
+    async fn claims_after(&self, _: &str, _: usize) -> Result<Vec<Claim>, store::Error> {
+        unreachable!("a projection reads no claims")
+    }
+
     async fn outcomes(&self, _: &[OutcomeKey]) -> Result<Vec<Outcome>, store::Error> {
         unreachable!("a projection reads no outcomes")
     }

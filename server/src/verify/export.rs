@@ -40,8 +40,10 @@ pub(super) fn verify(export: &Path, args: &VerifyArgs, report: &mut Report) -> a
             line.pop();
         }
         let position = verifier.size() + 1;
-        let taken =
-            exported(&line, position, &mut hashes).and_then(|event| Ok(verifier.event(&event)?));
+        let taken = exported(&line, position, &mut hashes).and_then(|event| {
+            verifier.event(&event)?;
+            Ok(())
+        });
         if taken.is_err() {
             break taken;
         }

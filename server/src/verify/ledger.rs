@@ -10,6 +10,7 @@ use events::log::verify::{Fault, Verifier, open};
 use events::store::{self, History};
 use events::{Position, StoredEvent};
 
+use super::claims::Claims;
 use super::{PAGE, Report, checkpoint};
 use crate::config::VerifyArgs;
 
@@ -30,13 +31,14 @@ pub(super) async fn verify(
     let mut checkpoints = Checkpoints::default();
     checkpoints.trust(args, key.as_ref())?;
     let mut levels = Levels::default();
+    let mut claims = Claims::default();
     let head = history.head().await?.position;
     let mut page = read(history, 0).await?;
     while !page.is_empty() {
         let after = page.last().map_or(0, |event| event.position);
         let (next, checked) = tokio::join!(read(history, after), async {
             for event in page.iter().filter(|event| event.position <= head) {
-                verifier.event(event)?;
+                claims.event(&verifier.event(event)?);
                 levels.push(log, event.leaf_hash.0).await?;
                 if let Some(key) = &key {
                     report.checkpoints += checkpoints.confirm(log, key, verifier).await?;
@@ -74,7 +76,8 @@ pub(super) async fn verify(
         let what = format!("the checkpoint is over {} events", trusted.size);
         return missing(verifier.size() + 1, what);
     }
-    are_all(log, newest, history).await
+    are_all(log, newest, history).await?;
+    claims.verify(history, verifier.size()).await
 }
 
 /// The key that checkpoints are opened with: the one that was given, and it must be the one that is kept. Whoever

@@ -29,7 +29,7 @@ struct Table {
 
 /// What is kept and is no fold of anything is left out: the ledger's name, epoch and count of appends, answers under
 /// idempotency keys, the owner of a projection, and the words that explain why a user waits.
-const TABLES: [Table; 9] = [
+const TABLES: [Table; 10] = [
     Table {
         file: "ledger.db",
         name: "events",
@@ -47,6 +47,15 @@ const TABLES: [Table; 9] = [
         texts: &[],
         blobs: &[],
         rows: &[],
+    },
+    Table {
+        file: "ledger.db",
+        name: "username_claims",
+        keys: &["username"],
+        numbers: &[],
+        texts: &["username", "user_id"],
+        blobs: &[],
+        rows: &["username"],
     },
     Table {
         file: "read-model.db",
@@ -274,15 +283,21 @@ async fn statements(
                 .fetch_all(&mut *stranger)
                 .await
                 .unwrap();
-            let columns = columns.iter().map(|row| row.get::<String, _>(0)).map(|column| {
-                if !table.rows.contains(&column.as_str()) {
-                    column
-                } else if table.numbers.contains(&column.as_str()) {
-                    format!("(SELECT max({column}) + 1 FROM {name})")
-                } else {
-                    format!("replace(replace(replace({column}, '0', 'x'), '1', '0'), 'x', '1') || CASE WHEN '{name}' = 'user_words' THEN 'x' ELSE '' END")
-                }
-            });
+            let columns = columns
+                .iter()
+                .map(|row| row.get::<String, _>(0))
+                .map(|column| {
+                    if !table.rows.contains(&column.as_str()) {
+                        column
+                    } else if table.numbers.contains(&column.as_str()) {
+                        format!("(SELECT max({column}) + 1 FROM {name})")
+                    } else {
+                        // Another one of the same form.
+                        let other = format!("replace(replace({column}, '0', 'x'), '1', '0')");
+                        let more = if name == "user_words" { "x" } else { "" };
+                        format!("replace({other}, 'x', '1') || '{more}'")
+                    }
+                });
             let columns: Vec<_> = columns.collect();
             format!(
                 "INSERT INTO {name} SELECT {} FROM {name} WHERE {condition}",
@@ -425,6 +440,146 @@ fn whatever_byte_or_row_is_flipped_dropped_inserted_or_swapped_is_named() {
     checked.unwrap();
 }
 
+/// A table, what is done to it, and what is said of that.
+const IN_POSTGRESQL: [(&str, &str, &str); 27] = [
+    (
+        "read_model.users",
+        "UPDATE read_model.users SET document = replace(document, 'Doe', 'Dof')",
+        "not the fold",
+    ),
+    (
+        "read_model.users",
+        "UPDATE read_model.users SET document = document || ' '",
+        "not the fold",
+    ),
+    (
+        "read_model.users",
+        "UPDATE read_model.users SET document = left(document, 20)",
+        "not the fold",
+    ),
+    (
+        "read_model.users",
+        "UPDATE read_model.users SET username = 'john.other'",
+        "not the fold",
+    ),
+    (
+        "read_model.users",
+        "UPDATE read_model.users SET version = version - 1",
+        "older",
+    ),
+    (
+        "read_model.users",
+        "UPDATE read_model.users SET position = position + 1",
+        "not the fold",
+    ),
+    (
+        "read_model.users",
+        "INSERT INTO read_model.users SELECT '507f1f77bcf86cd799439000', version, \
+         position, 'other', document FROM read_model.users",
+        "not the fold",
+    ),
+    (
+        "read_model.users",
+        "DELETE FROM read_model.users",
+        "missing",
+    ),
+    (
+        "read_model.user_words",
+        "UPDATE read_model.user_words SET word = 'jon' WHERE word = 'john'",
+        "other words",
+    ),
+    (
+        "read_model.user_words",
+        "INSERT INTO read_model.user_words VALUES ('x', '507f1f77bcf86cd799439000')",
+        "other words",
+    ),
+    (
+        "read_model.parked_users",
+        "INSERT INTO read_model.parked_users VALUES (JOHN, 3, '', 0)",
+        "can be folded",
+    ),
+    (
+        "read_model.parked_users",
+        "INSERT INTO read_model.parked_users VALUES (JOHN, 99, '', 0)",
+        "does not have",
+    ),
+    (
+        "read_model.projections",
+        "UPDATE read_model.projections SET position = 99",
+        "beyond the ledger",
+    ),
+    (
+        "read_model.projections",
+        "UPDATE read_model.projections SET position = 4",
+        "newer than position 4",
+    ),
+    (
+        "read_model.projections",
+        "DELETE FROM read_model.projections",
+        "no checkpoint",
+    ),
+    (
+        "log.log_key",
+        "DELETE FROM log.log_key",
+        "the key that is kept beside the checkpoints is missing",
+    ),
+    (
+        "log.log_key",
+        "UPDATE log.log_key SET public_key = replace(public_key, '+', '-')",
+        "is none",
+    ),
+    (
+        "log.hashes",
+        "INSERT INTO log.hashes VALUES (1, 0, sha256('x'))",
+        "not there",
+    ),
+    (
+        "log.checkpoints",
+        "UPDATE log.checkpoints SET note = replace(note, 'A', 'B')",
+        "checkpoint",
+    ),
+    (
+        "ledger.events",
+        "UPDATE ledger.events SET schema_version = 2 WHERE position = 4",
+        "contradicts",
+    ),
+    (
+        "ledger.events",
+        "UPDATE ledger.events SET user_id = 'nobody' WHERE position = 4",
+        "bad user id",
+    ),
+    (
+        "ledger.username_claims",
+        "UPDATE ledger.username_claims SET held_until = held_until - 1",
+        "is another one",
+    ),
+    (
+        "ledger.username_claims",
+        "UPDATE ledger.username_claims SET held_until = 0",
+        "is another one",
+    ),
+    (
+        "ledger.username_claims",
+        "DELETE FROM ledger.username_claims WHERE held_until IS NOT NULL",
+        "is missing",
+    ),
+    (
+        "ledger.username_claims",
+        "INSERT INTO ledger.username_claims VALUES ('admin', JOHN, NULL)",
+        "no event claims",
+    ),
+    (
+        "ledger.ledger_head",
+        "UPDATE ledger.ledger_head SET position = 4",
+        "missing: ",
+    ),
+    (
+        "ledger.ledger_head",
+        "DELETE FROM ledger.ledger_head",
+        "no head",
+    ),
+];
+
 #[tokio::test]
 async fn whatever_is_kept_beside_the_ledger_is_verified_in_postgresql_too() {
     let database = Postgres::shared().database().await;
@@ -440,41 +595,20 @@ async fn whatever_is_kept_beside_the_ledger_is_verified_in_postgresql_too() {
     let mut owner = PgConnection::connect(&database).await.unwrap();
     let good = verify(&folder.data_dir(), &[], &environment);
     assert_eq!(good.0, 0, "{}", good.1);
-    let id = format!("WHERE user_id = '{DEMO_USER}'");
-    for (statement, message) in [
-        (format!("UPDATE read_model.users SET document = replace(document, 'Doe', 'Dof') {id}"), "not the fold"),
-        (format!("UPDATE read_model.users SET document = document || ' ' {id}"), "not the fold"),
-        (format!("UPDATE read_model.users SET document = left(document, 20) {id}"), "not the fold"),
-        (format!("UPDATE read_model.users SET username = 'john.other' {id}"), "not the fold"),
-        (format!("UPDATE read_model.users SET version = version - 1 {id}"), "older"),
-        (format!("UPDATE read_model.users SET position = position + 1 {id}"), "not the fold"),
-        ("INSERT INTO read_model.users SELECT '507f1f77bcf86cd799439000', version, position, 'other', document FROM read_model.users".to_owned(), "not the fold"),
-        (format!("UPDATE read_model.user_words SET word = 'jon' {id} AND word = 'john'"), "other words"),
-        ("INSERT INTO read_model.user_words VALUES ('x', '507f1f77bcf86cd799439000')".to_owned(), "other words"),
-        (format!("INSERT INTO read_model.parked_users VALUES ('{DEMO_USER}', 3, 'no reason', 0)"), "can be folded"),
-        (format!("INSERT INTO read_model.parked_users VALUES ('{DEMO_USER}', 99, 'no reason', 0)"), "does not have"),
-        ("UPDATE read_model.projections SET position = 99".to_owned(), "beyond the ledger"),
-        ("UPDATE read_model.projections SET position = 4".to_owned(), "newer than position 4"),
-        ("DELETE FROM read_model.projections".to_owned(), "no checkpoint"),
-        ("DELETE FROM log.log_key".to_owned(), "the key that is kept beside the checkpoints is missing"),
-        ("UPDATE log.log_key SET public_key = replace(public_key, '+', '-')".to_owned(), "is none"),
-        ("INSERT INTO log.hashes VALUES (1, 0, sha256('x'))".to_owned(), "not there"),
-        ("UPDATE log.checkpoints SET note = replace(note, 'A', 'B')".to_owned(), "checkpoint"),
-        ("UPDATE ledger.events SET schema_version = 2 WHERE position = 4".to_owned(), "contradicts"),
-        ("UPDATE ledger.events SET user_id = 'nobody' WHERE position = 4".to_owned(), "bad user id"),
-        ("UPDATE ledger.ledger_head SET position = 4".to_owned(), "missing: "),
-        ("DELETE FROM ledger.ledger_head".to_owned(), "no head"),
-    ] {
-        // Done and undone: the tables of the service are what verify reads.
-        let tables = ["read_model.users", "read_model.user_words", "read_model.parked_users", "read_model.projections", "log.log_key", "log.hashes", "log.checkpoints", "ledger.events", "ledger.ledger_head"];
-        let table = tables.into_iter().find(|table| format!("{statement} ").contains(&format!("{table} "))).unwrap();
+    for (table, statement, message) in IN_POSTGRESQL {
+        // Done and undone: what verify reads are the tables of the service.
+        let statement = statement.replace("JOHN", &format!("'{DEMO_USER}'"));
         let tampered = format!(
-            "ALTER TABLE {table} DISABLE TRIGGER ALL; CREATE TEMPORARY TABLE kept AS SELECT * FROM {table}; {statement}"
+            "ALTER TABLE {table} DISABLE TRIGGER ALL; \
+             CREATE TEMPORARY TABLE kept AS SELECT * FROM {table}; {statement}"
         );
-        sqlx::raw_sql(AssertSqlSafe(tampered)).execute(&mut owner).await.unwrap();
+        let tampered = sqlx::raw_sql(AssertSqlSafe(tampered));
+        tampered.execute(&mut owner).await.unwrap();
         let (code, report) = verify(&folder.data_dir(), &[], &environment);
-        let undone = format!("DELETE FROM {table}; INSERT INTO {table} SELECT * FROM kept; DROP TABLE kept");
-        sqlx::raw_sql(AssertSqlSafe(undone)).execute(&mut owner).await.unwrap();
+        let undone = sqlx::raw_sql(AssertSqlSafe(format!(
+            "DELETE FROM {table}; INSERT INTO {table} SELECT * FROM kept; DROP TABLE kept"
+        )));
+        undone.execute(&mut owner).await.unwrap();
         assert_eq!(code, 1, "{statement}: {report}");
         let said = report["fault"]["message"].as_str().unwrap();
         assert!(said.contains(message), "{statement}: {said}");
