@@ -112,6 +112,9 @@ pub(crate) enum Job {
     /// Hand history to another system, as files or as messages, up to the head as it is at the start. Exit code 0 when
     /// all of it is there, 2 when something failed; what is there says where to go on
     Replay(ReplayArgs),
+    /// Measure the service beside bare baselines, on data of its own in the data directory and, with --database-url, in a
+    /// new database on that server; print tables. With --nats-url a server that has no ledger's stream
+    Bench(bench::Args),
 }
 
 #[derive(Debug, Args)]

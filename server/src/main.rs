@@ -55,6 +55,7 @@ async fn main() -> ExitCode {
         Some(config::Job::Rebuild(args)) => rebuild::run(&cli.config, &args).await,
         Some(config::Job::Parked(args)) => rebuild::parked(&cli.config, &args).await,
         Some(config::Job::Replay(args)) => replay::run(&cli.config, &args).await,
+        Some(config::Job::Bench(args)) => measure(cli.config, args).await,
     };
     match done {
         Ok(code) => code,
@@ -69,4 +70,14 @@ async fn main() -> ExitCode {
             }
         }
     }
+}
+
+async fn measure(config: config::Config, args: bench::Args) -> anyhow::Result<ExitCode> {
+    let settings = bench::Settings {
+        data_dir: config.data_dir,
+        database_url: config.database_url,
+        nats_url: config.nats_url,
+    };
+    bench::run(settings, args).await?;
+    Ok(ExitCode::SUCCESS)
 }
