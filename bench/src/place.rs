@@ -392,7 +392,10 @@ mod tests {
     #[test]
     fn the_database_of_a_url_is_replaced_and_nothing_else() {
         for (url, other) in [
-            ("postgres://a:b@h:1/old?sslmode=require", "postgres://a:b@h:1/new?sslmode=require"),
+            (
+                "postgres://a:b@h:1/old?sslmode=require",
+                "postgres://a:b@h:1/new?sslmode=require",
+            ),
             ("postgresql://h", "postgresql://h/new"),
             ("postgres://h/", "postgres://h/new"),
         ] {
