@@ -11,6 +11,8 @@ use events::trail::AuditTrail;
 use http_kit::caller::Verifier;
 use http_kit::clock::Clock;
 use projector::Documents;
+use utoipa::OpenApi as _;
+use utoipa::openapi::OpenApi;
 
 mod routes;
 mod streams;
@@ -51,4 +53,9 @@ impl FromRef<QueryApi> for Arc<Verifier> {
 /// The routes that only read.
 pub fn router(api: QueryApi) -> Router {
     routes::router().with_state(api)
+}
+
+/// The routes that only read, described.
+pub fn openapi() -> OpenApi {
+    routes::Described::openapi()
 }

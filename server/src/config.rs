@@ -8,7 +8,7 @@ use events::log::note::PublicKey;
 use events::{Position, UserEvent, UserId};
 use http_kit::caller::Role;
 
-use crate::{export, history, state};
+use crate::{export, history, openapi, state};
 
 /// User profiles kept as an append-only ledger of events.
 ///
@@ -85,6 +85,9 @@ pub(crate) enum Job {
     Migrate,
     /// Ask the process that runs with the same --listen whether it is ready: exit code 0, 1 if not, 2 if nobody answers
     Ready,
+    /// Print the description of the whole API: OpenAPI 3.1
+    #[command(name = "openapi")]
+    OpenApi(openapi::OpenApiArgs),
     /// Print a token for trying the service out
     Token(TokenArgs),
     /// Print events as they happen, one CloudEvent as JSON a line, or a coloured line each on a terminal. They come

@@ -16,6 +16,7 @@ mod lifecycle;
 mod log_key;
 mod logs;
 mod metrics;
+mod openapi;
 mod parts;
 mod progress;
 mod ready;
@@ -43,6 +44,7 @@ async fn main() -> ExitCode {
         Some(config::Job::Projector) => service::run(cli.config, Roles::PROJECTION).await,
         Some(config::Job::QueryApi) => service::run(cli.config, Roles::QUERIES).await,
         Some(config::Job::Migrate) => parts::migrate(&cli.config).await,
+        Some(config::Job::OpenApi(args)) => openapi::run(&args),
         Some(config::Job::Ready) => ready::run(&cli.config),
         Some(config::Job::Token(args)) => token::run(&cli.config, &args),
         Some(config::Job::Tail(args)) => tail::run(&cli.config, &args).await,

@@ -17,6 +17,7 @@ mod import;
 mod journey;
 mod limits;
 mod logs;
+mod openapi;
 mod rebuild;
 mod roles;
 mod service;
