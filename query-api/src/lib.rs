@@ -12,6 +12,7 @@ use http_kit::caller::Verifier;
 use http_kit::clock::Clock;
 use projector::Documents;
 
+pub mod asyncapi;
 mod routes;
 mod streams;
 #[cfg(test)]

@@ -25,7 +25,8 @@ use crate::QueryApi;
 mod audit;
 mod check_username;
 mod console;
-mod event_stream;
+mod described;
+pub(crate) mod event_stream;
 mod log;
 mod media;
 mod own_profile;
@@ -38,7 +39,7 @@ const TIME: Duration = Duration::from_secs(10);
 const WAIT: Duration = Duration::from_secs(2);
 
 /// Every route. The router is made of these, and the test of hostile requests goes through them.
-fn routes() -> [(&'static str, MethodRouter<QueryApi>); 20] {
+fn routes() -> [(&'static str, MethodRouter<QueryApi>); 22] {
     [
         (
             "/api/v1/users/profile",
@@ -110,8 +111,16 @@ fn routes() -> [(&'static str, MethodRouter<QueryApi>); 20] {
         ),
         // The time is that until the stream begins.
         (
-            "/api/v1/events/stream",
+            event_stream::PATH,
             limits(get(event_stream::follow), JSON_BYTES, TIME),
+        ),
+        (
+            "/schemas/{type}/{version}",
+            limits(get(described::schema), JSON_BYTES, TIME),
+        ),
+        (
+            "/asyncapi.json",
+            limits(get(described::asyncapi), JSON_BYTES, TIME),
         ),
         ("/console", limits(get(console::page), JSON_BYTES, TIME)),
         (

@@ -78,6 +78,16 @@ fn target(pattern: &'static str, method: &str) -> Target {
             Access::Open,
             Reads::Nothing,
         ),
+        ("GET", "/asyncapi.json") => (
+            "GET",
+            Ask::new("GET", pattern),
+            Access::Open,
+            Reads::Nothing,
+        ),
+        ("GET", "/schemas/{type}/{version}") => {
+            let good = Ask::new("GET", "/schemas/user-registered/1.json");
+            ("GET", good, Access::Open, Reads::Nothing)
+        }
         ("GET", "/console/{file}") => {
             let good = Ask::new("GET", "/console/app.js");
             ("GET", good, Access::Open, Reads::Nothing)
