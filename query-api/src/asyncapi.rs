@@ -3,7 +3,7 @@
 //!
 //! Its texts are English; `asyncapi/tr.json` has the Turkish one of each.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
 
 use events::message::{STRUCTURED, headers_schema, structured, to_message};
@@ -35,12 +35,13 @@ pub fn translate(value: &mut Value, language: Language) {
     }
 }
 
-/// Visits every text that is for people. Examples are none.
+/// Visits every text that is for people. Examples and the stream as it is are none.
 fn each_text(value: &mut Value, visit: &mut impl FnMut(&mut String)) {
     match value {
         Value::Object(members) => {
-            for (name, member) in members.iter_mut().filter(|(name, _)| *name != "examples") {
+            for (name, member) in members {
                 match (name.as_str(), member) {
+                    ("examples" | "x-jetstream", _) => {}
                     ("title" | "summary" | "description", Value::String(text)) => visit(text),
                     (_, member) => each_text(member, visit),
                 }
@@ -78,8 +79,8 @@ fn english() -> Value {
         "defaultContentType": "application/json",
         "servers": servers(),
         "channels": {
-            "events": nats_channel(on_nats.collect()),
-            "stream": sse_channel(as_sse.collect()),
+            "events": nats_channel(&on_nats.collect()),
+            "stream": sse_channel(&as_sse.collect()),
         },
         "operations": operations(),
         "components": {
@@ -131,7 +132,7 @@ fn servers() -> Value {
     })
 }
 
-fn nats_channel(messages: Map<String, Value>) -> Value {
+fn nats_channel(messages: &Map<String, Value>) -> Value {
     json!({
         "address": user::subject_of("{shard}", "{type}"),
         "title": format!("The JetStream stream {}", stream::NAME),
@@ -164,7 +165,7 @@ fn nats_channel(messages: Map<String, Value>) -> Value {
     })
 }
 
-fn sse_channel(messages: Map<String, Value>) -> Value {
+fn sse_channel(messages: &Map<String, Value>) -> Value {
     let (heartbeat, again, taken) = (HEARTBEAT.as_secs(), AGAIN.as_millis(), TAKEN.as_secs());
     json!({
         "address": PATH,
@@ -226,7 +227,8 @@ fn messages(types: &[&Published], envelope: &Published) -> Value {
     for shape in types {
         let event = structured(shape.example.into()).expect("the golden corpus holds events");
         let (headers, body) = to_message(&event);
-        let headers: Map<String, Value> = headers
+        // The headers have no order of their own.
+        let headers: BTreeMap<String, Value> = headers
             .iter()
             .filter_map(|(name, values)| Some((name.to_string(), values.first()?.as_str().into())))
             .collect();

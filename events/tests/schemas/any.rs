@@ -157,7 +157,7 @@ fn context() -> impl Strategy<Value = Context> {
 }
 
 /// Any event of any type, as the ledger could hold it.
-pub fn any_event() -> impl Strategy<Value = Recorded> {
+pub(crate) fn any_event() -> impl Strategy<Value = Recorded> {
     let event = prop_oneof![registered(), updated(), photo(), renamed()];
     let previous = of((any::<u64>(), any::<[u8; 32]>()));
     let place = (

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 /// One way in which a reader of the released schema would be broken.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Break {
+pub(crate) struct Break {
     /// The place, such as `variants[].size`; empty for the whole.
     place: String,
     why: Why,
@@ -81,7 +81,7 @@ const ANNOTATIONS: [&str; 4] = ["title", "description", "examples", "$comment"];
 
 /// Everything by which a schema breaks readers of the released one. Only words may change, and members
 /// be added that need not be there; whatever else is different is a break, also what nobody thought of.
-pub fn breaks(released: &Value, now: &Value) -> Vec<Break> {
+pub(crate) fn breaks(released: &Value, now: &Value) -> Vec<Break> {
     let mut found = Vec::new();
     compare("", released, now, &mut found);
     found
@@ -183,13 +183,13 @@ fn members(place: &str, was: &Map<String, Value>, is: &Map<String, Value>, found
         };
         found.push(Break { place, why });
     }
-    for name in after.keys().filter(|name| !before.contains_key(*name)) {
-        if requires(is, name) {
-            found.push(Break {
-                place: within(place, name),
-                why: Why::AddedAsRequired,
-            });
-        }
+    let required = is.get("required").and_then(Value::as_array);
+    let required = required.into_iter().flatten().filter_map(Value::as_str);
+    for name in required.filter(|name| !before.contains_key(*name) && !requires(was, name)) {
+        found.push(Break {
+            place: within(place, name),
+            why: Why::AddedAsRequired,
+        });
     }
 }
 
@@ -331,6 +331,9 @@ mod tests {
             .iter()
             .map(Break::to_string)
             .collect();
+        assert_eq!(said, [why]);
+        // Also one that nothing else is said about.
+        let said = told("/required", json!(["with", "mood", "places", "since"]));
         assert_eq!(said, [why]);
     }
 
