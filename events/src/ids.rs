@@ -1,11 +1,13 @@
 //! The identifiers of users, photos and events.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
-use utoipa::openapi::{RefOr, Schema};
+use utoipa::openapi::{self, RefOr};
 use utoipa::{PartialSchema, ToSchema};
 
 /// A text that is not an identifier of the wanted kind.
@@ -39,7 +41,7 @@ impl ObjectId {
 }
 
 /// How either is described to clients.
-fn schema(about: &str, example: &str) -> RefOr<Schema> {
+fn schema(about: &str, example: &str) -> RefOr<openapi::Schema> {
     ObjectBuilder::new()
         .schema_type(Type::String)
         .description(Some(about))
@@ -49,7 +51,7 @@ fn schema(about: &str, example: &str) -> RefOr<Schema> {
 }
 
 impl PartialSchema for UserId {
-    fn schema() -> RefOr<Schema> {
+    fn schema() -> RefOr<openapi::Schema> {
         schema("Names a user for ever.", "507f1f77bcf86cd799439011")
     }
 }
@@ -57,7 +59,7 @@ impl PartialSchema for UserId {
 impl ToSchema for UserId {}
 
 impl PartialSchema for PhotoId {
-    fn schema() -> RefOr<Schema> {
+    fn schema() -> RefOr<openapi::Schema> {
         schema("Names one change of a photo.", "507f1f77bcf86cd799439012")
     }
 }
@@ -102,9 +104,19 @@ macro_rules! object_id {
             }
         }
 
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({"type": "string", "pattern": "^[0-9a-f]{24}$"})
+            }
+        }
+
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+                let text = Cow::<'de, str>::deserialize(deserializer)?;
                 text.parse().map_err(serde::de::Error::custom)
             }
         }
@@ -141,6 +153,16 @@ impl EventId {
     pub fn new(time: crate::Time, random: [u8; 10]) -> Self {
         let millis = u64::try_from(time.millis()).unwrap_or(0);
         Self(uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
+    }
+}
+
+impl JsonSchema for EventId {
+    fn schema_name() -> Cow<'static, str> {
+        "EventId".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "format": "uuid"})
     }
 }
 

@@ -7,6 +7,7 @@ use clap::Parser as _;
 use crate::service::Roles;
 
 mod config;
+mod described;
 mod dev;
 mod export;
 mod health;
@@ -57,6 +58,8 @@ async fn main() -> ExitCode {
         Some(config::Job::Rebuild(args)) => rebuild::run(&cli.config, &args).await,
         Some(config::Job::Parked(args)) => rebuild::parked(&cli.config, &args).await,
         Some(config::Job::Replay(args)) => replay::run(&cli.config, &args).await,
+        Some(config::Job::Asyncapi(args)) => described::asyncapi(&args),
+        Some(config::Job::Schemas(args)) => described::schemas(&args),
         Some(config::Job::Bench(args)) => measure(cli.config, args).await,
     };
     match done {

@@ -14,17 +14,14 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use clap::Args;
 use http_kit::client::if_none_match;
-use http_kit::code::Code;
 use http_kit::error::ApiError;
-use http_kit::fields::{self, Fields};
-use http_kit::openapi::{self, Fails, Refuses};
+use http_kit::openapi::{self, Fails, InLanguage};
 use http_kit::serve::limits;
-use http_kit::text::{Language, Text};
+use http_kit::text::Language;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::openapi::{self as described, RefOr};
-use utoipa::{IntoParams, IntoResponses, OpenApi};
+use utoipa::{IntoResponses, OpenApi};
 
 use crate::service::Roles;
 use crate::{health, metrics};
@@ -104,36 +101,6 @@ pub(crate) fn router(roles: Roles, server: Option<&str>) -> Router {
         .with_state(Documents(Arc::new(documents)))
 }
 
-/// Which language, and what the client has already.
-struct Asked;
-
-impl IntoParams for Asked {
-    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        let languages = json!({"type": "string", "enum": LANGUAGES, "default": LANGUAGES[0]});
-        let known = "The `ETag` of what the client has already; if it is still that, the answer is 304 without a body.";
-        vec![
-            openapi::query("lang", languages, "The language of the descriptions."),
-            openapi::header(
-                "If-None-Match",
-                json!({"type": "string", "examples": ["\"3\""]}),
-                known,
-            ),
-        ]
-    }
-}
-
-const LANGUAGES: [&str; 2] = ["en", "tr"];
-
-impl Refuses for Asked {
-    fn refusals() -> Vec<ApiError> {
-        vec![ApiError::new(Code::ValidationFailed).field("lang", unknown_language())]
-    }
-}
-
-fn unknown_language() -> Text {
-    Text::new("NOT_ALLOWED").with("allowed", LANGUAGES.join(", "))
-}
-
 /// The document described.
 struct Described;
 
@@ -164,8 +131,8 @@ impl IntoResponses for Described {
     path = "/openapi.json",
     operation_id = "getOpenApi",
     tag = "Operations",
-    params(Asked),
-    responses(Described, Fails<Asked>),
+    params(InLanguage),
+    responses(Described, Fails<InLanguage>),
     security()
 )]
 async fn read(
@@ -173,12 +140,7 @@ async fn read(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let mut parameters = Fields::from_query(query.as_deref());
-    let language = parameters.optional("lang", |value| {
-        Language::parse(fields::string(value)?).ok_or_else(unknown_language)
-    });
-    parameters.finish()?;
-    let language = language.unwrap_or_default();
+    let language = InLanguage::of(query.as_deref())?;
     let (_, document) = documents
         .iter()
         .find(|(of, _)| *of == language)

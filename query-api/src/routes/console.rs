@@ -125,7 +125,11 @@ impl IntoResponses for PageFile {
     }
 }
 
-fn answers(about: &str, media_types: &[&str]) -> BTreeMap<String, RefOr<described::Response>> {
+/// Bytes of a media type, or 304, described.
+pub(super) fn answers(
+    about: &str,
+    media_types: &[&str],
+) -> BTreeMap<String, RefOr<described::Response>> {
     let answers = [
         ("200", openapi::bytes(about, media_types)),
         ("304", openapi::described("The client has it already.")),

@@ -9,6 +9,7 @@ mod compose;
 mod configuration;
 mod console;
 mod crash;
+mod described;
 mod disk;
 mod downstream;
 mod faults;
