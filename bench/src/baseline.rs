@@ -11,8 +11,10 @@ use axum::extract::{FromRef, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse as _;
 use axum::routing::get;
+use axum::serve::ListenerExt as _;
 use bytes::Bytes;
 use clap::Args as Arguments;
+use futures::TryStreamExt as _;
 use http_kit::caller::{Caller, OptionalCaller, Verifier};
 use http_kit::keys::Keys;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
@@ -194,7 +196,6 @@ async fn collect(
 
 /// Reads all envelopes of the ledger in their order, one after the other: how many, and for how many seconds.
 pub(crate) async fn read_in_order(place: &Place) -> anyhow::Result<(u64, f64)> {
-    use futures::TryStreamExt as _;
     let mut events = 0;
     let mut bytes = 0;
     let began;
@@ -275,7 +276,6 @@ pub(crate) async fn answer(args: &AnswerArgs) -> anyhow::Result<()> {
         "The baseline is running on http://{}",
         listener.local_addr()?
     );
-    use axum::serve::ListenerExt as _;
     let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
     axum::serve(listener, router).await?;
     Ok(())

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::Run;
 use crate::commands::{Load, Random};
 use crate::http::{Connection, request};
-use crate::load::{Pace, count, drive, latencies, record};
+use crate::load::{Pace, Script as _, count, drive, latencies, record};
 use crate::place::{Place, Service};
 use crate::report::{Rounds, Table, mebibytes, quantiles, time};
 use crate::users::{self, Users};
@@ -63,7 +63,6 @@ pub(crate) async fn fill(place: &Place, events: u64) -> anyhow::Result<Arc<Users
     let load = Load::profiles(Arc::clone(&users));
     let mut running = tokio::task::JoinSet::new();
     for client in 0..u64::from(CLIENTS) {
-        use crate::load::Script as _;
         let mut connection = Connection::open(&service.address).await?;
         let mut script = load.script(client);
         let clients = u64::from(CLIENTS);

@@ -158,16 +158,20 @@ impl Deliveries {
         })
     }
 
+    fn take(&self, position: u64) -> Option<Instant> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = seen.remove(&position)?;
+        // What came before it was waited for or is of no interest.
+        seen.retain(|other, _| *other > position);
+        Some(at)
+    }
+
     async fn of(&self, position: u64) -> anyhow::Result<Instant> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(at) = seen.remove(&position) {
-                // What came before it was waited for or is of no interest.
-                seen.retain(|other, _| *other > position);
+            if let Some(at) = self.take(position) {
                 return Ok(at);
             }
-            drop(seen);
             if Instant::now() > deadline {
                 bail!("position {position} was not delivered")
             }

@@ -66,14 +66,15 @@ pub(crate) async fn run(run: &Run, _: &Args) -> anyhow::Result<()> {
     ];
     columns.extend(LOAD_COLUMNS);
     let table = Table::new(&format!("Photos, {}", run.storage()), &columns);
-    let samples: [(&str, &str, fn() -> Vec<u8>); 4] = [
-        ("JPEG, 1 MP", "image/jpeg", || jpeg(1_155, 866)),
-        ("JPEG, 12 MP", "image/jpeg", || jpeg(4_000, 3_000)),
-        ("JPEG, 48 MP", "image/jpeg", || jpeg(8_000, 6_000)),
-        ("PNG, 2 MP", "image/png", || png(1_600, 1_250)),
+    let samples = [
+        ("JPEG, 1 MP", "image/jpeg", 1_155, 866),
+        ("JPEG, 12 MP", "image/jpeg", 4_000, 3_000),
+        ("JPEG, 48 MP", "image/jpeg", 8_000, 6_000),
+        ("PNG, 2 MP", "image/png", 1_600, 1_250),
     ];
-    for (name, media_type, make) in samples {
-        let photo = Arc::new(spawn_blocking(make).await?);
+    for (name, media_type, width, height) in samples {
+        let make = if media_type == "image/png" { png } else { jpeg };
+        let photo = Arc::new(spawn_blocking(move || make(width, height)).await?);
         for at_once in AT_ONCE {
             // A place of its own, so that the memory is that of these uploads.
             let place = Place::new(&run.settings).await?;

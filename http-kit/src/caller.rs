@@ -92,7 +92,7 @@ pub struct Verifier {
     clock: Clock,
     /// Good tokens by their exact text. Only what is always so of a token is remembered: whether its key is still one
     /// of ours and its time has come and not passed is looked at each time.
-    remembered: moka::sync::Cache<Box<str>, Arc<Signed>>,
+    remembered: moka::sync::Cache<String, Arc<Signed>>,
 }
 
 /// A token with a good signature, issuer, audience and subject.
@@ -131,7 +131,7 @@ impl Verifier {
             clock,
             remembered: moka::sync::Cache::builder()
                 .max_capacity(REMEMBERED_BYTES)
-                .weigher(|token: &Box<str>, _| {
+                .weigher(|token: &String, _| {
                     u32::try_from(token.len() + REMEMBERED_BESIDE).unwrap_or(u32::MAX)
                 })
                 .build(),
@@ -153,7 +153,7 @@ impl Verifier {
         }
         let signed = self.signed(token, now).await?;
         let caller = signed.is_in_time(now).then(|| signed.caller.clone())?;
-        self.remembered.insert(token.into(), Arc::new(signed));
+        self.remembered.insert(token.to_owned(), Arc::new(signed));
         Some(caller)
     }
 
