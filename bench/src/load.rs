@@ -155,7 +155,7 @@ impl<S: Script> Client<S> {
                 return Ok((self.latencies, self.positions));
             }
             let answer = self.connection.send(self.script.next()).await?;
-            record(&mut self.latencies, from.elapsed());
+            let taken = from.elapsed();
             if !self.script.is_good(&answer) {
                 bail!(
                     "a request was answered with {}: {}",
@@ -163,7 +163,9 @@ impl<S: Script> Client<S> {
                     String::from_utf8_lossy(&answer.body)
                 )
             }
+            // A refusal that is right is no answer to be counted.
             if answer.status == 200 {
+                record(&mut self.latencies, taken);
                 self.positions.extend(answer.position);
             }
             round += 1;
