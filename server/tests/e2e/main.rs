@@ -5,6 +5,7 @@
 mod audit;
 mod broker;
 mod cli;
+mod clients;
 mod compose;
 mod configuration;
 mod console;
