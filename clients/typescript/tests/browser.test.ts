@@ -8,11 +8,12 @@ import { after, before, beforeEach, test } from "node:test";
 import { chromium } from "playwright-core";
 import type { Browser, Page } from "playwright-core";
 
-import { Between, breakOff, drop, envelope, gatewayPage, json, silence, status } from "./between.js";
+import { Between, breakOff, drop, envelope, gatewayPage, json, status } from "./between.js";
 import { PHOTO, Service } from "./service.js";
 
 declare global {
   var profileLedger: typeof import("profile-ledger-client");
+  var ending: AbortController;
 }
 
 let service: Service;
@@ -129,12 +130,11 @@ test("a photo is uploaded with progress, also when it takes two attempts", async
 
 test("an upload is aborted, with progress and without", async () => {
   for (const isWatched of [true, false]) {
-    between.replies = [silence];
+    between.replies = [() => void page.evaluate(() => ending.abort())];
     const name = await page.evaluate(
       async ({ token, isWatched }) => {
         const client = profileLedger.createClient({ baseUrl: "", token });
-        const ending = new AbortController();
-        setTimeout(() => ending.abort(), 300);
+        globalThis.ending = new AbortController();
         const options = { signal: ending.signal, ...(isWatched && { onProgress: () => undefined }) };
         return client.changePhoto(new Uint8Array(1_000_000), options).catch((error: Error) => error.name);
       },
