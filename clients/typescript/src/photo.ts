@@ -49,8 +49,11 @@ export function watched(url: string, wire: Wire, onProgress: (progress: Progress
     request.upload.onprogress = ({ loaded, total, lengthComputable }) =>
       onProgress({ sent: loaded, total: lengthComputable ? total : undefined });
     request.onload = () => {
-      const { status, statusText } = request;
-      resolve(new Response(request.responseText, { status, statusText, headers: headersOf(request) }));
+      try {
+        resolve(responseOf(request));
+      } catch (error) {
+        reject(error); // a status that no response has
+      }
     };
     request.onerror = () => reject(new TypeError("The connection failed"));
     request.onabort = () => reject(signal.reason);
@@ -60,11 +63,12 @@ export function watched(url: string, wire: Wire, onProgress: (progress: Progress
   });
 }
 
-function headersOf(request: XMLHttpRequest): Headers {
+function responseOf(request: XMLHttpRequest): Response {
+  const { status, statusText, responseText } = request;
   const headers = new Headers();
   for (const line of request.getAllResponseHeaders().split("\r\n")) {
     const colon = line.indexOf(":");
     if (colon > 0) headers.append(line.slice(0, colon), line.slice(colon + 1).trim());
   }
-  return headers;
+  return new Response(responseText || null, { status, statusText, headers });
 }

@@ -4,7 +4,7 @@
 export interface Retries {
   /** The most requests of one call, the first one counted; at least 1. Default: 4. */
   attempts?: number;
-  /** Milliseconds that a call may take with everything in it. Default: 30,000; of a photo, 300,000. */
+  /** Milliseconds that a call may take, with all its requests and the pauses between. Default: 30,000; of a photo, 300,000. */
   totalMs?: number;
 }
 

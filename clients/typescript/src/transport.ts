@@ -66,6 +66,8 @@ const READS_OTHERWISE: Record<ReadsOtherwise, true> = { "/api/v1/users/check-use
 
 /** What of the body of a failure is read: far more than the service says, and far less than a stranger could send. */
 const LONGEST_FAILURE = 256 * 1024;
+/** A timer that has longer to wait does not wait at all. */
+const LONGEST_TIMER = 2 ** 31 - 1;
 
 export class Transport {
   #position = 0;
@@ -97,7 +99,7 @@ export class Transport {
     const totalMs = call.totalMs ?? this.options.retries?.totalMs ?? 30_000;
     const ending = new Ending();
     const timeout = () => ending.come(new ProfileLedgerError({ status: 0, code: "TIMEOUT", errors: [] }));
-    const timer = setTimeout(timeout, totalMs);
+    const timer = setTimeout(timeout, Math.min(totalMs, LONGEST_TIMER));
     const { signal } = outgoing.init;
     const abort = () => ending.come(signal?.reason ?? aborted());
     signal?.addEventListener("abort", abort);
@@ -153,7 +155,11 @@ export class Transport {
         const text = await ending.or(beginning(response));
         return failure(response, text, retryAfter(response.headers, Date.now()));
       }
-      if (!isJson(response) || response.status === 304) return this.#isForeign(outgoing, response) ? unexpected(response) : response;
+      if (this.#isForeign(outgoing, response)) {
+        void response.body?.cancel();
+        return unexpected(response);
+      }
+      if (!isJson(response) || response.status === 304) return response;
       // Read here, so that an answer which breaks off is asked for again.
       const text = await ending.or(response.text());
       return isWhole(text) ? new Response(text, response) : unexpected(response);

@@ -8,11 +8,12 @@ import { after, before, beforeEach, test } from "node:test";
 import { chromium } from "playwright-core";
 import type { Browser, Page } from "playwright-core";
 
-import { Between, breakOff, drop, envelope, gatewayPage, json, silence, status } from "./between.js";
+import { Between, breakOff, drop, envelope, gatewayPage, json, status } from "./between.js";
 import { PHOTO, Service } from "./service.js";
 
 declare global {
   var profileLedger: typeof import("profile-ledger-client");
+  var ending: AbortController;
 }
 
 let service: Service;
@@ -129,12 +130,11 @@ test("a photo is uploaded with progress, also when it takes two attempts", async
 
 test("an upload is aborted, with progress and without", async () => {
   for (const isWatched of [true, false]) {
-    between.replies = [silence];
+    between.replies = [() => void page.evaluate(() => ending.abort())];
     const name = await page.evaluate(
       async ({ token, isWatched }) => {
         const client = profileLedger.createClient({ baseUrl: "", token });
-        const ending = new AbortController();
-        setTimeout(() => ending.abort(), 300);
+        globalThis.ending = new AbortController();
         const options = { signal: ending.signal, ...(isWatched && { onProgress: () => undefined }) };
         return client.changePhoto(new Uint8Array(1_000_000), options).catch((error: Error) => error.name);
       },
@@ -168,4 +168,61 @@ test("a page of another origin does not reach the service by itself", async () =
     { url: service.url, token },
   );
   assert.equal(code, "NETWORK_ERROR");
+});
+
+test("it works with the fetch of React Native, without streams, randomUUID and reasons of signals", async () => {
+  await page.close();
+  page = await browser.newPage();
+  const absent = `for (const name of ["fetch", "Headers", "Request", "Response"]) delete globalThis[name];
+    delete Crypto.prototype.randomUUID;
+    delete AbortSignal.prototype.reason;`;
+  // What React Native takes its fetch from.
+  const fetch = readFileSync(new URL("node_modules/whatwg-fetch/dist/fetch.umd.js", ROOT), "utf8");
+  await page.addInitScript({ content: absent + fetch });
+  await page.goto(between.url);
+  await page.waitForFunction(() => "profileLedger" in globalThis);
+  const refusal = json(409, envelope(409, ["Taken"]), { "X-Error-Code": "USERNAME_TAKEN" });
+  between.replies = [status(503, { "Retry-After": "0" }), between.loseAnswer, between.handOn, refusal, gatewayPage];
+  const told = await page.evaluate(
+    async ({ token, photo }) => {
+      const client = profileLedger.createClient({ baseUrl: "", token });
+      const written = await client.updateProfile({ name: "John", surname: "Doe", bio: "From a phone" });
+      const failures = [];
+      for (let call = 0; call < 2; call += 1) {
+        const error = await client.changeUsername("john").catch((error: unknown) => error);
+        if (!(error instanceof profileLedger.ProfileLedgerError)) throw error;
+        failures.push([error.status, error.code, ...error.errors]);
+      }
+      const own = await client.profile();
+      const isSame = (await client.profile({ known: own })) === own;
+      let sent = 0;
+      const file = new Blob([Uint8Array.from(photo)]);
+      const changed = await client.changePhoto(file, { onProgress: (now) => (sent = now.sent) });
+      const ending = new AbortController();
+      const call = client.profile({ signal: ending.signal });
+      ending.abort();
+      const aborted = await call.catch((error: Error) => error.name);
+      const late = profileLedger.createClient({ baseUrl: "", token, retries: { totalMs: 0 } });
+      const timeout = await late.profile().catch((error: { code?: string }) => error.code);
+      return { wasReplayed: written.wasReplayed, bio: own.data.bio, failures, isSame, hasSent: sent > file.size, isNative: String(fetch).includes("native"), etag: changed.etag, aborted, timeout };
+    },
+    { token, photo: [...PHOTO] },
+  );
+  const { etag, ...rest } = told;
+  assert.match(String(etag), /^"\d+"$/);
+  assert.deepEqual(rest, {
+    wasReplayed: true,
+    bio: "From a phone",
+    failures: [
+      [409, "USERNAME_TAKEN", "Taken"],
+      [502, "UNEXPECTED_ANSWER"],
+    ],
+    isSame: true,
+    hasSent: true,
+    isNative: false,
+    aborted: "AbortError",
+    timeout: "TIMEOUT",
+  });
+  const commands = between.asked.filter(({ method }) => method === "PUT");
+  assert.match(String(commands[0]!.headers["idempotency-key"]), /^[0-9a-f]{32}$/);
 });

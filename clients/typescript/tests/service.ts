@@ -19,6 +19,8 @@ export class Service {
   static async start(): Promise<Service> {
     const folder = mkdtempSync(join(tmpdir(), "profile-ledger-client-"));
     const process = spawn(binary(), ["--listen", "127.0.0.1:0"], { env: variables(folder), stdio: ["ignore", "pipe", "ignore"] });
+    // However the tests end.
+    globalThis.process.once("exit", () => process.kill("SIGKILL"));
     for await (const line of createInterface({ input: process.stdout! })) {
       const url = /is running on (\S+?)\.?(\s|$)/.exec(line)?.[1];
       if (url) {
