@@ -235,7 +235,13 @@ pub enum Error {
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
-        Self::Unavailable(Arc::new(error))
+        match error {
+            // What is never written, such as a text that is none, and what is always there.
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::RowNotFound => {
+                Self::Damaged(error.to_string())
+            }
+            error => Self::Unavailable(Arc::new(error)),
+        }
     }
 }
 

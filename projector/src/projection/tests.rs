@@ -11,8 +11,8 @@ use events::user::{Change, Profile, ProfileUpdated, UserRegistered, UsernameChan
 use events::{EventId, Time, UserEvent, Version};
 
 use super::*;
-use crate::read_model::Search;
 use crate::read_model::sqlite::SqliteReadModel;
+use crate::read_model::{Search, Stored};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -222,6 +222,9 @@ impl ReadModel for Fragile {
     }
     async fn documents(&self, users: &[UserId]) -> Result<Vec<Document>, read_model::Error> {
         self.inner.documents(users).await
+    }
+    async fn stored(&self, after: &str, limit: usize) -> Result<Vec<Stored>, read_model::Error> {
+        self.inner.stored(after, limit).await
     }
     async fn take_over(&self, owner: &str) -> Result<Position, read_model::Error> {
         self.inner.take_over(owner).await

@@ -25,4 +25,5 @@ mod roles;
 mod service;
 mod stack;
 mod tail;
+mod tampered;
 mod verify;
