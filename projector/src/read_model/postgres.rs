@@ -36,8 +36,8 @@ const LAST: char = '\u{10ffff}';
 ///
 /// Most steps change no word: those that are there are left as they are.
 ///
-/// The commit does not wait for the disk, where it would keep commits of the ledger waiting: what a crash of the
-/// server takes back, checkpoint and documents together, is folded again.
+/// The commit waits for the disk: a crash that took documents back would show readers an older position than they
+/// were told.
 const APPLY: &str = "\
 WITH moved AS (
     UPDATE read_model.projections SET position = $1 WHERE name = 'users' AND position = $2 AND owner = $3
@@ -67,7 +67,7 @@ WITH moved AS (
 ), unparked AS (
     DELETE FROM read_model.parked_users AS p USING moved WHERE p.user_id = ANY($15)
 )
-SELECT position, set_config('synchronous_commit', 'off', true) FROM moved";
+SELECT position FROM moved";
 
 /// The first word is found along the index of words, in its order; of the others it is asked whether the
 /// user has them. Nothing is collected or sorted, so a page costs what is on it and before it. Whom two
