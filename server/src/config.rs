@@ -113,7 +113,8 @@ pub(crate) enum Job {
     /// there are some, 2 when something failed
     Parked(ParkedArgs),
     /// Hand history to another system, as files or as messages, up to the head as it is at the start. Exit code 0 when
-    /// all of it is there, 2 when something failed; what is there says where to go on
+    /// all of it is there, 2 when something failed, 3 for a position that the ledger does not have; what is there says
+    /// where to go on
     Replay(ReplayArgs),
     /// Print the AsyncAPI document, which GET /asyncapi.json serves
     Asyncapi(AsyncApiArgs),

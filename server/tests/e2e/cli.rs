@@ -435,7 +435,7 @@ async fn a_page_begins_at_either_end_and_says_how_to_go_on() {
     assert_eq!(versions(&["--limit=2", "--after=2"]), [3, 4]);
     assert_eq!(versions(&["--newest-first", "--limit=2"]), [5, 4]);
     assert_eq!(versions(&["--newest-first", "--after=4"]), [3, 2, 1]);
-    assert_eq!(versions(&["--after=99"]), [0_u64; 0]);
+    assert_eq!(versions(&["--after=5"]), [0_u64; 0]);
     let more = "\nThere are more: go on with --after 2\n";
     let page = ledger.prints(0, &["history", DEMO_USER, "--limit=2"]);
     assert!(page.ends_with(more), "{page}");
@@ -735,4 +735,85 @@ fn a_full_disk_leaves_no_half_export() {
     let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(complaint.contains("cannot export to "), "{complaint}");
     assert_eq!(files(out.path()), [""; 0]);
+}
+
+/// Sends a signal to an export in the middle of its work; what the folder holds then, and how the export ended.
+fn interrupted_by(signal: &str) -> (Vec<String>, Option<i32>) {
+    let folder = large();
+    let out = tempfile::tempdir().unwrap();
+    let ledger = on_files(&folder);
+    let mut export = ledger.command(&["export", "--format", "csv", "--out"]);
+    let mut process = export
+        .arg(out.path())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let begun = std::time::Instant::now();
+    while files(out.path()).is_empty() {
+        assert_eq!(process.try_wait().unwrap(), None, "it ended too early");
+        assert!(begun.elapsed() < service::DEADLINE, "it does not begin");
+        std::thread::yield_now();
+    }
+    let killed = Command::new("kill")
+        .args(["-s", signal, &process.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(killed.success());
+    let status = process.wait().unwrap();
+    (files(out.path()), status.code())
+}
+
+#[test]
+fn an_interrupted_export_leaves_nothing_and_says_by_its_exit_code_why() {
+    for (signal, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
+        assert_eq!(interrupted_by(signal), (Vec::new(), Some(code)), "{signal}");
+    }
+}
+
+#[tokio::test]
+async fn a_cursor_beyond_the_end_is_refused() {
+    let folder = Folder::new();
+    let service = folder.start();
+    put(&service, "John", "1").await;
+    service.stop();
+    let ledger = on_files(&folder);
+    let to = folder.data_dir().join("copy");
+    let to = to.to_str().unwrap();
+    for (arguments, told) in [
+        (
+            &["history", DEMO_USER, "--after", "3"][..],
+            "no version 3; the newest is 2",
+        ),
+        (
+            &["history", DEMO_USER, "--newest-first", "--after", "9"],
+            "no version 9",
+        ),
+        (
+            &["replay", "--to", to, "--from", "4"],
+            "no position 4; the newest is 2",
+        ),
+        (
+            &["replay", "--to", to, "--until", "3"],
+            "no position 3; the newest is 2",
+        ),
+    ] {
+        let error = ledger.refuses(3, arguments);
+        assert!(error.contains(told), "{error}");
+    }
+    let error = ledger.refuses(2, &["replay", "--to", to, "--from", "2", "--until", "1"]);
+    assert!(
+        error.contains("--from must not be beyond --until"),
+        "{error}"
+    );
+    assert!(!Path::new(to).exists(), "nothing is made");
+    // The end itself is where to go on from.
+    assert_eq!(
+        ledger.prints(0, &["history", DEMO_USER, "--after", "2", "--json"]),
+        ""
+    );
+    let told = ledger.prints(0, &["replay", "--to", to, "--from", "3"]);
+    assert!(
+        told.starts_with("0 events after position 2 up to 2, "),
+        "{told}"
+    );
 }

@@ -20,6 +20,7 @@ mod journey;
 mod limits;
 mod logs;
 mod openapi;
+mod parked;
 mod rebuild;
 mod roles;
 mod service;
