@@ -25,7 +25,7 @@ impl Rounds {
     }
 }
 
-/// The figures of a load, in the order of the columns that [`load_columns`] names.
+/// The figures of a load, in the order of the columns that [`LOAD_COLUMNS`] names.
 pub(crate) fn figures(outcome: &Outcome) -> Vec<f64> {
     let mut figures = vec![outcome.rate];
     figures.extend(quantiles(&outcome.latencies));
