@@ -7,6 +7,8 @@ use axum::extract::FromRef;
 use events::photos::PhotoStore;
 use http_kit::caller::Verifier;
 use http_kit::clock::Clock;
+use utoipa::OpenApi as _;
+use utoipa::openapi::OpenApi;
 
 pub mod committer;
 pub mod photo;
@@ -51,6 +53,11 @@ impl FromRef<CommandApi> for Arc<Verifier> {
 /// The routes that change something.
 pub fn router(api: CommandApi) -> Router {
     routes::router().with_state(api)
+}
+
+/// The routes that change something, described.
+pub fn openapi() -> OpenApi {
+    routes::Described::openapi()
 }
 
 /// A source of random bytes, handed in from the edge so that tests can know what comes.

@@ -1,5 +1,6 @@
 //! One file a route; here is what they share.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::Router;
@@ -16,9 +17,13 @@ use http_kit::caller::{Caller, Role};
 use http_kit::client::{Client, IdempotencyKey, Precondition};
 use http_kit::code::Code;
 use http_kit::error::ApiError;
+use http_kit::openapi::{self, Away, Refuses};
 use http_kit::serve::limits;
 use http_kit::text::Text;
 use sha2::{Digest as _, Sha256};
+use utoipa::openapi::path::{Parameter, ParameterIn};
+use utoipa::openapi::{RefOr, Response};
+use utoipa::{IntoParams, IntoResponses, OpenApi};
 
 use crate::CommandApi;
 use crate::committer::{Command, Decided, Idempotency, Undecided};
@@ -61,6 +66,14 @@ pub(crate) fn router() -> Router<CommandApi> {
     })
 }
 
+/// The routes described.
+#[derive(OpenApi)]
+#[openapi(
+    paths(users::register, profile::replace, username::change, photo::change),
+    components(schemas(OwnProfile<'_>))
+)]
+pub(crate) struct Described;
+
 /// Who sends a command, from where, and under which conditions.
 pub(crate) struct Sender {
     caller: Caller,
@@ -84,6 +97,42 @@ impl FromRequestParts<CommandApi> for Sender {
             expected_version,
             idempotency_key,
         })
+    }
+}
+
+impl IntoParams for Sender {
+    fn into_params(place: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        [
+            Client::into_params(&place),
+            Precondition::into_params(&place),
+            IdempotencyKey::into_params(&place),
+        ]
+        .concat()
+    }
+}
+
+impl Refuses for Sender {
+    fn refusals() -> Vec<ApiError> {
+        <(Caller, Role, Client, Precondition, IdempotencyKey)>::refusals()
+    }
+}
+
+/// A command that was decided, described: the whole own profile as the command left it.
+pub(crate) struct Done<const STATUS: u16>;
+
+impl<const STATUS: u16> IntoResponses for Done<STATUS> {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        let profile = OwnProfile {
+            document: &events::profile::example(),
+            public_url: "https://example.com",
+        };
+        let profile = serde_json::to_value(profile).expect("a profile is JSON");
+        let about = "The whole own profile, as it is now.";
+        let answer = openapi::answer::<OwnProfile<'_>>(about, STATUS, &profile)
+            .header("ETag", openapi::etag())
+            .header("Ledger-Position", openapi::position())
+            .header("Idempotent-Replayed", openapi::replayed());
+        BTreeMap::from([(STATUS.to_string(), answer.build().into())])
     }
 }
 
@@ -244,6 +293,37 @@ fn undecided(undecided: Undecided) -> ApiError {
     }
 }
 
+impl Refuses for Undecided {
+    fn refusals() -> Vec<ApiError> {
+        let kept = [Self::QueueFull, Self::ShuttingDown, Self::KeyReused].map(undecided);
+        [Away::refusals(), kept.to_vec()].concat()
+    }
+}
+
+/// Refusals as they are described: each may be the answer of an earlier request under the same key.
+fn remembered<const N: usize>(rejections: [Rejection; N]) -> Vec<ApiError> {
+    let replayed = |error: ApiError| {
+        let name = HeaderName::from_static("idempotent-replayed");
+        error.header(name, HeaderValue::from_static("true"))
+    };
+    rejections.map(rejected).map(replayed).to_vec()
+}
+
+/// What a command for a user that is there is refused for.
+pub(crate) struct OfUser;
+
+impl Refuses for OfUser {
+    fn refusals() -> Vec<ApiError> {
+        remembered([
+            Rejection::NoSuchUser,
+            Rejection::VersionMismatch {
+                expected: 2,
+                actual: 3,
+            },
+        ])
+    }
+}
+
 /// The day on which ages are counted.
 fn today(State(api): &State<CommandApi>) -> jiff::civil::Date {
     events::Time::from(api.clock.now()).date()
@@ -251,6 +331,7 @@ fn today(State(api): &State<CommandApi>) -> jiff::civil::Date {
 
 #[cfg(test)]
 mod tests {
+    use http_kit::testing::described::{described, sorted};
     use http_kit::testing::hostile::{Access, Reads, Target, methods, withstands};
     use serde_json::json;
 
@@ -288,6 +369,18 @@ mod tests {
             reads,
             is_command: true,
         }
+    }
+
+    #[tokio::test]
+    async fn every_route_is_described_and_nothing_else_is() {
+        let api = Api::with_users().await;
+        let mut served = Vec::new();
+        for (pattern, _) in routes() {
+            for method in methods(&api.router, pattern).await {
+                served.push((pattern.to_owned(), method));
+            }
+        }
+        assert_eq!(described(&crate::openapi()), sorted(served));
     }
 
     #[tokio::test]

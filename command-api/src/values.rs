@@ -1,6 +1,8 @@
 //! Raw input becomes values here, and nowhere else: each parser takes what a client sent and gives a
 //! value that needs no second check, or the reason why not.
 
+use std::ops::RangeInclusive;
+
 use email_address::{EmailAddress, Options};
 use events::profile::EXPERTISE;
 use events::user::{Consents, Profile};
@@ -13,6 +15,8 @@ use serde_json::Value;
 use unicode_normalization::UnicodeNormalization as _;
 
 use crate::user::Registration;
+
+pub(crate) mod described;
 
 /// A profile whose members all keep the rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +38,21 @@ const AVAILABILITY: [&str; 4] = ["available", "busy", "away", "offline"];
 const GENDERS: [&str; 4] = ["male", "female", "other", "prefer_not_to_say"];
 const ROLES: [&str; 4] = ["user", "service", "auditor", "admin"];
 const MIN_AGE: i16 = 13;
+/// The first day on which somebody was born.
+const FIRST_BIRTH_DATE: Date = jiff::civil::date(1900, 1, 1);
 const MAX_INTERESTS: usize = 20;
+/// Characters of an interest.
+const INTEREST: RangeInclusive<usize> = 2..=32;
+/// Characters of a name or surname at the most.
+const MAX_NAME: usize = 50;
+const MAX_BIO: usize = 500;
+/// Characters of the version of a text that users agree to at the most.
+const MAX_LABEL: usize = 32;
+/// Bytes of an e-mail address at the most (RFC 5321, 4.5.3.1.3, less the angle brackets).
+const MAX_EMAIL: usize = 254;
+const MAX_HANDLE: usize = 50;
+const COUNTRY_CODE_DIGITS: RangeInclusive<usize> = 1..=3;
+const PHONE_NUMBER_DIGITS: RangeInclusive<usize> = 4..=14;
 
 /// Reads the members of a profile. `None` when one is bad; [`Fields`] then knows each that is.
 pub fn profile(fields: &mut Fields, today: Date) -> Option<NewProfile> {
@@ -170,7 +188,7 @@ fn name(text: &str) -> Result<String, Text> {
     if text.chars().any(is_hidden) {
         return Err(Text::new("BAD_CHARACTERS"));
     }
-    bounded(text.trim(), 1, 50)
+    bounded(text.trim(), 1, MAX_NAME)
 }
 
 fn bio(text: &str) -> Result<String, Text> {
@@ -181,14 +199,14 @@ fn bio(text: &str) -> Result<String, Text> {
     {
         return Err(Text::new("BAD_CHARACTERS"));
     }
-    bounded(text.trim(), 0, 500)
+    bounded(text.trim(), 0, MAX_BIO)
 }
 
 fn label(text: &str) -> Result<String, Text> {
     if text.chars().any(is_hidden) {
         return Err(Text::new("BAD_CHARACTERS"));
     }
-    bounded(text, 1, 32)
+    bounded(text, 1, MAX_LABEL)
 }
 
 fn one_of(text: &str, allowed: &[&str]) -> Result<String, Text> {
@@ -220,10 +238,9 @@ fn birth_date(text: &str, today: Date) -> Result<String, Text> {
     {
         return Err(bad());
     }
-    let earliest = jiff::civil::date(1900, 1, 1);
-    if born < earliest || born > today {
+    if born < FIRST_BIRTH_DATE || born > today {
         return Err(Text::new("DATE_OUT_OF_RANGE")
-            .with("min", earliest)
+            .with("min", FIRST_BIRTH_DATE)
             .with("max", today));
     }
     match events::profile::age(date, today) {
@@ -235,7 +252,7 @@ fn birth_date(text: &str, today: Date) -> Result<String, Text> {
 fn interests(value: &Value) -> Result<Vec<String>, Text> {
     let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     set(value, MAX_INTERESTS, |text| {
-        if (2..=32).contains(&text.len()) && text.bytes().all(allowed) {
+        if INTEREST.contains(&text.len()) && text.bytes().all(allowed) {
             Ok(text.to_owned())
         } else {
             Err(Text::new("BAD_SLUG"))
@@ -274,8 +291,8 @@ fn email(text: &str) -> Result<String, Text> {
         .without_display_text()
         .without_domain_literal()
         .with_required_tld();
-    if text.len() > 254 {
-        return Err(Text::new("TOO_LONG").with("max", 254));
+    if text.len() > MAX_EMAIL {
+        return Err(Text::new("TOO_LONG").with("max", MAX_EMAIL));
     }
     // RFC 6531 allows any character beyond ASCII, also those that nobody sees.
     if text.chars().any(is_hidden) {
@@ -288,7 +305,7 @@ fn email(text: &str) -> Result<String, Text> {
 
 fn handle(text: &str) -> Result<String, Text> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-    if (1..=50).contains(&text.len()) && text.bytes().all(allowed) {
+    if (1..=MAX_HANDLE).contains(&text.len()) && text.bytes().all(allowed) {
         Ok(text.to_owned())
     } else {
         Err(Text::new("BAD_HANDLE"))
@@ -298,20 +315,20 @@ fn handle(text: &str) -> Result<String, Text> {
 /// A whole number in E.164 has at most so many digits, the country code among them (ITU-T E.164, 6.1).
 const MAX_E164_DIGITS: usize = 15;
 
-fn digits(text: &str, lengths: std::ops::RangeInclusive<usize>) -> Option<String> {
+fn digits(text: &str, lengths: RangeInclusive<usize>) -> Option<String> {
     let digits = text.strip_prefix('+').unwrap_or(text);
     (lengths.contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit()))
         .then(|| digits.to_owned())
 }
 
 fn country_code(text: &str) -> Result<String, Text> {
-    digits(text, 1..=3)
+    digits(text, COUNTRY_CODE_DIGITS)
         .filter(|code| !code.starts_with('0'))
         .ok_or_else(|| Text::new("BAD_COUNTRY_CODE"))
 }
 
 fn phone_number(text: &str) -> Result<String, Text> {
-    digits(text, 4..=14).ok_or_else(|| Text::new("BAD_PHONE_NUMBER"))
+    digits(text, PHONE_NUMBER_DIGITS).ok_or_else(|| Text::new("BAD_PHONE_NUMBER"))
 }
 
 fn time(text: &str) -> Result<Time, Text> {

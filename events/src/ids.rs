@@ -1,9 +1,14 @@
 //! The identifiers of users, photos and events.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::{self, RefOr};
+use utoipa::{PartialSchema, ToSchema};
 
 /// A text that is not an identifier of the wanted kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -34,6 +39,32 @@ impl ObjectId {
         Ok(Self(bytes))
     }
 }
+
+/// How either is described to clients.
+fn schema(about: &str, example: &str) -> RefOr<openapi::Schema> {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .description(Some(about))
+        .pattern(Some("^[0-9a-f]{24}$"))
+        .examples([example])
+        .into()
+}
+
+impl PartialSchema for UserId {
+    fn schema() -> RefOr<openapi::Schema> {
+        schema("Names a user for ever.", "507f1f77bcf86cd799439011")
+    }
+}
+
+impl ToSchema for UserId {}
+
+impl PartialSchema for PhotoId {
+    fn schema() -> RefOr<openapi::Schema> {
+        schema("Names one change of a photo.", "507f1f77bcf86cd799439012")
+    }
+}
+
+impl ToSchema for PhotoId {}
 
 macro_rules! object_id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -73,9 +104,19 @@ macro_rules! object_id {
             }
         }
 
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({"type": "string", "pattern": "^[0-9a-f]{24}$"})
+            }
+        }
+
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+                let text = Cow::<'de, str>::deserialize(deserializer)?;
                 text.parse().map_err(serde::de::Error::custom)
             }
         }
@@ -119,6 +160,16 @@ impl EventId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a UUID in lower case with hyphens")]
 pub struct InvalidEventId;
+
+impl JsonSchema for EventId {
+    fn schema_name() -> Cow<'static, str> {
+        "EventId".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "format": "uuid"})
+    }
+}
 
 impl FromStr for EventId {
     type Err = InvalidEventId;

@@ -14,6 +14,7 @@ pub mod profile;
 pub mod read_ahead;
 pub mod relay;
 pub mod replay;
+pub mod schema;
 mod sqlite;
 pub mod store;
 pub mod stream;

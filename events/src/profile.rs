@@ -1,12 +1,14 @@
 //! The two published shapes of a document: the own profile and the public one.
 
 use jiff::civil::Date;
-use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 
-use crate::document::{Document, Photo};
+use crate::document::Document;
 use crate::photos;
-use crate::{Time, UserId};
+
+use shape::{Own, ProfilePhoto, Public, Variants};
+
+mod shape;
 
 /// What a user can be expert in, as the published page lists it.
 pub const EXPERTISE: [&str; 12] = [
@@ -24,6 +26,11 @@ pub const EXPERTISE: [&str; 12] = [
     "creator",
 ];
 
+/// The user of the published page, for examples.
+pub fn example() -> Document {
+    serde_json::from_str(include_str!("profile/example.json")).expect("it is a document")
+}
+
 /// A user as itself sees it. Members, names, types and order are those of the published page.
 pub struct OwnProfile<'a> {
     /// The user.
@@ -36,62 +43,42 @@ impl Serialize for OwnProfile<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let document = self.document;
         let (profile, consents) = (&document.profile, &document.consents);
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("_id", &document.user_id)?;
-        map.serialize_entry("name", &profile.name)?;
-        map.serialize_entry("surname", &profile.surname)?;
-        map.serialize_entry("username", &document.username)?;
-        entry(
-            &mut map,
-            "availabilityStatus",
-            profile.availability_status.as_ref(),
-        )?;
-        entry(&mut map, "countryCode", document.country_code.as_ref())?;
-        entry(&mut map, "phoneNumber", document.phone_number.as_ref())?;
-        entry(&mut map, "gender", profile.gender.as_ref())?;
-        // The published page writes a birth date as midnight in UTC.
-        entry(
-            &mut map,
-            "birthDate",
-            profile
+        Own {
+            id: document.user_id,
+            name: &profile.name,
+            surname: &profile.surname,
+            username: &document.username,
+            availability_status: profile.availability_status.as_deref(),
+            country_code: document.country_code.as_deref(),
+            phone_number: document.phone_number.as_deref(),
+            gender: profile.gender.as_deref(),
+            birth_date: profile
                 .birth_date
                 .as_ref()
                 .map(|date| format!("{date}T00:00:00.000Z")),
-        )?;
-        map.serialize_entry("interests", &profile.interests)?;
-        entry(&mut map, "expertise", profile.expertise.as_ref())?;
-        map.serialize_entry("privacyPolicyAccepted", &consents.privacy_policy_accepted)?;
-        entry(
-            &mut map,
-            "privacyPolicyVersion",
-            consents.privacy_policy_version.as_ref(),
-        )?;
-        map.serialize_entry("termsOfUseAccepted", &consents.terms_of_use_accepted)?;
-        entry(
-            &mut map,
-            "termsOfUseVersion",
-            consents.terms_of_use_version.as_ref(),
-        )?;
-        map.serialize_entry("consentFormAccepted", &consents.consent_form_accepted)?;
-        entry(
-            &mut map,
-            "consentFormVersion",
-            consents.consent_form_version.as_ref(),
-        )?;
-        map.serialize_entry("isRegistrationComplete", &document.is_registration_complete)?;
-        map.serialize_entry("roles", &document.roles)?;
-        entry(&mut map, "profilePhoto", photo(document, self.public_url))?;
-        entry(&mut map, "lastLogin", document.last_login)?;
-        map.serialize_entry("createdAt", &document.created_at)?;
-        map.serialize_entry("updatedAt", &document.updated_at)?;
-        entry(&mut map, "email", profile.email.as_ref())?;
-        entry(&mut map, "bio", profile.bio.as_ref())?;
-        entry(&mut map, "instagram", profile.instagram.as_ref())?;
-        entry(&mut map, "tiktok", profile.tiktok.as_ref())?;
-        entry(&mut map, "x", profile.x.as_ref())?;
-        entry(&mut map, "snapchat", profile.snapchat.as_ref())?;
-        entry(&mut map, "facebook", profile.facebook.as_ref())?;
-        map.end()
+            interests: &profile.interests,
+            expertise: profile.expertise.as_deref(),
+            privacy_policy_accepted: consents.privacy_policy_accepted,
+            privacy_policy_version: consents.privacy_policy_version.as_deref(),
+            terms_of_use_accepted: consents.terms_of_use_accepted,
+            terms_of_use_version: consents.terms_of_use_version.as_deref(),
+            consent_form_accepted: consents.consent_form_accepted,
+            consent_form_version: consents.consent_form_version.as_deref(),
+            is_registration_complete: document.is_registration_complete,
+            roles: &document.roles,
+            profile_photo: photo(document, self.public_url),
+            last_login: document.last_login,
+            created_at: document.created_at,
+            updated_at: document.updated_at,
+            email: profile.email.as_deref(),
+            bio: profile.bio.as_deref(),
+            instagram: profile.instagram.as_deref(),
+            tiktok: profile.tiktok.as_deref(),
+            x: profile.x.as_deref(),
+            snapchat: profile.snapchat.as_deref(),
+            facebook: profile.facebook.as_deref(),
+        }
+        .serialize(serializer)
     }
 }
 
@@ -109,44 +96,26 @@ impl Serialize for PublicProfile<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let document = self.document;
         let profile = &document.profile;
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("_id", &document.user_id)?;
-        map.serialize_entry("name", &profile.name)?;
-        map.serialize_entry("surname", &profile.surname)?;
-        map.serialize_entry("username", &document.username)?;
-        entry(
-            &mut map,
-            "availabilityStatus",
-            profile.availability_status.as_ref(),
-        )?;
-        entry(&mut map, "profilePhoto", photo(document, self.public_url))?;
-        map.serialize_entry("interests", &profile.interests)?;
-        entry(&mut map, "expertise", profile.expertise.as_ref())?;
-        entry(
-            &mut map,
-            "age",
-            profile
-                .birth_date
-                .as_deref()
-                .and_then(|born| age(born, self.today)),
-        )?;
-        entry(&mut map, "bio", profile.bio.as_ref())?;
-        entry(&mut map, "instagram", profile.instagram.as_ref())?;
-        entry(&mut map, "snapchat", profile.snapchat.as_ref())?;
-        entry(&mut map, "x", profile.x.as_ref())?;
-        entry(&mut map, "tiktok", profile.tiktok.as_ref())?;
-        entry(&mut map, "facebook", profile.facebook.as_ref())?;
-        map.end()
+        let born = profile.birth_date.as_deref();
+        Public {
+            id: document.user_id,
+            name: &profile.name,
+            surname: &profile.surname,
+            username: &document.username,
+            availability_status: profile.availability_status.as_deref(),
+            profile_photo: photo(document, self.public_url),
+            interests: &profile.interests,
+            expertise: profile.expertise.as_deref(),
+            age: born.and_then(|born| age(born, self.today)),
+            bio: profile.bio.as_deref(),
+            instagram: profile.instagram.as_deref(),
+            snapchat: profile.snapchat.as_deref(),
+            x: profile.x.as_deref(),
+            tiktok: profile.tiktok.as_deref(),
+            facebook: profile.facebook.as_deref(),
+        }
+        .serialize(serializer)
     }
-}
-
-/// Writes a member if it has a value: absent members are left out, never `null`.
-fn entry<M: serde::ser::SerializeMap>(
-    map: &mut M,
-    name: &str,
-    value: Option<impl Serialize>,
-) -> Result<(), M::Error> {
-    value.map_or(Ok(()), |value| map.serialize_entry(name, &value))
 }
 
 /// Whole years between a `YYYY-MM-DD` and a day. `None` when the text is no date or lies ahead;
@@ -158,61 +127,23 @@ pub fn age(born: &str, today: Date) -> Option<i16> {
     (years >= 0).then_some(years)
 }
 
-fn photo<'a>(document: &'a Document, public_url: &'a str) -> Option<PhotoShape<'a>> {
-    document.photo.as_ref().map(|photo| PhotoShape {
-        user: document.user_id,
-        photo,
-        public_url,
+fn photo(document: &Document, public_url: &str) -> Option<ProfilePhoto> {
+    let photo = document.photo.as_ref()?;
+    let url = |file: &str| {
+        let key = photos::key(&document.user_id, &photo.content_hash, &photo.id, file);
+        format!("{public_url}/media/{key}")
+    };
+    let variants = photo.variants.iter();
+    Some(ProfilePhoto {
+        id: photo.id,
+        url: url(&photo.main),
+        r#type: "image",
+        variants: Variants(
+            variants
+                .map(|variant| (variant.size, url(&variant.file)))
+                .collect(),
+        ),
+        created_at: photo.created_at,
+        updated_at: photo.updated_at,
     })
-}
-
-struct PhotoShape<'a> {
-    user: UserId,
-    photo: &'a Photo,
-    public_url: &'a str,
-}
-
-impl Serialize for PhotoShape<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Shape<'a> {
-            #[serde(rename = "_id")]
-            id: crate::PhotoId,
-            url: String,
-            r#type: &'static str,
-            variants: Variants<'a>,
-            created_at: Time,
-            updated_at: Time,
-        }
-        struct Variants<'a>(&'a PhotoShape<'a>);
-        impl Serialize for Variants<'_> {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                let shape = self.0;
-                serializer.collect_map(
-                    shape
-                        .photo
-                        .variants
-                        .iter()
-                        .map(|variant| (variant.size.to_string(), shape.url(&variant.file))),
-                )
-            }
-        }
-        Shape {
-            id: self.photo.id,
-            url: self.url(&self.photo.main),
-            r#type: "image",
-            variants: Variants(self),
-            created_at: self.photo.created_at,
-            updated_at: self.photo.updated_at,
-        }
-        .serialize(serializer)
-    }
-}
-
-impl PhotoShape<'_> {
-    fn url(&self, file: &str) -> String {
-        let key = photos::key(&self.user, &self.photo.content_hash, &self.photo.id, file);
-        format!("{}/media/{key}", self.public_url)
-    }
 }

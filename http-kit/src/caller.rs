@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Clock;
 use crate::code::Code;
 use crate::error::ApiError;
-use crate::keys::Keys;
+use crate::keys::{Key, Keys};
 
 /// Bytes of a token at the most.
 const MAX_TOKEN: usize = 8 * 1024;
@@ -21,6 +21,10 @@ const MAX_TOKEN: usize = 8 * 1024;
 const MAX_SUBJECT: usize = 128;
 /// Seconds by which the issuer's clock may differ from ours.
 const LEEWAY: f64 = 30.0;
+/// Bytes of tokens whose signatures are remembered, with what they say.
+const REMEMBERED_BYTES: u64 = 8 * 1024 * 1024;
+/// What a remembered token takes beside its own bytes, about.
+const REMEMBERED_BESIDE: usize = 256;
 
 /// What a caller may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -86,6 +90,27 @@ pub struct Verifier {
     issuer: Option<String>,
     audience: Option<String>,
     clock: Clock,
+    /// Good tokens by their exact text. Only what is always so of a token is remembered: whether its key is still one
+    /// of ours and its time has come and not passed is looked at each time.
+    remembered: moka::sync::Cache<String, Arc<Signed>>,
+}
+
+/// A token with a good signature, issuer, audience and subject.
+#[derive(Debug)]
+struct Signed {
+    key_id: Option<String>,
+    key: Arc<Key>,
+    expires: f64,
+    not_before: Option<f64>,
+    caller: Caller,
+}
+
+impl Signed {
+    fn is_in_time(&self, now: Timestamp) -> bool {
+        let seconds = now.as_duration().as_secs_f64();
+        let has_come = |from| seconds + LEEWAY >= from;
+        seconds < self.expires + LEEWAY && self.not_before.is_none_or(has_come)
+    }
 }
 
 #[derive(Deserialize)]
@@ -104,6 +129,12 @@ impl Verifier {
             issuer,
             audience,
             clock,
+            remembered: moka::sync::Cache::builder()
+                .max_capacity(REMEMBERED_BYTES)
+                .weigher(|token: &String, _| {
+                    u32::try_from(token.len() + REMEMBERED_BESIDE).unwrap_or(u32::MAX)
+                })
+                .build(),
         }
     }
 
@@ -113,6 +144,21 @@ impl Verifier {
             return None;
         }
         let now = self.clock.now();
+        if let Some(signed) = self.remembered.get(token) {
+            let key = self.keys.find(signed.key_id.as_deref(), now).await;
+            // A set of keys that was read again has others, even where they are the same.
+            if key.is_some_and(|key| Arc::ptr_eq(&key, &signed.key)) {
+                return signed.is_in_time(now).then(|| signed.caller.clone());
+            }
+        }
+        let signed = self.signed(token, now).await?;
+        let caller = signed.is_in_time(now).then(|| signed.caller.clone())?;
+        self.remembered.insert(token.to_owned(), Arc::new(signed));
+        Some(caller)
+    }
+
+    /// What a token says, if it is one of ours, whatever its time.
+    async fn signed(&self, token: &str, now: Timestamp) -> Option<Signed> {
         let header = jsonwebtoken::decode_header(token).ok()?;
         let key = self.keys.find(header.kid.as_deref(), now).await?;
         let mut validation = Validation::new(key.algorithm);
@@ -135,24 +181,27 @@ impl Verifier {
         let claims = jsonwebtoken::decode::<Claims>(token, &key.decoding, &validation)
             .ok()?
             .claims;
-        let seconds = now.as_duration().as_secs_f64();
-        let in_time =
-            seconds < claims.exp + LEEWAY && claims.nbf.is_none_or(|nbf| seconds + LEEWAY >= nbf);
         // Subjects become parts of keys, and no database keeps a NUL in a text.
         let subject = &claims.sub;
         let has_subject = !subject.is_empty()
             && subject.chars().nth(MAX_SUBJECT).is_none()
             && !subject.chars().any(char::is_control);
-        if !in_time || !has_subject {
+        if !has_subject {
             return None;
         }
         let roles = match claims.roles {
             Some(names) => names.iter().filter_map(|name| Role::parse(name)).collect(),
             None => BTreeSet::from([Role::User]),
         };
-        Some(Caller {
-            subject: claims.sub,
-            roles,
+        Some(Signed {
+            key_id: header.kid,
+            key,
+            expires: claims.exp,
+            not_before: claims.nbf,
+            caller: Caller {
+                subject: claims.sub,
+                roles,
+            },
         })
     }
 }
@@ -260,6 +309,8 @@ pub fn mint_hs256(secret: &[u8], grant: &Grant<'_>) -> String {
 mod tests {
     use proptest::prelude::*;
     use serde_json::{Value, json};
+
+    use std::sync::atomic::{AtomicI64, Ordering};
 
     use super::*;
 
@@ -542,6 +593,49 @@ mod tests {
             let is_taken = verifier.verify(&token).await.is_some();
             assert_eq!(is_taken, is_good, "{algorithm:?} {kid:?}");
         }
+    }
+
+    /// A clock that a test moves on, by seconds.
+    fn moving() -> (Arc<AtomicI64>, Clock) {
+        let seconds = Arc::new(AtomicI64::new(NOW));
+        let read = Arc::clone(&seconds);
+        let now = move || Timestamp::from_second(read.load(Ordering::Relaxed)).unwrap();
+        (seconds, Clock::from_fn(now))
+    }
+
+    #[tokio::test]
+    async fn a_token_that_was_good_before_expires_all_the_same() {
+        let (now, clock) = moving();
+        let keys = Keys::secret(SECRET).unwrap();
+        let verifier = Verifier::new(keys, None, None, clock);
+        let token = token(Algorithm::HS256, None, &good());
+        let first = verifier.verify(&token).await;
+        assert!(first.is_some());
+        assert_eq!(verifier.verify(&token).await, first);
+        now.fetch_add(90, Ordering::Relaxed);
+        assert_eq!(verifier.verify(&token).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_token_that_was_good_before_is_refused_once_its_key_is_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("jwks.json");
+        std::fs::copy(JWKS, &path).unwrap();
+        let (now, clock) = moving();
+        let keys = Keys::jwks(path.to_str().unwrap()).await.unwrap();
+        let verifier = Verifier::new(keys, None, None, clock);
+        let claims = json!({"sub": "507f1f77bcf86cd799439011", "exp": NOW + 100_000});
+        let token = token(Algorithm::ES256, Some("ec-1"), &claims);
+        for _ in 0..2 {
+            assert!(verifier.verify(&token).await.is_some());
+        }
+        let mut set: Value = serde_json::from_slice(&std::fs::read(JWKS).unwrap()).unwrap();
+        let keys = set["keys"].as_array_mut().unwrap();
+        keys.retain(|key| key["kid"] != "ec-1");
+        std::fs::write(&path, set.to_string()).unwrap();
+        // By then the set is read again.
+        now.fetch_add(600, Ordering::Relaxed);
+        assert_eq!(verifier.verify(&token).await, None);
     }
 
     #[tokio::test]

@@ -23,6 +23,13 @@ pub const PLATFORMS: [&str; 7] = [
     "all",
 ];
 
+/// Characters of `X-App-Version` at the most.
+pub(crate) const MAX_APP_VERSION: usize = 32;
+/// Characters of `X-Device-ID` at the most.
+pub(crate) const MAX_DEVICE_ID: usize = 128;
+/// Characters of `Idempotency-Key` at the most.
+pub(crate) const MAX_IDEMPOTENCY_KEY: usize = 255;
+
 /// The client headers of a request, all well-formed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Client {
@@ -71,10 +78,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Client {
                 .ok_or_else(|| Text::new("NOT_ALLOWED").with("allowed", PLATFORMS.join(", ")))
         });
         let app_version = header(headers, &mut problems, "X-App-Version", |text| {
-            short(text, 32)
+            short(text, MAX_APP_VERSION)
         });
         let device_id = header(headers, &mut problems, "X-Device-ID", |text| {
-            short(text, 128)
+            short(text, MAX_DEVICE_ID)
         });
         problems.finish()?;
         Ok(Self {
@@ -225,8 +232,10 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
         let bad = |problem| ApiError::new(Code::ValidationFailed).field("Idempotency-Key", problem);
         match single(&parts.headers, "idempotency-key").map_err(bad)? {
             None => Ok(Self(None)),
-            Some(key) if key.len() > 255 => Err(bad(Text::new("TOO_LONG").with("max", 255))),
-            Some(key) if visible(key, 255) => Ok(Self(Some(key.to_owned()))),
+            Some(key) if key.len() > MAX_IDEMPOTENCY_KEY => {
+                Err(bad(Text::new("TOO_LONG").with("max", MAX_IDEMPOTENCY_KEY)))
+            }
+            Some(key) if visible(key, MAX_IDEMPOTENCY_KEY) => Ok(Self(Some(key.to_owned()))),
             Some(_) => Err(bad(Text::new("BAD_HEADER"))),
         }
     }

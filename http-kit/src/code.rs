@@ -1,6 +1,11 @@
 //! Every way in which a request can fail: a closed list, and a promise to clients.
 
 use axum::http::StatusCode;
+use serde_json::json;
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
+
+use crate::openapi::schema;
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident = $name:literal, $status:ident, $general:literal;)*) => {
@@ -100,6 +105,22 @@ impl Code {
         }
     }
 }
+
+/// Stands for the names of all codes in descriptions.
+pub(crate) struct ErrorCode;
+
+impl PartialSchema for ErrorCode {
+    fn schema() -> RefOr<Schema> {
+        let codes: Vec<_> = Code::ALL.iter().map(|code| code.as_str()).collect();
+        schema(json!({
+            "type": "string",
+            "description": "How a request failed: a stable name to switch on. There may be more in time.",
+            "enum": codes,
+        }))
+    }
+}
+
+impl ToSchema for ErrorCode {}
 
 #[cfg(test)]
 mod tests {

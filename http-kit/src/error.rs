@@ -9,6 +9,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::answer::{Envelope, timestamp};
 use crate::code::Code;
@@ -85,6 +86,13 @@ impl ApiError {
         }
     }
 
+    /// Whether it is the answer of an earlier request.
+    pub(crate) fn is_replayed(&self) -> bool {
+        self.headers
+            .iter()
+            .any(|(name, _)| name == "idempotent-replayed")
+    }
+
     /// How the request failed.
     pub fn code(&self) -> Code {
         self.code
@@ -126,14 +134,7 @@ impl ApiError {
                 serde_json::to_vec(&self.problem(language)),
             )
         } else {
-            let errors = self.sentences(language);
-            let envelope = Envelope {
-                is_success: false,
-                status_code: status.as_u16(),
-                data: (),
-                errors,
-                timestamp: timestamp(now),
-            };
+            let envelope = self.envelope(language, now);
             ("application/json", serde_json::to_vec(&envelope))
         };
         let body = body.expect("strings and numbers are JSON");
@@ -162,8 +163,18 @@ impl ApiError {
         response
     }
 
+    pub(crate) fn envelope(&self, language: Language, now: Timestamp) -> Envelope<()> {
+        Envelope {
+            is_success: false,
+            status_code: self.code.status().as_u16(),
+            data: (),
+            errors: self.sentences(language),
+            timestamp: timestamp(now),
+        }
+    }
+
     /// RFC 9457.
-    fn problem(&self, language: Language) -> Problem {
+    pub(crate) fn problem(&self, language: Language) -> Problem {
         let status = self.code.status();
         Problem {
             r#type: "about:blank",
@@ -184,21 +195,35 @@ impl ApiError {
     }
 }
 
-#[derive(Serialize)]
-struct Problem {
+/// A failure in the form of RFC 9457.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Problem {
+    /// Always `about:blank`: `code` tells failures apart.
     r#type: &'static str,
+    /// The general sentence.
     title: String,
+    /// The status of the answer.
+    #[schema(minimum = 400, maximum = 599)]
     status: u16,
+    /// Why, precisely.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String)]
     detail: Option<String>,
+    #[schema(value_type = crate::code::ErrorCode)]
     code: &'static str,
+    /// What is wrong with each bad field; empty where no field is.
     errors: Vec<FieldProblem>,
 }
 
-#[derive(Serialize)]
+/// What is wrong with a field.
+#[derive(Serialize, ToSchema)]
 struct FieldProblem {
+    /// The member, parameter, header or part.
     field: String,
+    /// What is wrong: a stable name to switch on.
+    #[schema(example = "REQUIRED")]
     code: &'static str,
+    /// The same as a sentence.
     detail: String,
 }
 

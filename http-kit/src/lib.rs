@@ -8,6 +8,7 @@ pub mod code;
 pub mod error;
 pub mod fields;
 pub mod keys;
+pub mod openapi;
 pub mod serve;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -17,6 +17,7 @@ use crate::caller::{Grant, Role, Verifier, mint_hs256};
 use crate::clock::Clock;
 use crate::keys::Keys;
 
+pub mod described;
 pub mod hostile;
 
 /// The time at which tests take place: that of the published page.

@@ -23,6 +23,13 @@ impl Language {
         }
     }
 
+    /// The language of a name: `en` or `tr`.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::En, Self::Tr]
+            .into_iter()
+            .find(|language| language.as_str() == name)
+    }
+
     /// `en` or `tr`.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -11,7 +11,10 @@ use events::trail::AuditTrail;
 use http_kit::caller::Verifier;
 use http_kit::clock::Clock;
 use projector::Documents;
+use utoipa::OpenApi as _;
+use utoipa::openapi::OpenApi;
 
+pub mod asyncapi;
 mod routes;
 mod streams;
 #[cfg(test)]
@@ -51,4 +54,9 @@ impl FromRef<QueryApi> for Arc<Verifier> {
 /// The routes that only read.
 pub fn router(api: QueryApi) -> Router {
     routes::router().with_state(api)
+}
+
+/// The routes that only read, described.
+pub fn openapi() -> OpenApi {
+    routes::Described::openapi()
 }

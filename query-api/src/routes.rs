@@ -1,5 +1,7 @@
 //! One file a route; here is what they share.
 
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use axum::Router;
@@ -9,23 +11,30 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get, post};
+use events::profile::{OwnProfile, PublicProfile};
 use events::{Document, Position};
 use http_kit::answer::Answer;
 use http_kit::client::{Client, if_none_match};
 use http_kit::code::Code;
 use http_kit::error::ApiError;
 use http_kit::fields::Fields;
+use http_kit::openapi::{self, Away, Refuses};
 use http_kit::serve::limits;
 use http_kit::text::Text;
 use projector::projection::wait_for;
 use serde::Serialize;
+use serde_json::{Value, json};
+use utoipa::openapi::path::{Parameter, ParameterIn};
+use utoipa::openapi::{self as described, RefOr};
+use utoipa::{IntoParams, IntoResponses, OpenApi, ToSchema};
 
 use crate::QueryApi;
 
 mod audit;
 mod check_username;
 mod console;
-mod event_stream;
+mod event_schemas;
+pub(crate) mod event_stream;
 mod log;
 mod media;
 mod own_profile;
@@ -38,7 +47,7 @@ const TIME: Duration = Duration::from_secs(10);
 const WAIT: Duration = Duration::from_secs(2);
 
 /// Every route. The router is made of these, and the test of hostile requests goes through them.
-fn routes() -> [(&'static str, MethodRouter<QueryApi>); 20] {
+fn routes() -> [(&'static str, MethodRouter<QueryApi>); 22] {
     [
         (
             "/api/v1/users/profile",
@@ -110,8 +119,16 @@ fn routes() -> [(&'static str, MethodRouter<QueryApi>); 20] {
         ),
         // The time is that until the stream begins.
         (
-            "/api/v1/events/stream",
+            event_stream::PATH,
             limits(get(event_stream::follow), JSON_BYTES, TIME),
+        ),
+        (
+            "/schemas/{type}/{version}",
+            limits(get(event_schemas::schema), JSON_BYTES, TIME),
+        ),
+        (
+            "/asyncapi.json",
+            limits(get(event_schemas::asyncapi), JSON_BYTES, TIME),
         ),
         ("/console", limits(get(console::page), JSON_BYTES, TIME)),
         (
@@ -127,6 +144,49 @@ pub(crate) fn router() -> Router<QueryApi> {
         router.route(path, route)
     })
 }
+
+/// The routes described.
+#[derive(OpenApi)]
+#[openapi(
+    paths(
+        own_profile::read,
+        public_profile::by_id,
+        public_profile::by_username,
+        check_username::check,
+        search::search,
+        media::read,
+        audit::user::read,
+        audit::user_events::list,
+        audit::diff::compare,
+        audit::all_events::list,
+        audit::reads::list,
+        log::proof::whole_history,
+        log::checkpoint::read,
+        log::checkpoint::key,
+        log::tile::read,
+        log::proof::inclusion,
+        log::proof::consistency,
+        event_stream::follow,
+        event_schemas::schema,
+        event_schemas::asyncapi,
+        console::page,
+        console::file,
+    ),
+    components(schemas(
+        OwnProfile<'_>,
+        PublicProfile<'_>,
+        check_username::Availability,
+        search::Found<'_>,
+        audit::EventPage,
+        audit::ReadPage,
+        audit::diff::Difference,
+        audit::user::AsItWas<'_>,
+        log::proof::Inclusion,
+        log::proof::Consistency,
+        log::proof::WholeHistory,
+    ))
+)]
+pub(crate) struct Described;
 
 /// What is read: the parameters, which version the client has already, and the position that the read
 /// model must have reached, which the extractor has waited for.
@@ -193,6 +253,126 @@ fn position_header(headers: &HeaderMap, name: &str) -> Result<Option<Position>, 
         (None, _) => Ok(None),
         (Some(Ok(text)), None) => position(text).map(Some),
         _ => Err(bad_position()),
+    }
+}
+
+/// Whole numbers from a least one on, described.
+fn place(min: u64) -> Value {
+    json!({"type": "integer", "format": "int64", "minimum": min})
+}
+
+/// The position that an answer must show, described.
+struct AtLeast;
+
+impl IntoParams for AtLeast {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let about = "Waits up to two seconds until the answer shows this position, else 503: `Ledger-Position` of a command reads your own write.";
+        vec![
+            openapi::query("minPosition", place(0), about),
+            openapi::header(
+                "Ledger-Min-Position",
+                place(0),
+                "The same as `minPosition`; the greater one counts.",
+            ),
+        ]
+    }
+}
+
+impl Refuses for AtLeast {
+    fn refusals() -> Vec<ApiError> {
+        let bad = ApiError::new(Code::ValidationFailed).field("minPosition", bad_position());
+        vec![bad, not_yet_readable(42)]
+    }
+}
+
+impl IntoParams for Reader {
+    fn into_params(place: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        [AtLeast::into_params(&place), Client::into_params(&place)].concat()
+    }
+}
+
+impl Refuses for Reader {
+    fn refusals() -> Vec<ApiError> {
+        <(Client, AtLeast, Away)>::refusals()
+    }
+}
+
+impl IntoParams for Parameters {
+    fn into_params(place: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        Reader::into_params(place)
+    }
+}
+
+impl Refuses for Parameters {
+    fn refusals() -> Vec<ApiError> {
+        Reader::refusals()
+    }
+}
+
+/// The version that the client has already, described.
+struct Known;
+
+impl IntoParams for Known {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let schema = json!({"type": "string", "examples": ["\"3\""]});
+        let about = "The `ETag` of what the client has already; if it is still that, the answer is 304 without a body.";
+        vec![openapi::header("If-None-Match", schema, about)]
+    }
+}
+
+/// An answer of [`Reader::answer`], described.
+struct OneUser<T>(PhantomData<T>);
+
+impl<T: ToSchema + Example> IntoResponses for OneUser<T> {
+    fn responses() -> BTreeMap<String, RefOr<described::Response>> {
+        let whole = openapi::answer::<T>("The profile.", 200, &T::example());
+        let known = openapi::described("The client has this version already.");
+        let answers = [("200", whole), ("304", known)];
+        let answers = answers.map(|(status, answer)| {
+            let answer = answer
+                .header("ETag", openapi::etag())
+                .header("Ledger-Position", openapi::position());
+            (status.to_owned(), answer.build().into())
+        });
+        BTreeMap::from(answers)
+    }
+}
+
+/// What an answer looks like.
+trait Example {
+    /// One that a client could get.
+    fn example() -> Value;
+}
+
+/// Where clients reach the service of the examples.
+const EXAMPLE_URL: &str = "https://example.com";
+
+impl Example for OwnProfile<'_> {
+    fn example() -> Value {
+        json!(OwnProfile {
+            document: &events::profile::example(),
+            public_url: EXAMPLE_URL,
+        })
+    }
+}
+
+impl Example for PublicProfile<'_> {
+    fn example() -> Value {
+        json!(PublicProfile {
+            document: &events::profile::example(),
+            public_url: EXAMPLE_URL,
+            today: jiff::civil::date(2026, 5, 22),
+        })
+    }
+}
+
+/// A success with an example, described.
+struct Shows<T>(PhantomData<T>);
+
+impl<T: ToSchema + Example> IntoResponses for Shows<T> {
+    fn responses() -> BTreeMap<String, RefOr<described::Response>> {
+        let answer = openapi::answer::<T>("What was asked for.", 200, &T::example());
+        BTreeMap::from([("200".to_owned(), answer.build().into())])
     }
 }
 

@@ -7,6 +7,7 @@ use events::feed::{SharedFeed, Tail};
 use events::store::History;
 use http_kit::code::Code;
 use http_kit::error::ApiError;
+use http_kit::openapi::Refuses;
 use http_kit::text::Text;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -61,9 +62,17 @@ impl Streams {
 }
 
 fn place(places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, ApiError> {
-    Arc::clone(places).try_acquire_owned().map_err(|_| {
-        ApiError::new(Code::TooManyStreams)
-            .because(Text::new("TOO_MANY_STREAMS"))
-            .retry_after(5)
-    })
+    Arc::clone(places).try_acquire_owned().map_err(|_| full())
+}
+
+fn full() -> ApiError {
+    ApiError::new(Code::TooManyStreams)
+        .because(Text::new("TOO_MANY_STREAMS"))
+        .retry_after(5)
+}
+
+impl Refuses for Streams {
+    fn refusals() -> Vec<ApiError> {
+        vec![full()]
+    }
 }

@@ -8,7 +8,7 @@ use events::log::note::PublicKey;
 use events::{Position, UserEvent, UserId};
 use http_kit::caller::Role;
 
-use crate::{export, history, state};
+use crate::{export, history, openapi, state};
 
 /// User profiles kept as an append-only ledger of events.
 ///
@@ -85,6 +85,9 @@ pub(crate) enum Job {
     Migrate,
     /// Ask the process that runs with the same --listen whether it is ready: exit code 0, 1 if not, 2 if nobody answers
     Ready,
+    /// Print the description of the whole API: OpenAPI 3.1
+    #[command(name = "openapi")]
+    OpenApi(openapi::OpenApiArgs),
     /// Print a token for trying the service out
     Token(TokenArgs),
     /// Print events as they happen, one CloudEvent as JSON a line, or a coloured line each on a terminal. They come
@@ -113,6 +116,13 @@ pub(crate) enum Job {
     /// all of it is there, 2 when something failed, 3 for a position that the ledger does not have; what is there says
     /// where to go on
     Replay(ReplayArgs),
+    /// Print the AsyncAPI document, which GET /asyncapi.json serves
+    Asyncapi(AsyncApiArgs),
+    /// Write the JSON Schemas of events and of their envelope, which GET /schemas/TYPE/VERSION.json serves
+    Schemas(SchemasArgs),
+    /// Measure the service beside bare baselines, on data of its own in the data directory and, with --database-url, in a
+    /// new database on that server; print tables. With --nats-url a server that has no ledger's stream
+    Bench(bench::Args),
 }
 
 #[derive(Debug, Args)]
@@ -228,6 +238,29 @@ pub(crate) struct ReplayArgs {
     /// Print what it came to as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AsyncApiArgs {
+    /// The language of its texts
+    #[arg(long, value_enum, default_value_t = Tongue::En)]
+    pub(crate) lang: Tongue,
+}
+
+/// A language of documents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Tongue {
+    /// English.
+    En,
+    /// Turkish.
+    Tr,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SchemasArgs {
+    /// Folder for the files, TYPE/VERSION.json each; those that are there are replaced
+    #[arg(long, value_name = "DIR")]
+    pub(crate) to: PathBuf,
 }
 
 impl Config {

@@ -1,5 +1,6 @@
 //! `GET /healthz`: the process lives. `GET /readyz`: it can do its work, and what is missing if not.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::State;
@@ -12,11 +13,15 @@ use events::store::History;
 use events::stream::Connection;
 use events::{Position, Time};
 use http_kit::clock::Clock;
+use http_kit::openapi::{self, Fails};
 use http_kit::serve::AsIs;
 use projector::Documents;
 use projector::projection::{Health, State as ProjectionState};
 use serde::Serialize;
+use serde_json::json;
 use tokio::sync::watch;
+use utoipa::openapi::{self as described, RefOr};
+use utoipa::{IntoResponses, ToSchema};
 
 /// Events by which the documents may lag behind the ledger without moving.
 const LAG_EVENTS: Position = 1000;
@@ -73,30 +78,90 @@ impl Probes {
     }
 }
 
-#[derive(Serialize)]
+/// Whether a process can do its work.
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Readiness {
+pub(crate) struct Readiness {
     /// Whether requests should be sent here.
     ready: bool,
     /// What is missing, for a person. Without a broker requests are served all the same.
     missing: Vec<String>,
+    /// The end of the ledger; `null` when it cannot be read.
+    #[schema(value_type = Option<u64>)]
     head: Option<Position>,
+    /// Up to where the ledger is published.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>, nullable = false)]
     published: Option<Position>,
+    /// Up to where the documents are folded.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>, nullable = false)]
     applied: Option<Position>,
+    /// Users whose events cannot be folded.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     parked_users: Option<usize>,
+}
+
+/// Either answer described: what is missing is no failure of the request, so there is no envelope.
+struct Told;
+
+impl IntoResponses for Told {
+    fn responses() -> BTreeMap<String, RefOr<described::Response>> {
+        let shape = json!({"$ref": "#/components/schemas/Readiness"});
+        let answers = [
+            ("200", "It can do its work."),
+            ("503", "It cannot; `missing` says why."),
+        ];
+        BTreeMap::from(answers.map(|(status, about)| {
+            let answer = openapi::json(about, shape.clone());
+            (status.to_owned(), answer.build().into())
+        }))
+    }
 }
 
 pub(crate) fn router(probes: Probes) -> Router {
     Router::new()
-        .route("/healthz", get(async || "ok\n"))
+        .route("/healthz", get(live))
         .route("/readyz", get(ready))
         .with_state(probes)
 }
 
-async fn ready(State(probes): State<Probes>) -> Response {
+/// Does the process live?
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    operation_id = "getHealth",
+    tag = "Operations",
+    responses(Alive, Fails<()>),
+    security()
+)]
+pub(crate) async fn live() -> &'static str {
+    "ok\n"
+}
+
+/// A sign of life, described.
+struct Alive;
+
+impl IntoResponses for Alive {
+    fn responses() -> BTreeMap<String, RefOr<described::Response>> {
+        let answer = openapi::text("It does.", "text/plain", "ok\n");
+        BTreeMap::from([("200".to_owned(), answer.build().into())])
+    }
+}
+
+/// Can the process do its work?
+///
+/// And what is missing if not. Without a broker requests are served all the same.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    operation_id = "getReadiness",
+    tag = "Operations",
+    responses(Told, Fails<()>),
+    security()
+)]
+pub(crate) async fn ready(State(probes): State<Probes>) -> Response {
     let mut missing = Vec::new();
     let head = match probes.history.head().await {
         Ok(head) => Some(head.position),

@@ -7,6 +7,7 @@ use clap::Parser as _;
 use crate::service::Roles;
 
 mod config;
+mod described;
 mod dev;
 mod export;
 mod health;
@@ -16,6 +17,7 @@ mod lifecycle;
 mod log_key;
 mod logs;
 mod metrics;
+mod openapi;
 mod parts;
 mod progress;
 mod ready;
@@ -43,6 +45,7 @@ async fn main() -> ExitCode {
         Some(config::Job::Projector) => service::run(cli.config, Roles::PROJECTION).await,
         Some(config::Job::QueryApi) => service::run(cli.config, Roles::QUERIES).await,
         Some(config::Job::Migrate) => parts::migrate(&cli.config).await,
+        Some(config::Job::OpenApi(args)) => openapi::run(&args),
         Some(config::Job::Ready) => ready::run(&cli.config),
         Some(config::Job::Token(args)) => token::run(&cli.config, &args),
         Some(config::Job::Tail(args)) => tail::run(&cli.config, &args).await,
@@ -55,6 +58,9 @@ async fn main() -> ExitCode {
         Some(config::Job::Rebuild(args)) => rebuild::run(&cli.config, &args).await,
         Some(config::Job::Parked(args)) => rebuild::parked(&cli.config, &args).await,
         Some(config::Job::Replay(args)) => replay::run(&cli.config, &args).await,
+        Some(config::Job::Asyncapi(args)) => described::asyncapi(&args),
+        Some(config::Job::Schemas(args)) => described::schemas(&args),
+        Some(config::Job::Bench(args)) => measure(cli.config, args).await,
     };
     match done {
         Ok(code) => code,
@@ -69,4 +75,14 @@ async fn main() -> ExitCode {
             }
         }
     }
+}
+
+async fn measure(config: config::Config, args: bench::Args) -> anyhow::Result<ExitCode> {
+    let settings = bench::Settings {
+        data_dir: config.data_dir,
+        database_url: config.database_url,
+        nats_url: config.nats_url,
+    };
+    bench::run(settings, args).await?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -3,6 +3,8 @@
 //! Counters and histograms are recorded where things happen. Positions and lags are read when they are
 //! asked for, so that an idle process tells them, too.
 
+use std::collections::BTreeMap;
+
 use axum::Router;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
@@ -10,8 +12,11 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use events::envelope::StoredEvent;
 use events::{Position, relay};
+use http_kit::openapi::{self, Fails};
 use metrics::{describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+use utoipa::IntoResponses;
+use utoipa::openapi::{self as described, RefOr};
 
 use crate::health::Probes;
 
@@ -99,12 +104,37 @@ pub(crate) fn router(handle: PrometheusHandle, probes: Probes) -> Router {
         .with_state((handle, probes))
 }
 
-async fn render(State((handle, probes)): State<(PrometheusHandle, Probes)>) -> impl IntoResponse {
+/// Numbers
+///
+/// Counters, histograms and positions, in the Prometheus format.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    operation_id = "getMetrics",
+    tag = "Operations",
+    responses(Numbers, Fails<()>),
+    security()
+)]
+pub(crate) async fn render(
+    State((handle, probes)): State<(PrometheusHandle, Probes)>,
+) -> impl IntoResponse {
     observe(&probes).await;
     (
         [(CONTENT_TYPE, "text/plain; version=0.0.4")],
         handle.render(),
     )
+}
+
+/// The numbers described.
+struct Numbers;
+
+impl IntoResponses for Numbers {
+    fn responses() -> BTreeMap<String, RefOr<described::Response>> {
+        let example =
+            "# TYPE profile_ledger_head_position gauge\nprofile_ledger_head_position 42\n";
+        let answer = openapi::text("The numbers.", "text/plain", example);
+        BTreeMap::from([("200".to_owned(), answer.build().into())])
+    }
 }
 
 /// What cannot be read keeps its last value; `/readyz` says why.

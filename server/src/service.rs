@@ -31,6 +31,7 @@ use crate::health::{self, Probes};
 use crate::lifecycle::shutdown_signal;
 use crate::log_key;
 use crate::metrics;
+use crate::openapi;
 use crate::parts::{Parts, randomness};
 
 /// How long requests under way may take after a signal.
@@ -152,7 +153,8 @@ pub(crate) async fn run(config: Config, roles: Roles) -> anyhow::Result<ExitCode
     background.spawn(upkeep(collected.clone()));
     let router = router
         .merge(health::router(probes.clone()))
-        .merge(metrics::router(collected, probes));
+        .merge(metrics::router(collected, probes))
+        .merge(openapi::router(roles, config.public_url.as_deref()));
     let router = http_kit::serve::harden(router, clock.clone());
 
     greet(&config, &url, dev_secret.as_deref(), &clock)?;

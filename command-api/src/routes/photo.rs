@@ -14,10 +14,15 @@ use futures::future::try_join_all;
 use http_kit::answer::Answer;
 use http_kit::code::Code;
 use http_kit::error::ApiError;
+use http_kit::openapi::{Fails, Refuses, schema};
 use http_kit::text::Text;
+use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Sender, answer, undecided};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
+
+use super::{Done, OfUser, Sender, answer, undecided};
 use crate::CommandApi;
 use crate::committer::Undecided;
 use crate::photo::{Error, MAX_BYTES, Processed};
@@ -57,9 +62,7 @@ impl Uploads {
     fn begin(&self, user_id: UserId) -> Result<Upload, ApiError> {
         let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
         if users.contains(&user_id) {
-            return Err(ApiError::new(Code::TooManyRequests)
-                .because(Text::new("ONE_UPLOAD_AT_A_TIME"))
-                .retry_after(1));
+            return Err(one_at_a_time());
         }
         let place = Arc::clone(&self.places)
             .try_acquire_owned()
@@ -82,6 +85,25 @@ impl Drop for Upload {
     }
 }
 
+/// Change the own photo
+///
+/// One part `file`: JPEG, PNG, WebP or GIF, recognised by its bytes; at most 10 MiB, 50 megapixels and 12,000 pixels a
+/// side, and at least 96 pixels a side. It is decoded and written anew as squares, so no metadata survives. One upload
+/// of a user at a time.
+#[utoipa::path(
+    patch,
+    path = "/api/v1/users/profile/photo",
+    operation_id = "updateUsersProfilePhotoV1",
+    tag = "Photo",
+    params(Sender),
+    request_body(
+        content = PhotoBody,
+        content_type = "multipart/form-data",
+        encoding(("file" = (content_type = "image/jpeg, image/png, image/webp, image/gif")))
+    ),
+    responses(Done<200>, Fails<(Sender, BadPhoto, OfUser, Undecided)>),
+    security(("bearer" = []))
+)]
 pub(super) async fn change(
     State(api): State<CommandApi>,
     sender: Sender,
@@ -139,6 +161,44 @@ pub(super) async fn change(
         );
     }
     answer(&api, StatusCode::OK, decided.map_err(undecided)?)
+}
+
+/// What an upload has.
+struct PhotoBody;
+
+impl PartialSchema for PhotoBody {
+    fn schema() -> RefOr<Schema> {
+        schema(json!({
+            "type": "object",
+            "required": ["file"],
+            "properties": {
+                "file": {
+                    "type": "string",
+                    "format": "binary",
+                    "description": "A JPEG, PNG, WebP or GIF of at most 10 MiB.",
+                    "maxLength": MAX_BYTES,
+                },
+            },
+            "additionalProperties": false,
+        }))
+    }
+}
+
+impl ToSchema for PhotoBody {}
+
+/// What an upload is refused for.
+struct BadPhoto;
+
+impl Refuses for BadPhoto {
+    fn refusals() -> Vec<ApiError> {
+        vec![
+            ApiError::new(Code::UnsupportedMediaType),
+            bad_photo(Error::TooManyBytes),
+            bad_photo(Error::TooSmall),
+            busy(),
+            one_at_a_time(),
+        ]
+    }
 }
 
 /// Awaits one stage of an upload and records how long it took.
@@ -225,6 +285,12 @@ fn bad_multipart(error: &MultipartError) -> ApiError {
 
 fn bad_file(problem: Text) -> ApiError {
     ApiError::new(Code::ValidationFailed).field("file", problem)
+}
+
+fn one_at_a_time() -> ApiError {
+    ApiError::new(Code::TooManyRequests)
+        .because(Text::new("ONE_UPLOAD_AT_A_TIME"))
+        .retry_after(1)
 }
 
 fn busy() -> ApiError {

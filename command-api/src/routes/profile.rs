@@ -3,14 +3,47 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use http_kit::answer::Answer;
+use http_kit::code::Code;
 use http_kit::error::ApiError;
 use http_kit::fields::{Fields, JsonBody};
+use http_kit::openapi::{Fails, Refuses};
+use http_kit::text::Text;
 
-use super::{Sender, answer, today, undecided};
+use super::{Done, OfUser, Sender, answer, today, undecided};
 use crate::CommandApi;
+use crate::committer::Undecided;
 use crate::user::Action;
-use crate::values;
+use crate::values::{self, described::ProfileBody};
 
+/// What a new profile is refused for.
+struct BadProfile;
+
+impl Refuses for BadProfile {
+    fn refusals() -> Vec<ApiError> {
+        let bad = ApiError::new(Code::ValidationFailed)
+            .field("surname", Text::new("REQUIRED"))
+            .field("email", Text::new("BAD_EMAIL"));
+        vec![bad]
+    }
+}
+
+/// Replace the own profile
+///
+/// Full replacement: an optional member that is absent or `null` is cleared. Where nothing changes, nothing is recorded.
+#[utoipa::path(
+    put,
+    path = "/api/v1/users/profile",
+    operation_id = "updateUsersProfileV1",
+    tag = "Profile",
+    params(Sender),
+    request_body(content = ProfileBody, example = json!({
+        "name": "John", "surname": "Doe", "availabilityStatus": "available", "gender": "male",
+        "birthDate": "1995-06-15", "interests": ["music", "sports", "travel"], "expertise": "designer",
+        "email": "john.doe@example.com", "bio": "Passionate about technology and travel", "instagram": "myinstagram"
+    })),
+    responses(Done<200>, Fails<(Sender, JsonBody, BadProfile, OfUser, Undecided)>),
+    security(("bearer" = []))
+)]
 pub(super) async fn replace(
     api: State<CommandApi>,
     sender: Sender,

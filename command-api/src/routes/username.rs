@@ -3,14 +3,46 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use http_kit::answer::Answer;
+use http_kit::code::Code;
 use http_kit::error::ApiError;
 use http_kit::fields::{self, Fields, JsonBody};
+use http_kit::openapi::{Fails, Refuses};
+use http_kit::text::Text;
 
-use super::{Sender, answer, undecided};
+use super::users::{held, taken};
+use super::{Done, OfUser, Sender, answer, remembered, undecided};
 use crate::CommandApi;
-use crate::user::Action;
-use crate::values;
+use crate::committer::Undecided;
+use crate::user::{Action, Rejection};
+use crate::values::{self, described::UsernameBody};
 
+/// What a change of the username is refused for.
+struct BadUsername;
+
+impl Refuses for BadUsername {
+    fn refusals() -> Vec<ApiError> {
+        let problem = Text::new("USERNAME_CHARACTERS").with("suggestion", "ali_isik");
+        let bad = ApiError::new(Code::ValidationFailed).field("newUsername", problem);
+        let next = events::profile::example().updated_at.plus_days(30);
+        let rejections = remembered([taken(), held(), Rejection::UsernameChangeTooSoon { next }]);
+        [vec![bad], rejections].concat()
+    }
+}
+
+/// Change the own username
+///
+/// Once in 30 days from the last accepted change; registration does not count. The old name is held for its owner for
+/// 30 days.
+#[utoipa::path(
+    patch,
+    path = "/api/v1/users/username",
+    operation_id = "updateUsersUsernameV1",
+    tag = "Profile",
+    params(Sender),
+    request_body(content = UsernameBody, example = json!({"newUsername": "john.doe"})),
+    responses(Done<200>, Fails<(Sender, JsonBody, BadUsername, OfUser, Undecided)>),
+    security(("bearer" = []))
+)]
 pub(super) async fn change(
     api: State<CommandApi>,
     sender: Sender,

@@ -5,14 +5,78 @@ use axum::http::StatusCode;
 use events::{Time, UserId};
 use http_kit::answer::Answer;
 use http_kit::caller::Role;
+use http_kit::code::Code;
 use http_kit::error::ApiError;
 use http_kit::fields::{Fields, JsonBody};
+use http_kit::openapi::{Fails, Refuses};
+use http_kit::text::Text;
 
-use super::{Sender, answer, today, undecided};
+use super::{Done, Sender, answer, remembered, today, undecided};
 use crate::CommandApi;
-use crate::user::Action;
-use crate::values;
+use crate::committer::Undecided;
+use crate::user::{Action, Rejection};
+use crate::values::{self, described::RegistrationBody};
 
+/// What a registration is refused for.
+struct BadRegistration;
+
+impl Refuses for BadRegistration {
+    fn refusals() -> Vec<ApiError> {
+        let bad = ApiError::new(Code::ValidationFailed)
+            .field("surname", Text::new("REQUIRED"))
+            .field("phoneNumber", Text::new("BAD_PHONE_NUMBER"));
+        let rejections = remembered([
+            Rejection::UserExists {
+                user_id: events::profile::example().user_id,
+            },
+            taken(),
+            held(),
+            Rejection::VersionMismatch {
+                expected: 3,
+                actual: 0,
+            },
+        ]);
+        [vec![bad], rejections].concat()
+    }
+}
+
+/// A username that somebody has, for examples.
+pub(super) fn taken() -> Rejection {
+    Rejection::UsernameTaken {
+        username: example(),
+    }
+}
+
+/// A username that somebody had, for examples.
+pub(super) fn held() -> Rejection {
+    Rejection::UsernameHeld {
+        username: example(),
+        until: events::profile::example().updated_at.plus_days(30),
+    }
+}
+
+fn example() -> String {
+    "john.doe".to_owned()
+}
+
+/// Register a user
+///
+/// How the sign-up service creates a user. Without an `_id` one is made.
+#[utoipa::path(
+    post,
+    path = "/api/v1/users",
+    operation_id = "registerUserV1",
+    tag = "Users",
+    params(Sender),
+    request_body(content = RegistrationBody, example = json!({
+        "username": "johndoe123", "name": "John", "surname": "Doe", "countryCode": "90", "phoneNumber": "5551234567",
+        "email": "john.doe@example.com", "privacyPolicyAccepted": true, "privacyPolicyVersion": "1.2.0",
+        "termsOfUseAccepted": true, "termsOfUseVersion": "1.1.0", "consentFormAccepted": true,
+        "consentFormVersion": "1.0.0", "roles": ["user"]
+    })),
+    responses(Done<201>, Fails<(Sender, JsonBody, BadRegistration, Undecided)>),
+    security(("bearer" = []))
+)]
 pub(super) async fn register(
     api: State<CommandApi>,
     sender: Sender,

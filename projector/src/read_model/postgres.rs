@@ -35,6 +35,9 @@ const LAST: char = '\u{10ffff}';
 /// No rows: another projector owns the read model, or has moved the checkpoint.
 ///
 /// Most steps change no word: those that are there are left as they are.
+///
+/// The commit waits for the disk: a crash that took documents back would show readers an older position than they
+/// were told.
 const APPLY: &str = "\
 WITH moved AS (
     UPDATE read_model.projections SET position = $1 WHERE name = 'users' AND position = $2 AND owner = $3

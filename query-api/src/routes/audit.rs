@@ -1,6 +1,8 @@
 //! Histories, one file a route; here is what they share. All read the ledger itself, and whoever looks at
 //! somebody else's history is recorded before anything is read.
 
+use std::borrow::Cow;
+
 use axum::extract::{FromRequestParts, MatchedPath};
 use axum::http::request::Parts;
 use events::changes::{self, FieldChange};
@@ -13,12 +15,17 @@ use http_kit::client::Client;
 use http_kit::code::Code;
 use http_kit::error::ApiError;
 use http_kit::fields::{Fields, string};
+use http_kit::openapi::{Away, Refuses, query, schema};
 use http_kit::text::Text;
 use serde::Serialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use utoipa::openapi::path::{Parameter, ParameterIn};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
 
-use super::{WAIT, not_found, not_yet_readable, wanted_position};
+use super::place as places;
+use super::{AtLeast, Example, WAIT, not_found, not_yet_readable, wanted_position};
 use crate::QueryApi;
 
 pub(super) mod all_events;
@@ -170,14 +177,41 @@ fn not_replayed(error: replay::Error) -> ApiError {
 }
 
 /// An event as it is listed.
-#[derive(Serialize)]
-struct Item<'a> {
+#[derive(Serialize, ToSchema)]
+#[schema(as = ListedEvent)]
+pub(crate) struct Item<'a> {
+    /// Its place among all events.
+    #[schema(value_type = u64)]
     position: Position,
+    /// Its place among the events of its user.
+    #[schema(value_type = u64)]
     version: Version,
-    /// The stored envelope.
+    /// The stored CloudEvents envelope itself: what happened, who did it, when, from where, in which request.
+    #[schema(value_type = Object, additional_properties)]
     event: &'a RawValue,
-    /// `None`: a newer program wrote it, and only that knows.
+    /// What it changed, field by field; `null` for an event that a newer program wrote.
     changes: Option<Vec<FieldChange>>,
+}
+
+impl Example for Item<'_> {
+    fn example() -> Value {
+        json!({
+            "position": 42,
+            "version": 3,
+            "event": {
+                "specversion": "1.0",
+                "id": "018d0d2a-9a40-7c3e-8b1d-2f4a6c8e0b13",
+                "source": "/profile-ledger",
+                "type": "username-changed",
+                "subject": "507f1f77bcf86cd799439011",
+                "time": "2024-01-15T12:30:00.000Z",
+                "authid": "507f1f77bcf86cd799439011",
+                "clientplatform": "mobile_ios",
+                "data": {"before": "johndoe", "after": "johndoe123", "heldUntil": "2024-02-14T12:30:00.000Z"},
+            },
+            "changes": [{"field": "username", "before": "johndoe", "after": "johndoe123"}],
+        })
+    }
 }
 
 impl<'a> Item<'a> {
@@ -201,12 +235,121 @@ impl<'a> Item<'a> {
 /// Some items, and where to go on.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Page<T> {
+pub(crate) struct Page<T> {
     items: Vec<T>,
     /// To be given as `after`.
     next_after: u64,
     has_more: bool,
 }
+
+/// A page of events.
+pub(crate) type EventPage = Page<Item<'static>>;
+/// A page of looks.
+pub(crate) type ReadPage = Page<reads::Item>;
+
+impl<T: ToSchema> PartialSchema for Page<T> {
+    fn schema() -> RefOr<Schema> {
+        let items = format!("#/components/schemas/{}", T::name());
+        schema(json!({
+            "type": "object",
+            "description": "Some items, and where to go on.",
+            "required": ["items", "nextAfter", "hasMore"],
+            "properties": {
+                "items": {"type": "array", "items": {"$ref": items}},
+                "nextAfter": {
+                    "type": "integer",
+                    "format": "int64",
+                    "description": "To be given as `after`.",
+                    "minimum": 0,
+                },
+                "hasMore": {
+                    "type": "boolean",
+                    "description": "Whether there is more; a page may be short, or even empty, all the same.",
+                },
+            },
+        }))
+    }
+}
+
+impl<T: ToSchema> ToSchema for Page<T> {
+    fn name() -> Cow<'static, str> {
+        format!("{}Page", T::name()).into()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        schemas.push((T::name().into_owned(), T::schema()));
+        T::schemas(schemas);
+    }
+}
+
+impl<T: Example> Example for Page<T> {
+    fn example() -> Value {
+        json!({"items": [T::example()], "nextAfter": 42, "hasMore": false})
+    }
+}
+
+impl IntoParams for Asked {
+    fn into_params(place: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        [AtLeast::into_params(&place), Client::into_params(&place)].concat()
+    }
+}
+
+impl Refuses for Asked {
+    fn refusals() -> Vec<ApiError> {
+        <(Caller, Role, Client, AtLeast, Away)>::refusals()
+    }
+}
+
+/// Which page, described.
+struct PageOf;
+
+impl IntoParams for PageOf {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let orders = json!({"type": "string", "enum": ORDERS, "default": ORDERS[0]});
+        vec![
+            query("order", orders, "From which end."),
+            query(
+                "after",
+                places(0),
+                "Begins after this one: `nextAfter` of the page before.",
+            ),
+            query("limit", page_size(), "Items a page."),
+        ]
+    }
+}
+
+impl Refuses for PageOf {
+    fn refusals() -> Vec<ApiError> {
+        let bad = Text::new("BAD_NUMBER")
+            .with("min", 1)
+            .with("max", MAX_LIMIT);
+        vec![ApiError::new(Code::ValidationFailed).field("limit", bad)]
+    }
+}
+
+fn page_size() -> Value {
+    json!({"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT})
+}
+
+/// A caller or the id of a request, described.
+fn texts() -> Value {
+    json!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": MAX_TEXT,
+        "pattern": r"^[^\u0000-\u001f\u007f-\u009f]*$",
+    })
+}
+
+fn times() -> Value {
+    json!({"type": "string", "format": "date-time", "examples": ["2026-05-22T16:11:26.808Z"]})
+}
+
+fn user_ids() -> Value {
+    json!({"$ref": "#/components/schemas/UserId"})
+}
+
+const ORDERS: [&str; 2] = ["oldest", "newest"];
 
 /// The direction of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -219,7 +362,7 @@ fn order(value: &Value) -> Result<Order, Text> {
     match string(value)? {
         "oldest" => Ok(Order::Oldest),
         "newest" => Ok(Order::Newest),
-        _ => Err(Text::new("NOT_ALLOWED").with("allowed", "oldest, newest")),
+        _ => Err(Text::new("NOT_ALLOWED").with("allowed", ORDERS.join(", "))),
     }
 }
 

@@ -1,23 +1,87 @@
 //! `POST /api/v1/users/check-username`: whether the caller could take a username.
 
+use std::borrow::Cow;
+
 use axum::extract::State;
 use events::username::InvalidUsername;
 use events::{Time, Username};
 use http_kit::answer::Answer;
 use http_kit::caller::{Caller, Role};
+use http_kit::code::Code;
 use http_kit::error::ApiError;
 use http_kit::fields::{self, Fields, JsonBody};
+use http_kit::openapi::{Fails, Refuses, schema};
 use http_kit::text::Text;
 use serde::Serialize;
+use serde_json::{Value, json};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
-use super::Reader;
+use super::{Example, Reader, Shows};
 use crate::QueryApi;
 
-#[derive(Serialize)]
-struct Availability {
+/// Whether a username could be taken.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Availability {
     available: bool,
 }
 
+impl Example for Availability {
+    fn example() -> Value {
+        json!(Self { available: true })
+    }
+}
+
+/// What is asked.
+struct Question;
+
+impl PartialSchema for Question {
+    fn schema() -> RefOr<Schema> {
+        schema(json!({
+            "type": "object",
+            "description": "The username that is asked for.",
+            "required": ["username"],
+            "properties": {
+                "username": {
+                    "type": "string",
+                    "description": "Letters a-z, digits, and `.` or `_` between them. Upper case is lowered.",
+                    "minLength": Username::MIN,
+                    "maxLength": Username::MAX,
+                    "pattern": "^[A-Za-z0-9]+([._][A-Za-z0-9]+)*$",
+                    "examples": ["john.doe"],
+                },
+            },
+            "additionalProperties": false,
+        }))
+    }
+}
+
+impl ToSchema for Question {
+    fn name() -> Cow<'static, str> {
+        "UsernameQuestion".into()
+    }
+}
+
+impl Refuses for Question {
+    fn refusals() -> Vec<ApiError> {
+        let bad = problem(InvalidUsername::TooShort);
+        vec![ApiError::new(Code::ValidationFailed).field("username", bad)]
+    }
+}
+
+/// Is a username free?
+///
+/// Whether the caller could take it now. A reserved name is not free for anybody.
+#[utoipa::path(
+    post,
+    path = "/api/v1/users/check-username",
+    operation_id = "checkUsersUsernameV1",
+    tag = "Users",
+    params(Reader),
+    request_body(content = Question, example = json!({"username": "john.doe"})),
+    responses(Shows<Availability>, Fails<(Caller, Role, Reader, JsonBody, Question)>),
+    security(("bearer" = []))
+)]
 pub(super) async fn check(
     State(api): State<QueryApi>,
     caller: Caller,

@@ -1,6 +1,8 @@
 //! `GET /console` and its files: a page for auditors. It is part of the binary, asks no other origin for
 //! anything, and reads with the token that its reader gives it.
 
+use std::collections::BTreeMap;
+
 use axum::extract::Path;
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, REFERRER_POLICY,
@@ -9,9 +11,13 @@ use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use http_kit::client::if_none_match;
 use http_kit::error::ApiError;
+use http_kit::openapi::{self, Fails, NotThere, schema};
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
+use utoipa::openapi::{self as described, RefOr, Schema};
+use utoipa::{IntoResponses, PartialSchema};
 
-use super::not_found;
+use super::{Known, not_found};
 
 /// What the page may do: nothing but run its own scripts and ask its own origin. No script can be made
 /// from a text, whatever the text is.
@@ -55,16 +61,83 @@ const FILES: [File; 13] = [
     file!("timeline.js", "text/javascript; charset=utf-8"),
 ];
 
+/// The page for auditors
+///
+/// It asks no other origin for anything, and reads with the token that its reader gives it.
+#[utoipa::path(
+    get,
+    path = "/console",
+    operation_id = "getConsole",
+    tag = "Operations",
+    params(Known),
+    responses(Page, Fails<()>),
+    security()
+)]
 pub(super) async fn page(headers: HeaderMap) -> Response {
     PAGE.answer(&headers)
 }
 
+/// A file of the page for auditors
+#[utoipa::path(
+    get,
+    path = "/console/{file}",
+    operation_id = "getConsoleFile",
+    tag = "Operations",
+    params(("file" = inline(FileName), Path, description = "The name of the file."), Known),
+    responses(PageFile, Fails<NotThere>),
+    security()
+)]
 pub(super) async fn file(
     Path(name): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let file = FILES.iter().find(|file| file.name == name);
     file.map(|file| file.answer(&headers)).ok_or_else(not_found)
+}
+
+/// The names in [`FILES`].
+struct FileName;
+
+impl PartialSchema for FileName {
+    fn schema() -> RefOr<Schema> {
+        schema(json!({"type": "string", "enum": FILES.map(|file| file.name)}))
+    }
+}
+
+/// The page described.
+struct Page;
+
+impl IntoResponses for Page {
+    fn responses() -> BTreeMap<String, RefOr<described::Response>> {
+        answers("The page.", &["text/html"])
+    }
+}
+
+/// Its files described.
+struct PageFile;
+
+impl IntoResponses for PageFile {
+    fn responses() -> BTreeMap<String, RefOr<described::Response>> {
+        answers(
+            "The file.",
+            &["text/css", "image/svg+xml", "text/javascript"],
+        )
+    }
+}
+
+/// Bytes of a media type, or 304, described.
+pub(super) fn answers(
+    about: &str,
+    media_types: &[&str],
+) -> BTreeMap<String, RefOr<described::Response>> {
+    let answers = [
+        ("200", openapi::bytes(about, media_types)),
+        ("304", openapi::described("The client has it already.")),
+    ];
+    BTreeMap::from(answers.map(|(status, answer)| {
+        let answer = answer.header("ETag", openapi::answer_header("Names the bytes."));
+        (status.to_owned(), answer.build().into())
+    }))
 }
 
 impl File {

@@ -1,6 +1,7 @@
 //! `GET /api/v1/events/stream`: every event as it is committed, as server-sent events. Their ids are
 //! positions, so whoever was cut goes on where it was.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -13,23 +14,45 @@ use events::StoredEvent;
 use events::feed::{self, Feed as _, SharedFeed};
 use futures::stream::unfold;
 use http_kit::caller::Role;
+use http_kit::code::Code;
 use http_kit::error::{ApiError, chain};
+use http_kit::openapi::{self, Fails, Refuses};
+use http_kit::text::Text;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use utoipa::openapi::path::{Parameter, ParameterIn};
+use utoipa::openapi::{self as described, RefOr};
+use utoipa::{IntoParams, IntoResponses};
 
 use super::audit::{Asked, head, within};
-use super::{position, position_header};
-use crate::QueryApi;
+use super::{place, position, position_header};
+use crate::{QueryApi, Streams};
 
+/// Where it is.
+pub(crate) const PATH: &str = "/api/v1/events/stream";
 /// How often a stream that has nothing to say says so.
-const HEARTBEAT: Duration = Duration::from_secs(15);
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(15);
 /// How long a reader may leave an event that it was given before it is cut. One that reads nothing at all
 /// is cut by the server, as every client is.
-const TAKEN: Duration = Duration::from_secs(10);
+pub(crate) const TAKEN: Duration = Duration::from_secs(10);
 /// After how long a client that was cut comes back, and how long a ledger that is away is left alone.
-const AGAIN: Duration = Duration::from_secs(1);
+pub(crate) const AGAIN: Duration = Duration::from_secs(1);
 
+/// Follow events
+///
+/// Every event as it is committed, as server-sent events: `id` is the position, `event` the type, `data` the stored
+/// CloudEvents envelope. Without `after` and `Last-Event-ID`, only new ones. A heartbeat comes every 15 seconds. The
+/// stream goes on until either side ends it; who was cut goes on with `Last-Event-ID`.
+#[utoipa::path(
+    get,
+    path = "/api/v1/events/stream",
+    operation_id = "streamEventsV1",
+    tag = "Events",
+    params(From, Asked),
+    responses(Stream, Fails<(Asked, From, Streams)>),
+    security(("bearer" = []))
+)]
 pub(super) async fn follow(
     State(api): State<QueryApi>,
     mut asked: Asked,
@@ -78,6 +101,48 @@ pub(super) async fn follow(
         HeaderValue::from_static("no"),
     );
     Ok(response)
+}
+
+/// Where a stream begins.
+struct From;
+
+impl IntoParams for From {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        vec![
+            openapi::query(
+                "after",
+                place(0),
+                "Begins with the event after this position.",
+            ),
+            openapi::header(
+                "Last-Event-ID",
+                place(0),
+                "The same, sent by a client that comes back; it counts before `after`.",
+            ),
+        ]
+    }
+}
+
+impl Refuses for From {
+    fn refusals() -> Vec<ApiError> {
+        let bad = Text::new("BEYOND_END").with("max", 42);
+        vec![ApiError::new(Code::ValidationFailed).field("after", bad)]
+    }
+}
+
+/// A stream described.
+struct Stream;
+
+impl IntoResponses for Stream {
+    fn responses() -> BTreeMap<String, RefOr<described::Response>> {
+        let example = "id: 41\nretry: 1000\n\nid: 42\nevent: username-changed\ndata: {\"specversion\":\"1.0\",\"type\":\"username-changed\"}\n\n: heartbeat\n\n";
+        let answer = openapi::stream(
+            "Events, until either side ends the stream.",
+            "text/event-stream",
+            example,
+        );
+        BTreeMap::from([("200".to_owned(), answer.build().into())])
+    }
 }
 
 /// One stream. It holds a batch at the most; what its reader does not take yet stays in the ledger.

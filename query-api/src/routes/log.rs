@@ -18,6 +18,9 @@ use http_kit::text::Text;
 use super::WAIT;
 use crate::QueryApi;
 
+/// A checkpoint, for examples.
+const EXAMPLE_CHECKPOINT: &str = "profile-ledger\n42\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n\n\u{2014} profile-ledger KmpeT3Vx0Q0hYp2cJXo3b9m0dYQkqk5mXc0o7s4m3o8t1u2v3w4x5y6z7A8B9C0D1E2F3G4H5I6J7K8L9M0N1O2P3Q==\n";
+
 /// Between two looks at the newest checkpoint; one is signed a second.
 const LOOK: Duration = Duration::from_millis(100);
 

@@ -1,5 +1,7 @@
 //! `GET /media/users/{userId}/photos/{hash}/{photoId}/{file}`: the bytes of a photo.
 
+use std::collections::BTreeMap;
+
 use axum::extract::{Path, State};
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
@@ -9,8 +11,12 @@ use axum::response::{IntoResponse as _, Response};
 use events::{PhotoId, UserId, photos};
 use http_kit::client::if_none_match;
 use http_kit::error::ApiError;
+use http_kit::openapi::{self, Away, Fails, NotThere, schema};
+use serde_json::json;
+use utoipa::openapi::{self as described, RefOr, Schema};
+use utoipa::{IntoResponses, PartialSchema};
 
-use super::not_found;
+use super::{Known, not_found};
 use crate::QueryApi;
 
 /// The files that a photo can have. The type of each is fixed by its name, whatever the store says.
@@ -23,6 +29,53 @@ const FILES: [(&str, &str); 6] = [
     ("512.jpg", "image/jpeg"),
 ];
 
+/// The names in [`FILES`].
+struct FileName;
+
+impl PartialSchema for FileName {
+    fn schema() -> RefOr<Schema> {
+        schema(json!({"type": "string", "enum": FILES.map(|(name, _)| name)}))
+    }
+}
+
+/// The bytes described.
+struct PhotoBytes;
+
+impl IntoResponses for PhotoBytes {
+    fn responses() -> BTreeMap<String, RefOr<described::Response>> {
+        let bytes = openapi::bytes("The bytes.", &["image/webp", "image/jpeg"]);
+        let known = openapi::described("The client has these bytes already.");
+        let answers = [("200", bytes), ("304", known)];
+        BTreeMap::from(answers.map(|(status, answer)| {
+            let answer = answer
+                .header("ETag", openapi::answer_header("Names the bytes."))
+                .header(
+                    "Cache-Control",
+                    openapi::answer_header("Public, for a year."),
+                );
+            (status.to_owned(), answer.build().into())
+        }))
+    }
+}
+
+/// Read the bytes of a photo
+///
+/// The URLs in `profilePhoto` lead here. The bytes of a URL never change.
+#[utoipa::path(
+    get,
+    path = "/media/users/{userId}/photos/{hash}/{photoId}/{file}",
+    operation_id = "getUsersPhotoFile",
+    tag = "Photo",
+    params(
+        ("userId" = UserId, Path, description = "The id of the user."),
+        ("hash" = String, Path, description = "SHA-256 of the upload.", pattern = "^[0-9a-f]{64}$"),
+        ("photoId" = PhotoId, Path, description = "The id of the photo."),
+        ("file" = inline(FileName), Path, description = "A side in pixels, and the form."),
+        Known
+    ),
+    responses(PhotoBytes, Fails<(NotThere, Away)>),
+    security()
+)]
 pub(super) async fn read(
     State(api): State<QueryApi>,
     Path((user, hash, photo, file)): Path<(String, String, String, String)>,

@@ -6,10 +6,21 @@ use events::UserId;
 use events::profile::OwnProfile;
 use http_kit::caller::{Caller, Role};
 use http_kit::error::ApiError;
+use http_kit::openapi::{Fails, NotThere};
 
-use super::{Reader, not_found};
+use super::{Known, OneUser, Reader, not_found};
 use crate::QueryApi;
 
+/// Read the own profile
+#[utoipa::path(
+    get,
+    path = "/api/v1/users/profile",
+    operation_id = "getUsersProfileV1",
+    tag = "Profile",
+    params(Known, Reader),
+    responses(OneUser<OwnProfile<'_>>, Fails<(Caller, Role, Reader, NotThere)>),
+    security(("bearer" = []))
+)]
 pub(super) async fn read(
     State(api): State<QueryApi>,
     caller: Caller,

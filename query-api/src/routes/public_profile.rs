@@ -4,13 +4,26 @@
 use axum::extract::{Path, State};
 use axum::response::Response;
 use events::profile::PublicProfile;
-use events::{Document, Time};
+use events::{Document, Time, UserId};
 use http_kit::caller::OptionalCaller;
 use http_kit::error::ApiError;
+use http_kit::openapi::{Fails, NotThere};
 
-use super::{Reader, not_found};
+use super::{Known, OneUser, Reader, not_found};
 use crate::QueryApi;
 
+/// Read a public profile
+///
+/// By the id of the user. No token is needed; a bad one is refused.
+#[utoipa::path(
+    get,
+    path = "/api/v1/users/profile/{userId}",
+    operation_id = "getUsersProfileByUseridV1",
+    tag = "Profile",
+    params(("userId" = UserId, Path, description = "The id of the user."), Known, Reader),
+    responses(OneUser<PublicProfile<'_>>, Fails<(OptionalCaller, Reader, NotThere)>),
+    security((), ("bearer" = []))
+)]
 pub(super) async fn by_id(
     State(api): State<QueryApi>,
     _caller: OptionalCaller,
@@ -28,6 +41,18 @@ pub(super) async fn by_id(
     answer(&api, &reader, document)
 }
 
+/// Read a public profile by username
+///
+/// Upper case is lowered. No token is needed; a bad one is refused.
+#[utoipa::path(
+    get,
+    path = "/api/v1/users/profile/username/{username}",
+    operation_id = "getUsersProfileUsernameByUsernameV1",
+    tag = "Profile",
+    params(("username" = String, Path, description = "The username.", example = "johndoe123"), Known, Reader),
+    responses(OneUser<PublicProfile<'_>>, Fails<(OptionalCaller, Reader, NotThere)>),
+    security((), ("bearer" = []))
+)]
 pub(super) async fn by_username(
     State(api): State<QueryApi>,
     _caller: OptionalCaller,

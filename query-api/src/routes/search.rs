@@ -2,17 +2,22 @@
 
 use axum::extract::State;
 use events::Time;
-use events::profile::PublicProfile;
+use events::profile::{EXPERTISE, PublicProfile};
 use http_kit::answer::Answer;
 use http_kit::caller::{Caller, Role};
+use http_kit::code::Code;
 use http_kit::error::ApiError;
 use http_kit::fields::string;
+use http_kit::openapi::{Fails, Refuses, query};
 use http_kit::text::Text;
 use projector::read_model::Search;
 use projector::search::words;
 use serde::Serialize;
+use serde_json::{Value, json};
+use utoipa::openapi::path::{Parameter, ParameterIn};
+use utoipa::{IntoParams, ToSchema};
 
-use super::Reader;
+use super::{Example, Reader, Shows};
 use crate::QueryApi;
 
 const DEFAULT_LIMIT: u32 = 5;
@@ -21,15 +26,65 @@ const MAX_LIMIT: u32 = 100;
 const MAX_PAGE: u32 = 1000;
 const MAX_QUERY: usize = 100;
 
-#[derive(Serialize)]
+/// A page of users.
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Found<'a> {
+pub(crate) struct Found<'a> {
     items: Vec<PublicProfile<'a>>,
     page: u32,
     limit: u32,
+    /// Whether there is another page.
     has_more: bool,
 }
 
+impl Example for Found<'_> {
+    fn example() -> Value {
+        json!({"items": [PublicProfile::example()], "page": 1, "limit": DEFAULT_LIMIT, "hasMore": false})
+    }
+}
+
+/// The parameters.
+struct Asked;
+
+impl IntoParams for Asked {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let words =
+            json!({"type": "string", "minLength": 1, "maxLength": MAX_QUERY, "examples": ["joh"]});
+        let expertise = json!({"type": "string", "enum": EXPERTISE});
+        let up_to = |max, default| json!({"type": "integer", "minimum": 1, "maximum": max, "default": default});
+        vec![
+            query(
+                "q",
+                words,
+                "Beginnings of words, letters and digits. Needed unless `expertise` is given.",
+            ),
+            query("expertise", expertise, "Only users who are expert in this."),
+            query("page", up_to(MAX_PAGE, 1), "Which page."),
+            query("limit", up_to(MAX_LIMIT, DEFAULT_LIMIT), "Users a page."),
+        ]
+    }
+}
+
+impl Refuses for Asked {
+    fn refusals() -> Vec<ApiError> {
+        let bad = ApiError::new(Code::ValidationFailed);
+        vec![bad.field("q", Text::new("REQUIRED"))]
+    }
+}
+
+/// Search users
+///
+/// By the beginnings of words of username, name and surname, by expertise, or by both. Turkish letters fold: `istanbul`
+/// finds `İSTANBUL`.
+#[utoipa::path(
+    get,
+    path = "/api/v1/users/search",
+    operation_id = "searchUsersV1",
+    tag = "Search",
+    params(Asked, Reader),
+    responses(Shows<Found<'_>>, Fails<(Caller, Role, Reader, Asked)>),
+    security(("bearer" = []))
+)]
 pub(super) async fn search(
     State(api): State<QueryApi>,
     caller: Caller,
@@ -37,7 +92,7 @@ pub(super) async fn search(
 ) -> Result<Answer, ApiError> {
     caller.require(&[Role::User, Role::Auditor, Role::Admin])?;
     let mut parameters = reader.parameters;
-    let words = parameters.optional("q", |value| query(string(value)?));
+    let words = parameters.optional("q", |value| sought(string(value)?));
     let page = parameters
         .optional("page", |value| number(string(value)?, MAX_PAGE))
         .unwrap_or(1);
@@ -85,7 +140,7 @@ pub(super) async fn search(
     ))
 }
 
-fn query(text: &str) -> Result<Vec<String>, Text> {
+fn sought(text: &str) -> Result<Vec<String>, Text> {
     if text.chars().nth(MAX_QUERY).is_some() {
         return Err(Text::new("TOO_LONG").with("max", MAX_QUERY));
     }
@@ -106,11 +161,9 @@ fn number(text: &str, max: u32) -> Result<u32, Text> {
 }
 
 fn expertise(text: &str) -> Result<String, Text> {
-    match events::profile::EXPERTISE.iter().find(|one| **one == text) {
+    match EXPERTISE.iter().find(|one| **one == text) {
         Some(one) => Ok((*one).to_owned()),
-        None => {
-            Err(Text::new("NOT_ALLOWED").with("allowed", events::profile::EXPERTISE.join(", ")))
-        }
+        None => Err(Text::new("NOT_ALLOWED").with("allowed", EXPERTISE.join(", "))),
     }
 }
 
@@ -328,7 +381,7 @@ mod tests {
 
         #[test]
         fn any_text_is_words_or_a_problem(text in ".{0,150}") {
-            if let Ok(words) = super::query(&text) {
+            if let Ok(words) = super::sought(&text) {
                 prop_assert!(!words.is_empty() && words.iter().all(|word| !word.is_empty()));
             }
             let _ = super::expertise(&text);

@@ -1,4 +1,5 @@
 use http_kit::caller::Role;
+use http_kit::testing::described::{described, sorted};
 use http_kit::testing::hostile::{Access, Reads, Target, methods, withstands};
 use http_kit::testing::{Ask, refuses, token};
 use proptest::prelude::*;
@@ -72,12 +73,16 @@ fn target(pattern: &'static str, method: &str) -> Target {
             let good = auditor("/api/v1/log/proof/consistency?from=1");
             ("GET", good, Access::Token, Reads::Nothing)
         }
-        ("GET", "/console") => (
+        ("GET", "/console" | "/asyncapi.json") => (
             "GET",
             Ask::new("GET", pattern),
             Access::Open,
             Reads::Nothing,
         ),
+        ("GET", "/schemas/{type}/{version}") => {
+            let good = Ask::new("GET", "/schemas/user-registered/1.json");
+            ("GET", good, Access::Open, Reads::Nothing)
+        }
         ("GET", "/console/{file}") => {
             let good = Ask::new("GET", "/console/app.js");
             ("GET", good, Access::Open, Reads::Nothing)
@@ -92,6 +97,18 @@ fn target(pattern: &'static str, method: &str) -> Target {
         reads,
         is_command: false,
     }
+}
+
+#[tokio::test]
+async fn every_route_is_described_and_nothing_else_is() {
+    let api = Api::with_users().await;
+    let mut served = Vec::new();
+    for (pattern, _) in routes() {
+        for method in methods(&api.router, pattern).await {
+            served.push((pattern.to_owned(), method));
+        }
+    }
+    assert_eq!(described(&crate::openapi()), sorted(served));
 }
 
 #[tokio::test]

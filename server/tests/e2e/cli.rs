@@ -748,7 +748,7 @@ fn interrupted_by(signal: &str) -> (Vec<String>, Option<i32>) {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    let begun = std::time::Instant::now();
+    let begun = tokio::time::Instant::now();
     while files(out.path()).is_empty() {
         assert_eq!(process.try_wait().unwrap(), None, "it ended too early");
         assert!(begun.elapsed() < service::DEADLINE, "it does not begin");

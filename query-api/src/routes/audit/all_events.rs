@@ -1,6 +1,7 @@
 //! `GET /api/v1/audit/events`: what happened to everybody, by position: a page as JSON, or all of it as
 //! NDJSON.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
@@ -10,20 +11,27 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
 use events::feed;
 use events::store::position_at;
-use events::{Position, Time};
+use events::{Position, Time, UserEvent};
 use futures::stream::try_unfold;
 use http_kit::answer::Answer;
 use http_kit::client::preferred;
 use http_kit::code::Code;
 use http_kit::error::{ApiError, chain};
 use http_kit::fields::Fields;
+use http_kit::openapi::{self, Fails, Refuses, query};
 use http_kit::text::Text;
+use serde_json::json;
+use utoipa::openapi::path::{Parameter, ParameterIn};
+use utoipa::openapi::{self as described, RefOr};
+use utoipa::{IntoParams, IntoResponses};
 
 use super::walk::{Filter, Walk};
 use super::{
-    Asked, Item, MAX_LIMIT, Page, event_type, head, number, place, text, time, user_id, within,
+    Asked, EventPage, Item, MAX_LIMIT, Page, event_type, head, number, place, places, text, texts,
+    time, user_id, user_ids, within,
 };
-use crate::QueryApi;
+use crate::routes::Example as _;
+use crate::{QueryApi, Streams};
 
 const JSON: &str = "application/json";
 const LINES: &str = "application/x-ndjson";
@@ -33,16 +41,26 @@ const LOOKED_AT: usize = 5_000;
 /// Events held at once.
 const BATCH: usize = 256;
 
+/// List what happened to everybody
+///
+/// By position. `Accept: application/x-ndjson` gets all events that are asked for, up to the head at that moment, one
+/// stored envelope a line; an answer that breaks off is not whole.
+#[utoipa::path(
+    get,
+    path = "/api/v1/audit/events",
+    operation_id = "listEventsV1",
+    tag = "Audit",
+    params(Which, Asked),
+    responses(Events, Fails<(Asked, Which, Streams)>),
+    security(("bearer" = []))
+)]
 pub(in crate::routes) async fn list(
     State(api): State<QueryApi>,
     mut asked: Asked,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     asked.require_auditor()?;
-    let form = preferred(&headers, &[JSON, LINES]).ok_or_else(|| {
-        let allowed = Text::new("ACCEPTABLE").with("allowed", [JSON, LINES].join(", "));
-        ApiError::new(Code::NotAcceptable).because(allowed)
-    })?;
+    let form = preferred(&headers, &[JSON, LINES]).ok_or_else(not_acceptable)?;
     let parameters = &mut asked.parameters;
     let after = parameters.optional("after", |value| place(value, 0));
     // A page is held in memory, and a stream is not.
@@ -82,6 +100,69 @@ pub(in crate::routes) async fn list(
         Some(place) => Ok(lines(walk, limit, place)),
         None => page(&api, walk, limit).await,
     }
+}
+
+/// Which events.
+struct Which;
+
+impl IntoParams for Which {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let types = json!({"type": "string", "enum": UserEvent::TYPES});
+        let limit = json!({"type": "integer", "format": "int64", "minimum": 1, "default": super::DEFAULT_LIMIT});
+        vec![
+            query(
+                "after",
+                places(0),
+                "Begins after this position: `nextAfter` of the page before.",
+            ),
+            query(
+                "limit",
+                limit,
+                "Events a page, at most 100; of `application/x-ndjson` any number, and all without it.",
+            ),
+            query("type", types, "Only events of this type."),
+            query("user", user_ids(), "Only events of this user."),
+            query(
+                "actor",
+                texts(),
+                "Only what this caller did: the subject of its token.",
+            ),
+            query("from", super::times(), "Recorded at this time or later."),
+            query("to", super::times(), "Recorded at this time or before."),
+            query("requestId", texts(), "Only what this request did."),
+        ]
+    }
+}
+
+impl Refuses for Which {
+    fn refusals() -> Vec<ApiError> {
+        let bad = Text::new("NOT_ALLOWED").with("allowed", UserEvent::TYPES.join(", "));
+        vec![
+            not_acceptable(),
+            ApiError::new(Code::ValidationFailed).field("type", bad),
+        ]
+    }
+}
+
+/// Either form described.
+struct Events;
+
+impl IntoResponses for Events {
+    fn responses() -> BTreeMap<String, RefOr<described::Response>> {
+        let page = EventPage::example();
+        let line = format!("{}\n", page["items"][0]["event"]);
+        let lines = openapi::text("", LINES, &line).build();
+        let mut answer = openapi::answer::<EventPage>("A page, or all as lines.", 200, &page)
+            .header("Ledger-Position", openapi::position())
+            .build();
+        answer.content.extend(lines.content);
+        BTreeMap::from([("200".to_owned(), answer.into())])
+    }
+}
+
+fn not_acceptable() -> ApiError {
+    let allowed = Text::new("ACCEPTABLE").with("allowed", [JSON, LINES].join(", "));
+    ApiError::new(Code::NotAcceptable).because(allowed)
 }
 
 /// The first and the last time of recording; both belong to the answer.

@@ -8,21 +8,71 @@ use events::profile::OwnProfile;
 use events::replay::{Until, replay};
 use events::{UserId, Version};
 use http_kit::answer::Answer;
+use http_kit::code::Code;
 use http_kit::error::ApiError;
+use http_kit::openapi::{Fails, NotThere, Refuses, query, required};
+use http_kit::text::Text;
 use serde::Serialize;
+use serde_json::{Value, json};
+use utoipa::openapi::path::{Parameter, ParameterIn};
+use utoipa::{IntoParams, ToSchema};
 
 use super::user::Moment;
-use super::{Asked, newest, not_replayed, place, within};
+use super::{Asked, newest, not_replayed, place, places, within};
 use crate::QueryApi;
-use crate::routes::not_found;
+use crate::routes::{Example, Shows, not_found};
 
-#[derive(Serialize)]
-struct Difference {
+/// What differs between two versions of a user.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Difference {
     from: Moment,
     to: Moment,
+    /// The fields that differ.
     changes: Vec<FieldChange>,
 }
 
+impl Example for Difference {
+    fn example() -> Value {
+        let mut from = Moment::example();
+        from["version"] = json!(2);
+        from["position"] = json!(7);
+        from["recordedAt"] = json!("2024-01-15T11:00:00.000Z");
+        let change = json!({"field": "username", "before": "johndoe", "after": "johndoe123"});
+        json!({"from": from, "to": Moment::example(), "changes": [change]})
+    }
+}
+
+/// Which versions.
+struct Versions;
+
+impl IntoParams for Versions {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        vec![
+            required(query("from", places(1), "A version of the user.")),
+            required(query("to", places(1), "Another one.")),
+        ]
+    }
+}
+
+impl Refuses for Versions {
+    fn refusals() -> Vec<ApiError> {
+        let bad = Text::new("BEYOND_END").with("max", 3);
+        vec![ApiError::new(Code::ValidationFailed).field("to", bad)]
+    }
+}
+
+/// Compare two versions of a user
+///
+/// Field by field, in either order. A look at somebody else's history is recorded.
+#[utoipa::path(
+    get,
+    path = "/api/v1/audit/users/{userId}/diff",
+    operation_id = "compareUsersVersionsV1",
+    tag = "Audit",
+    params(("userId" = UserId, Path, description = "The id of the user."), Versions, Asked),
+    responses(Shows<Difference>, Fails<(Asked, Versions, NotThere)>),
+    security(("bearer" = []))
+)]
 pub(in crate::routes) async fn compare(
     State(api): State<QueryApi>,
     mut asked: Asked,

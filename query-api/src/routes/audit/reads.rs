@@ -5,21 +5,69 @@ use events::trail::{Question, RecordedRead, Start};
 use events::{Time, UserId};
 use http_kit::answer::Answer;
 use http_kit::error::ApiError;
+use http_kit::openapi::{Fails, query};
 use serde::Serialize;
+use serde_json::{Value, json};
+use utoipa::openapi::path::{Parameter, ParameterIn};
+use utoipa::{IntoParams, ToSchema};
 
-use super::{Asked, Order, Page, order, page_limit, place, text, user_id, within};
+use super::{
+    Asked, Order, Page, PageOf, order, page_limit, place, text, texts, user_id, user_ids, within,
+};
 use crate::QueryApi;
+use crate::routes::{Example, Shows};
 
-#[derive(Serialize)]
+/// A look at a history.
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Item {
+#[schema(as = RecordedRead)]
+pub(crate) struct Item {
+    /// Its place among all looks.
     number: u64,
     at: Time,
+    /// Who looked: the subject of its token.
     actor: String,
+    /// What was asked: a pattern of a path.
     route: String,
+    /// Whose history; `null` where it was that of everybody.
     user_id: Option<UserId>,
+    /// The query string.
     query: String,
     request_id: String,
+}
+
+impl Example for Item {
+    fn example() -> Value {
+        json!(Self {
+            number: 42,
+            at: events::profile::example().updated_at,
+            actor: "auditor-1".to_owned(),
+            route: "/api/v1/audit/users/{userId}".to_owned(),
+            user_id: Some(events::profile::example().user_id),
+            query: "atVersion=2".to_owned(),
+            request_id: "0196f8a2-3c5e-7d10-8f3a-6b1f0c9d2e47".to_owned(),
+        })
+    }
+}
+
+/// Whose looks, and at whom.
+struct Which;
+
+impl IntoParams for Which {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        vec![
+            query(
+                "actor",
+                texts(),
+                "Only looks of this caller: the subject of its token.",
+            ),
+            query(
+                "user",
+                user_ids(),
+                "Only looks at the history of this user.",
+            ),
+        ]
+    }
 }
 
 impl From<RecordedRead> for Item {
@@ -36,6 +84,18 @@ impl From<RecordedRead> for Item {
     }
 }
 
+/// List who looked at whose history
+///
+/// A look at this list is recorded, too.
+#[utoipa::path(
+    get,
+    path = "/api/v1/audit/reads",
+    operation_id = "listReadsV1",
+    tag = "Audit",
+    params(PageOf, Which, Asked),
+    responses(Shows<Page<Item>>, Fails<(Asked, PageOf)>),
+    security(("bearer" = []))
+)]
 pub(in crate::routes) async fn list(
     State(api): State<QueryApi>,
     mut asked: Asked,

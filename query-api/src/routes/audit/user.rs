@@ -1,6 +1,8 @@
 //! `GET /api/v1/audit/users/{userId}`: a user as it was, at a version, a position or a time; without one,
 //! as it is in the ledger now.
 
+use std::collections::BTreeMap;
+
 use axum::extract::{Path, State};
 use events::document::Document;
 use events::profile::OwnProfile;
@@ -11,11 +13,17 @@ use http_kit::answer::Answer;
 use http_kit::code::Code;
 use http_kit::error::ApiError;
 use http_kit::fields::Fields;
+use http_kit::openapi::{self, Fails, Refuses, query};
 use http_kit::text::Text;
 use serde::Serialize;
+use serde_json::{Value, json};
+use utoipa::openapi::path::{Parameter, ParameterIn};
+use utoipa::openapi::{self as described, RefOr};
+use utoipa::{IntoParams, IntoResponses, ToSchema};
 
-use super::{Asked, head, newest, not_replayed, place, time, within};
+use super::{Asked, head, newest, not_replayed, place, places, time, times, within};
 use crate::QueryApi;
+use crate::routes::Example;
 
 /// Which moment is asked for.
 enum At {
@@ -25,21 +33,77 @@ enum At {
     Time(Time),
 }
 
-#[derive(Serialize)]
+/// A user as it was.
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct AsItWas<'a> {
+pub(crate) struct AsItWas<'a> {
     #[serde(flatten)]
     moment: Moment,
     document: OwnProfile<'a>,
 }
 
 /// The last event within.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Moment {
+    /// How many events of the user are within.
+    #[schema(value_type = u64)]
     version: Version,
+    /// The place of the last one among all events.
+    #[schema(value_type = u64)]
     position: Position,
     recorded_at: Time,
+}
+
+impl Example for Moment {
+    fn example() -> Value {
+        json!(Self::of(&events::profile::example()))
+    }
+}
+
+impl IntoParams for At {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        vec![
+            query(
+                "atVersion",
+                places(1),
+                "After so many events of the user. At most one of the three is given.",
+            ),
+            query(
+                "atPosition",
+                places(0),
+                "After the event at this position of the ledger.",
+            ),
+            query(
+                "at",
+                times(),
+                "At this time, which must not be in the future.",
+            ),
+        ]
+    }
+}
+
+impl Refuses for At {
+    fn refusals() -> Vec<ApiError> {
+        let bad = Text::new("NOT_TOGETHER").with("other", "atVersion");
+        let document = events::profile::example();
+        let then = not_registered_yet(document.position, document.created_at);
+        vec![ApiError::new(Code::ValidationFailed).field("at", bad), then]
+    }
+}
+
+/// An answer described.
+struct Then;
+
+impl IntoResponses for Then {
+    fn responses() -> BTreeMap<String, RefOr<described::Response>> {
+        let mut example = Moment::example();
+        example["document"] = OwnProfile::example();
+        let answer = openapi::answer::<AsItWas<'_>>("The user as it was.", 200, &example)
+            .header("ETag", openapi::etag())
+            .header("Ledger-Position", openapi::position());
+        BTreeMap::from([("200".to_owned(), answer.build().into())])
+    }
 }
 
 impl Moment {
@@ -52,6 +116,19 @@ impl Moment {
     }
 }
 
+/// Read a user as it was
+///
+/// At a version, a position or a time; without one, as it is in the ledger now. A look at somebody else's history is
+/// recorded.
+#[utoipa::path(
+    get,
+    path = "/api/v1/audit/users/{userId}",
+    operation_id = "getUsersAsTheyWereV1",
+    tag = "Audit",
+    params(("userId" = UserId, Path, description = "The id of the user."), At, Asked),
+    responses(Then, Fails<(Asked, At)>),
+    security(("bearer" = []))
+)]
 pub(in crate::routes) async fn read(
     State(api): State<QueryApi>,
     mut asked: Asked,
@@ -120,15 +197,15 @@ fn at(parameters: &mut Fields, now: Time) -> At {
 }
 
 async fn not_registered_then(api: &QueryApi, user: &UserId) -> ApiError {
-    let error = ApiError::new(Code::NotFound);
     match api.history.read_user(user, 0, 1).await.as_deref() {
-        Ok([first]) => error.because(
-            Text::new("NOT_REGISTERED_THEN")
-                .with("position", first.position)
-                .with("time", first.recorded_at),
-        ),
-        _ => error,
+        Ok([first]) => not_registered_yet(first.position, first.recorded_at),
+        _ => ApiError::new(Code::NotFound),
     }
+}
+
+fn not_registered_yet(position: Position, time: Time) -> ApiError {
+    let reason = Text::new("NOT_REGISTERED_THEN");
+    ApiError::new(Code::NotFound).because(reason.with("position", position).with("time", time))
 }
 
 #[cfg(test)]

@@ -1,13 +1,46 @@
 //! `GET /api/v1/audit/users/{userId}/events`: what happened to a user, by version, from either end.
 
+use std::collections::BTreeMap;
+
 use axum::extract::{Path, State};
-use events::Version;
+use events::{UserId, Version};
 use http_kit::answer::Answer;
 use http_kit::error::ApiError;
+use http_kit::openapi::{self, Fails, NotThere};
+use utoipa::IntoResponses;
+use utoipa::openapi::{self as described, RefOr};
 
-use super::{Asked, Item, Order, Page, newest, order, page_limit, place, within};
+use super::{
+    Asked, EventPage, Item, Order, Page, PageOf, newest, order, page_limit, place, within,
+};
 use crate::QueryApi;
+use crate::routes::Example as _;
 
+/// A page of a user, described.
+struct UserPage;
+
+impl IntoResponses for UserPage {
+    fn responses() -> BTreeMap<String, RefOr<described::Response>> {
+        let about = "A page of events of the user.";
+        let answer = openapi::answer::<EventPage>(about, 200, &EventPage::example());
+        let answer = answer.header("ETag", openapi::etag());
+        BTreeMap::from([("200".to_owned(), answer.build().into())])
+    }
+}
+
+/// List what happened to a user
+///
+/// By version, from either end. Auditors read everybody's history, users their own; a look at somebody else's is
+/// recorded.
+#[utoipa::path(
+    get,
+    path = "/api/v1/audit/users/{userId}/events",
+    operation_id = "listUsersEventsV1",
+    tag = "Audit",
+    params(("userId" = UserId, Path, description = "The id of the user."), PageOf, Asked),
+    responses(UserPage, Fails<(Asked, PageOf, NotThere)>),
+    security(("bearer" = []))
+)]
 pub(in crate::routes) async fn list(
     State(api): State<QueryApi>,
     mut asked: Asked,

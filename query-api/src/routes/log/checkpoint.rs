@@ -1,17 +1,62 @@
 //! `GET /api/v1/log/checkpoint`: the newest signed checkpoint. `GET /api/v1/log/key`: the key to verify it
 //! with, which is worth as much as the way it came: have it from somebody you trust.
 
+use std::collections::BTreeMap;
+
 use axum::extract::State;
 use axum::response::Response;
 use http_kit::caller::Caller;
 use http_kit::error::ApiError;
+use http_kit::openapi::{self, Fails};
+use utoipa::IntoResponses;
+use utoipa::openapi::{self as described, RefOr};
 
-use super::{newest, not_yet_signed, plain};
+use super::{EXAMPLE_CHECKPOINT, newest, not_yet_signed, plain};
 use crate::QueryApi;
 use crate::routes::Parameters;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
+/// A checkpoint described.
+struct Note;
+
+impl IntoResponses for Note {
+    fn responses() -> BTreeMap<String, RefOr<described::Response>> {
+        texts("The checkpoint.", EXAMPLE_CHECKPOINT)
+    }
+}
+
+/// The key described.
+struct Key;
+
+impl IntoResponses for Key {
+    fn responses() -> BTreeMap<String, RefOr<described::Response>> {
+        let example = "profile-ledger+2a6a5e4f+Ab6Cz0Qm8m3c8y0m1mUoJq3yFzvWl1qzq0c3V8b0w2s7\n";
+        texts(
+            "The public key, in the form of a signed note's verifier.",
+            example,
+        )
+    }
+}
+
+fn texts(about: &str, example: &str) -> BTreeMap<String, RefOr<described::Response>> {
+    let answer = openapi::text(about, "text/plain", example);
+    BTreeMap::from([("200".to_owned(), answer.build().into())])
+}
+
+/// Read the newest checkpoint
+///
+/// A signed note (c2sp.org/tlog-checkpoint): origin, size and root of the tree, and the signature. One is signed about
+/// once a second.
+#[utoipa::path(
+    get,
+    path = "/api/v1/log/checkpoint",
+    operation_id = "getLogCheckpointV1",
+    tag = "Proofs",
+    params(Parameters),
+    responses(Note, Fails<(Caller, Parameters)>),
+    security(("bearer" = []))
+)]
 pub(in crate::routes) async fn read(
     State(api): State<QueryApi>,
     _: Caller,
@@ -22,6 +67,18 @@ pub(in crate::routes) async fn read(
     Ok(plain(TEXT, "no-cache", newest.note))
 }
 
+/// Read the key of the log
+///
+/// To verify checkpoints with. It is worth as much as the way it came: have it from somebody you trust.
+#[utoipa::path(
+    get,
+    path = "/api/v1/log/key",
+    operation_id = "getLogKeyV1",
+    tag = "Proofs",
+    params(Parameters),
+    responses(Key, Fails<(Caller, Parameters)>),
+    security(("bearer" = []))
+)]
 pub(in crate::routes) async fn key(
     State(api): State<QueryApi>,
     _: Caller,

@@ -7,19 +7,28 @@ use events::log::tree::Hash;
 use events::{Position, UserId, Version};
 use http_kit::answer::Answer;
 use http_kit::caller::Caller;
+use http_kit::code::Code;
 use http_kit::error::ApiError;
+use http_kit::openapi::{Fails, NotThere, Refuses, query, required};
+use http_kit::text::Text;
 use serde::Serialize;
+use serde_json::{Value, json};
+use utoipa::openapi::path::{Parameter, ParameterIn};
+use utoipa::{IntoParams, ToSchema};
 
-use super::{newest, not_yet_signed, tree};
+use super::{EXAMPLE_CHECKPOINT, newest, not_yet_signed, tree};
 use crate::QueryApi;
 use crate::routes::audit::{Asked, place, within};
-use crate::routes::{Parameters, not_found};
+use crate::routes::{Example, Parameters, Shows, not_found, place as places};
 
-#[derive(Serialize)]
+/// A proof that an event is in the ledger. Hashes are hexadecimal digits.
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Inclusion {
+pub(crate) struct Inclusion {
     /// Of the event; its leaf has this index less one.
+    #[schema(value_type = u64)]
     position: Position,
+    /// Of the tree: so many events.
     size: u64,
     leaf_hash: String,
     /// From the leaf's sibling up.
@@ -27,27 +36,134 @@ struct Inclusion {
     root: String,
 }
 
-#[derive(Serialize)]
-struct Consistency {
+/// A proof that a ledger is the beginning of a later one. Hashes are hexadecimal digits.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Consistency {
+    /// The size of the earlier tree.
     from: u64,
+    /// The size of the later one.
     to: u64,
     hashes: Vec<String>,
 }
 
-/// Each event carries the hash of its user's one before, so the newest shows that none was left out.
-#[derive(Serialize)]
+/// A proof that the history of a user is whole. Hashes are hexadecimal digits.
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct WholeHistory {
+pub(crate) struct WholeHistory {
     user_id: UserId,
     /// Of the newest event within the checkpoint.
+    #[schema(value_type = u64)]
     version: Version,
+    /// Of the same event.
+    #[schema(value_type = u64)]
     position: Position,
     leaf_hash: String,
+    /// From the leaf's sibling up.
     hashes: Vec<String>,
+    /// Of the tree of the checkpoint.
     size: u64,
+    /// The signed note.
     checkpoint: String,
 }
 
+/// Hashes of examples.
+const HASHES: [&str; 2] = [
+    "0ac5186a91863e8e1d90c808014aa89bf5da8e3ee1d9f07630f0378f68f1ab62",
+    "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+];
+
+impl Example for Inclusion {
+    fn example() -> Value {
+        json!({"position": 42, "size": 42, "leafHash": HASHES[1], "hashes": [HASHES[0]], "root": HASHES[0]})
+    }
+}
+
+impl Example for Consistency {
+    fn example() -> Value {
+        json!({"from": 41, "to": 42, "hashes": HASHES})
+    }
+}
+
+impl Example for WholeHistory {
+    fn example() -> Value {
+        let user = events::profile::example();
+        json!(Self {
+            user_id: user.user_id,
+            version: user.version,
+            position: user.position,
+            leaf_hash: HASHES[1].to_owned(),
+            hashes: vec![HASHES[0].to_owned()],
+            size: user.position,
+            checkpoint: EXAMPLE_CHECKPOINT.to_owned(),
+        })
+    }
+}
+
+/// Which leaf of which tree.
+struct Leaf;
+
+impl IntoParams for Leaf {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        vec![
+            required(query("position", places(1), "The position of the event.")),
+            query("size", places(1), SIZE),
+        ]
+    }
+}
+
+impl Refuses for Leaf {
+    fn refusals() -> Vec<ApiError> {
+        bad("position")
+    }
+}
+
+/// Two trees.
+struct Sizes;
+
+impl IntoParams for Sizes {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        vec![
+            required(query("from", places(0), "The size of the earlier tree.")),
+            query("to", places(1), SIZE),
+        ]
+    }
+}
+
+impl Refuses for Sizes {
+    fn refusals() -> Vec<ApiError> {
+        bad("from")
+    }
+}
+
+/// The tree is not signed as far as that.
+struct Unsigned;
+
+impl Refuses for Unsigned {
+    fn refusals() -> Vec<ApiError> {
+        vec![not_yet_signed(42)]
+    }
+}
+
+const SIZE: &str = "The size of the tree; without it, that of the newest checkpoint.";
+
+fn bad(name: &'static str) -> Vec<ApiError> {
+    let problem = Text::new("BEYOND_END").with("max", 42);
+    let bad = ApiError::new(Code::ValidationFailed).field(name, problem);
+    vec![bad, not_yet_signed(42)]
+}
+
+/// Prove that an event is in the ledger
+///
+/// Hashes from the leaf's sibling up (RFC 6962, 2.1.1), which lead to the root of a checkpoint.
+#[utoipa::path(
+    get,
+    path = "/api/v1/log/proof/inclusion",
+    operation_id = "getLogInclusionProofV1",
+    tag = "Proofs",
+    params(Leaf, Parameters),
+    responses(Shows<Inclusion>, Fails<(Caller, Parameters, Leaf)>),
+    security(("bearer" = []))
+)]
 pub(in crate::routes) async fn inclusion(
     State(api): State<QueryApi>,
     _: Caller,
@@ -74,6 +190,18 @@ pub(in crate::routes) async fn inclusion(
     Ok(Answer::ok(api.clock.now(), &inclusion))
 }
 
+/// Prove that a ledger is the beginning of a later one
+///
+/// Hashes that lead to the roots of two checkpoints (RFC 6962, 2.1.2).
+#[utoipa::path(
+    get,
+    path = "/api/v1/log/proof/consistency",
+    operation_id = "getLogConsistencyProofV1",
+    tag = "Proofs",
+    params(Sizes, Parameters),
+    responses(Shows<Consistency>, Fails<(Caller, Parameters, Sizes)>),
+    security(("bearer" = []))
+)]
 pub(in crate::routes) async fn consistency(
     State(api): State<QueryApi>,
     _: Caller,
@@ -97,6 +225,19 @@ pub(in crate::routes) async fn consistency(
     Ok(Answer::ok(api.clock.now(), &consistency))
 }
 
+/// Prove that the history of a user is whole
+///
+/// Each event carries the hash of its user's one before, so the newest shows that none was left out. A look at somebody
+/// else's history is recorded.
+#[utoipa::path(
+    get,
+    path = "/api/v1/audit/users/{userId}/proof",
+    operation_id = "getUsersHistoryProofV1",
+    tag = "Proofs",
+    params(("userId" = UserId, Path, description = "The id of the user."), Asked),
+    responses(Shows<WholeHistory>, Fails<(Asked, Unsigned, NotThere)>),
+    security(("bearer" = []))
+)]
 pub(in crate::routes) async fn whole_history(
     State(api): State<QueryApi>,
     mut asked: Asked,

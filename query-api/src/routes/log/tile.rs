@@ -1,10 +1,16 @@
 //! `GET /api/v1/log/tile/{level}/{index}`: a tile of hashes, or with `entries` as level the stored envelopes
 //! themselves, laid out as in `c2sp.org/tlog-tiles`. A part of a tile ends in `.p/<width>`.
 
+use std::collections::BTreeMap;
+
 use axum::extract::{Path, State};
 use axum::response::Response;
 use events::log::tree::TILE;
 use http_kit::error::ApiError;
+use http_kit::openapi::{self, Fails, NotThere, schema};
+use serde_json::json;
+use utoipa::openapi::{self as described, RefOr, Schema};
+use utoipa::{IntoResponses, PartialSchema};
 
 use super::{newest, plain, tree};
 use crate::QueryApi;
@@ -17,6 +23,30 @@ const FOR_EVER: &str = "private, max-age=31536000, immutable";
 /// Levels of tiles of a ledger that fills a 64-bit number.
 const LEVELS: u32 = 8;
 
+/// A level described.
+struct Level;
+
+impl PartialSchema for Level {
+    fn schema() -> RefOr<Schema> {
+        let levels = (0..LEVELS).map(|level| level.to_string());
+        let levels: Vec<_> = levels.chain(["entries".to_owned()]).collect();
+        schema(json!({"type": "string", "enum": levels}))
+    }
+}
+
+/// A tile described.
+struct Tile;
+
+impl IntoResponses for Tile {
+    fn responses() -> BTreeMap<String, RefOr<described::Response>> {
+        let answer = openapi::bytes("The tile. It never changes.", &[BYTES]).header(
+            "Cache-Control",
+            openapi::answer_header("Private, for a year."),
+        );
+        BTreeMap::from([("200".to_owned(), answer.build().into())])
+    }
+}
+
 /// Which tile, and how many of its hashes.
 #[derive(Debug, PartialEq, Eq)]
 struct Place {
@@ -24,6 +54,24 @@ struct Place {
     width: u64,
 }
 
+/// Read a tile
+///
+/// 256 hashes of a level of the tree, or with `entries` as level the stored envelopes themselves, each after its length
+/// in two bytes; those are for auditors, and a look at them is recorded. An index beyond 999 is written in groups, such
+/// as `x001/x234/067`; the first `w` hashes of a tile that is not full are `067.p/w`.
+#[utoipa::path(
+    get,
+    path = "/api/v1/log/tile/{level}/{index}",
+    operation_id = "getLogTileV1",
+    tag = "Proofs",
+    params(
+        ("level" = inline(Level), Path, description = "The level, or `entries`."),
+        ("index" = String, Path, description = "Which tile of the level.", example = "000.p/1"),
+        Asked
+    ),
+    responses(Tile, Fails<(Asked, NotThere)>),
+    security(("bearer" = []))
+)]
 pub(in crate::routes) async fn read(
     State(api): State<QueryApi>,
     mut asked: Asked,

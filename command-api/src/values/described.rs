@@ -1,0 +1,403 @@
+//! What the parsers take, described to clients. A test holds both equal, as far as a schema can say it: how old
+//! somebody must be, which usernames are reserved, and what a text is once it is trimmed and composed, only
+//! words can.
+
+use events::profile::EXPERTISE;
+use events::username::Username;
+use http_kit::openapi::schema;
+use serde_json::{Map, Value, json};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
+
+use super::{
+    AVAILABILITY, COUNTRY_CODE_DIGITS, FIRST_BIRTH_DATE, GENDERS, INTEREST, MAX_BIO, MAX_EMAIL,
+    MAX_HANDLE, MAX_INTERESTS, MAX_LABEL, MAX_NAME, MIN_AGE, PHONE_NUMBER_DIGITS, ROLES,
+};
+
+/// The members that [`super::profile`] reads.
+pub(crate) struct ProfileBody;
+
+/// The members that [`super::registration`] reads.
+pub(crate) struct RegistrationBody;
+
+/// The member that a change of the username has.
+pub(crate) struct UsernameBody;
+
+impl PartialSchema for ProfileBody {
+    fn schema() -> RefOr<Schema> {
+        let about =
+            "The whole new profile: an optional member that is absent or `null` is cleared.";
+        object(about, &["name", "surname"], &profile())
+    }
+}
+
+impl PartialSchema for RegistrationBody {
+    fn schema() -> RefOr<Schema> {
+        let about =
+            "A new user. `countryCode` and `phoneNumber` come together, with at most 15 digits.";
+        object(about, &["username", "name", "surname"], &registration())
+    }
+}
+
+impl PartialSchema for UsernameBody {
+    fn schema() -> RefOr<Schema> {
+        let member = Map::from_iter([("newUsername".to_owned(), username())]);
+        object("The new username.", &["newUsername"], &member)
+    }
+}
+
+impl ToSchema for ProfileBody {}
+impl ToSchema for RegistrationBody {}
+impl ToSchema for UsernameBody {}
+
+/// Members that no parser takes are refused.
+fn object(about: &str, required: &[&str], members: &Map<String, Value>) -> RefOr<Schema> {
+    schema(json!({
+        "type": "object",
+        "description": about,
+        "required": required,
+        "properties": members,
+        "additionalProperties": false,
+    }))
+}
+
+fn profile() -> Map<String, Value> {
+    members(json!({
+        "name": name("John"),
+        "surname": name("Doe"),
+        "availabilityStatus": one_of(&AVAILABILITY, "Whether the user can be reached."),
+        "gender": one_of(&GENDERS, "The gender. Only the user sees it."),
+        "birthDate": birth_date(),
+        "interests": {
+            "type": ["array", "null"],
+            "description": "A set: duplicates fold, and the order is kept.",
+            "items": {
+                "type": "string",
+                "pattern": format!("^[a-z0-9-]{{{},{}}}$", INTEREST.start(), INTEREST.end()),
+            },
+            "maxItems": MAX_INTERESTS,
+            "examples": [["music", "travel"]],
+        },
+        "expertise": one_of(&EXPERTISE, "What the user is expert in."),
+        "email": {
+            "type": ["string", "null"],
+            "format": "email",
+            "description": "One address. Only the user sees it.",
+            "maxLength": MAX_EMAIL,
+            "pattern": r"@[^@]+\.[^@]+$",
+            "examples": ["john.doe@example.com"],
+        },
+        "bio": {
+            "type": ["string", "null"],
+            "description": "A few words. An empty text clears it.",
+            "maxLength": MAX_BIO,
+            "pattern": format!("^[^{}]*$", hidden(true)),
+            "examples": ["Passionate about technology and travel"],
+        },
+        "instagram": handle("myinstagram"),
+        "tiktok": handle("mytiktok"),
+        "x": handle("mytwitterx"),
+        "snapchat": handle("mysnapchat"),
+        "facebook": handle("myfacebook"),
+    }))
+}
+
+fn registration() -> Map<String, Value> {
+    let mut all = members(json!({
+        "_id": {
+            "type": ["string", "null"],
+            "description": "The id of the user; without it, one is made.",
+            "pattern": "^[0-9a-f]{24}$",
+            "examples": ["507f1f77bcf86cd799439011"],
+        },
+        "username": username(),
+    }));
+    all.extend(profile());
+    all.extend(members(json!({
+        "countryCode": {
+            "type": ["string", "null"],
+            "description": "A country code. A `+` in front is dropped.",
+            "pattern": format!(r"^\+?[1-9][0-9]{{{},{}}}$", COUNTRY_CODE_DIGITS.start() - 1, COUNTRY_CODE_DIGITS.end() - 1),
+            "examples": ["90"],
+        },
+        "phoneNumber": {
+            "type": ["string", "null"],
+            "description": "The national number.",
+            "pattern": format!(r"^\+?[0-9]{{{},{}}}$", PHONE_NUMBER_DIGITS.start(), PHONE_NUMBER_DIGITS.end()),
+            "examples": ["5551234567"],
+        },
+        "privacyPolicyAccepted": flag(false),
+        "privacyPolicyVersion": label("1.2.0"),
+        "termsOfUseAccepted": flag(false),
+        "termsOfUseVersion": label("1.1.0"),
+        "consentFormAccepted": flag(false),
+        "consentFormVersion": label("1.0.0"),
+        "isRegistrationComplete": flag(true),
+        "roles": {
+            "type": ["array", "null"],
+            "description": "What the user may do: a set.",
+            "items": {"type": "string", "enum": ROLES},
+            "default": ["user"],
+        },
+        "lastLogin": {
+            "type": ["string", "null"],
+            "format": "date-time",
+            "description": "When the user last signed in.",
+            "examples": ["2024-01-15T09:30:00.000Z"],
+        },
+    })));
+    all
+}
+
+fn members(object: Value) -> Map<String, Value> {
+    match object {
+        Value::Object(members) => members,
+        _ => unreachable!("only objects are described"),
+    }
+}
+
+/// How a username is written. Upper case is lowered.
+pub(crate) fn username() -> Value {
+    json!({
+        "type": "string",
+        "description": "Letters a-z, digits, and `.` or `_` between them. Upper case is lowered; some names are reserved.",
+        "minLength": Username::MIN,
+        "maxLength": Username::MAX,
+        "pattern": "^[A-Za-z0-9]+([._][A-Za-z0-9]+)*$",
+        "examples": ["john.doe"],
+    })
+}
+
+fn name(example: &str) -> Value {
+    let hidden = hidden(false);
+    json!({
+        "type": "string",
+        "description": "Of any script, without control, invisible or direction-changing characters. Spaces around it are dropped.",
+        "minLength": 1,
+        "maxLength": MAX_NAME,
+        "pattern": format!(r"^[^{hidden}]*[^{hidden}\s][^{hidden}]*$"),
+        "examples": [example],
+    })
+}
+
+fn label(example: &str) -> Value {
+    json!({
+        "type": ["string", "null"],
+        "minLength": 1,
+        "maxLength": MAX_LABEL,
+        "pattern": format!("^[^{}]*$", hidden(false)),
+        "examples": [example],
+    })
+}
+
+fn handle(example: &str) -> Value {
+    json!({
+        "type": ["string", "null"],
+        "description": "A handle, without `@`.",
+        "pattern": format!("^[A-Za-z0-9._-]{{1,{MAX_HANDLE}}}$"),
+        "examples": [example],
+    })
+}
+
+fn birth_date() -> Value {
+    json!({
+        "type": ["string", "null"],
+        "description": format!(
+            "`YYYY-MM-DD`, or a date-time of which the date is kept as it is written. Not before {FIRST_BIRTH_DATE}, and at least {MIN_AGE} years ago. Only the user sees it."
+        ),
+        "pattern": "^(19|20)[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])(T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])?)?$",
+        "examples": ["1995-06-15", "1995-06-15T00:00:00.000Z"],
+    })
+}
+
+fn flag(default: bool) -> Value {
+    json!({"type": ["boolean", "null"], "default": default})
+}
+
+fn one_of(allowed: &[&str], about: &str) -> Value {
+    let mut allowed: Vec<_> = allowed.iter().map(|one| json!(one)).collect();
+    allowed.push(Value::Null);
+    json!({"type": ["string", "null"], "description": about, "enum": allowed})
+}
+
+/// The characters of [`super::is_hidden`], for the brackets of a pattern. Those beyond U+FFFF are not among them: not
+/// every engine reads them there.
+fn hidden(is_bio: bool) -> String {
+    let (controls, joiners) = if is_bio {
+        (
+            r"\u0000-\u0008\u000b\u000c\u000e-\u001f",
+            r"\u200b\u200e\u200f",
+        )
+    } else {
+        (r"\u0000-\u001f", r"\u200b-\u200f")
+    };
+    let rest = r"\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb";
+    format!("{controls}{joiners}{rest}")
+}
+
+#[cfg(test)]
+mod tests {
+    use events::username::InvalidUsername;
+    use http_kit::fields::Fields;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A body with what it must have and one member more, whose pair comes along.
+    fn body(member: &str, value: &Value) -> Value {
+        let mut body = json!({"username": "johnny", "name": "John", "surname": "Doe"});
+        match member {
+            "countryCode" if !value.is_null() => body["phoneNumber"] = json!("5551234567"),
+            "phoneNumber" if !value.is_null() => body["countryCode"] = json!("9"),
+            _ => {}
+        }
+        body[member] = value.clone();
+        body
+    }
+
+    fn is_taken(body: &Value) -> bool {
+        let mut fields = Fields::parse(body.to_string().as_bytes()).unwrap();
+        super::super::registration(&mut fields, jiff::civil::date(2026, 5, 22));
+        fields.finish().is_ok()
+    }
+
+    fn validator() -> jsonschema::Validator {
+        let schema = serde_json::to_value(RegistrationBody::schema()).unwrap();
+        let options = jsonschema::draft202012::options().should_validate_formats(true);
+        options.build(&schema).unwrap()
+    }
+
+    /// Texts at the edges of every rule.
+    fn texts() -> Vec<String> {
+        let lengths = [
+            1, 2, 3, 4, 5, 14, 15, 24, 30, 31, 32, 33, 50, 51, 254, 255, 500, 501,
+        ];
+        let repeated = lengths
+            .iter()
+            .flat_map(|length| ["a", "7", "ş"].map(|of| of.repeat(*length)));
+        let others = [
+            "",
+            " ",
+            "a b",
+            "a\nb",
+            "a\u{0}b",
+            "a\u{202e}b",
+            "a\u{200b}b",
+            "a\u{200d}b",
+            "\u{feff}a",
+            "\u{a0}",
+            "john.doe",
+            "John_Doe",
+            ".john",
+            "john.",
+            "jo..hn",
+            "@john",
+            "john-doe",
+            "a@b.co",
+            "a@b",
+            "@b.co",
+            "+90",
+            "90",
+            "090",
+            "0",
+            "+5551234567",
+            "1995-06-15",
+            "1995-06-15T00:00:00.000Z",
+            "1995-06-15T25:00:00Z",
+            "1995-06-15T",
+            "1995-6-15",
+            "15.06.1995",
+            "1899-12-31",
+            "1995-13-01",
+            "1999-01-15T09:30:00+03:00",
+            "507f1f77bcf86cd799439011",
+            "507F1F77BCF86CD799439011",
+            "yesterday",
+        ];
+        let choices = [&AVAILABILITY[..], &GENDERS, &EXPERTISE, &ROLES].concat();
+        let others = others.into_iter().chain(choices).map(str::to_owned);
+        repeated.chain(others).collect()
+    }
+
+    #[test]
+    fn what_is_described_is_what_is_taken() {
+        let validator = validator();
+        let RefOr::T(Schema::Object(object)) = RegistrationBody::schema() else {
+            panic!("a body is an object")
+        };
+        let many = |count: usize| (0..count).map(|n| json!(format!("tag-{n}"))).collect();
+        let mut values = vec![
+            json!(null),
+            json!(true),
+            json!(false),
+            json!(1),
+            json!(1.5),
+            json!({"a": 1}),
+        ];
+        values.extend([0, 1, MAX_INTERESTS, MAX_INTERESTS + 1].map(many));
+        values.extend([
+            json!([1]),
+            json!([null]),
+            json!(["user", "king"]),
+            json!(ROLES),
+        ]);
+        for text in texts() {
+            values.push(json!([text]));
+            values.push(json!(text));
+        }
+        for member in object
+            .properties
+            .keys()
+            .map(String::as_str)
+            .chain(["unknown"])
+        {
+            for value in &values {
+                // Which names are reserved is told in words.
+                let reserved = Err(InvalidUsername::Reserved);
+                if member == "username" && value.as_str().map(Username::parse) == Some(reserved) {
+                    continue;
+                }
+                let body = body(member, value);
+                let is_described = validator.is_valid(&body);
+                assert_eq!(is_described, is_taken(&body), "{member}: {value}");
+            }
+        }
+        for missing in ["username", "name", "surname"] {
+            let mut body = body("bio", &json!("Hi"));
+            body.as_object_mut().unwrap().remove(missing);
+            assert!(!validator.is_valid(&body) && !is_taken(&body), "{missing}");
+        }
+    }
+
+    #[test]
+    fn a_profile_and_a_username_are_described_as_those_of_a_registration() {
+        let members = |schema| match schema {
+            RefOr::T(Schema::Object(object)) => object.properties,
+            _ => panic!("a body is an object"),
+        };
+        let registration = members(RegistrationBody::schema());
+        for (name, member) in members(ProfileBody::schema()) {
+            assert!(registration[&name] == member, "{name}");
+        }
+        let username = &members(UsernameBody::schema())["newUsername"];
+        assert!(registration["username"] == *username);
+    }
+
+    proptest! {
+        #[test]
+        fn texts_that_are_described_are_taken(text in any::<String>(), handle in "[A-Za-z0-9._@ -]{0,55}") {
+            let validator = validator();
+            // A text that composing makes longer is refused, which no schema can say.
+            let composed = |text: &str| unicode_normalization::UnicodeNormalization::nfc(text).count();
+            prop_assume!(composed(&text) <= text.chars().count());
+            // Nor can it name characters beyond U+FFFF in every engine.
+            prop_assume!(!text.chars().any(|c| ('\u{e0000}'..='\u{e007f}').contains(&c)));
+            for member in ["name", "surname", "bio", "privacyPolicyVersion", "email", "instagram", "gender"] {
+                for text in [&text, &handle] {
+                    let body = body(member, &json!(text));
+                    prop_assert!(!validator.is_valid(&body) || is_taken(&body), "{member}: {text:?}");
+                }
+            }
+        }
+    }
+}

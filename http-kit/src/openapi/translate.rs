@@ -1,0 +1,59 @@
+//! A document in the language that was asked for.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use serde_json::Value;
+
+use crate::text::Language;
+
+/// The Turkish sentences by the English ones.
+static TURKISH: LazyLock<HashMap<String, String>> = LazyLock::new(|| {
+    serde_json::from_str(include_str!("turkish.json")).expect("the file is an object of texts")
+});
+
+/// Turns every sentence into the language, and keeps of each example that is there in several the one in it.
+pub(super) fn translate(document: &mut Value, language: Language) {
+    match document {
+        Value::Object(members) => {
+            for (name, value) in members {
+                match name.as_str() {
+                    "description" | "summary" if value.is_string() => sentence(value, language),
+                    "examples" if value.is_object() => examples(value, language),
+                    // What stands there is data.
+                    "example" | "default" | "enum" => {}
+                    _ => translate(value, language),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| translate(item, language)),
+        _ => {}
+    }
+}
+
+fn sentence(value: &mut Value, language: Language) {
+    let written = value.as_str().unwrap_or_default();
+    // Where a line ends in a source file says nothing; an empty one begins a paragraph.
+    let paragraphs = written.split("\n\n");
+    let paragraphs: Vec<_> = paragraphs.map(|lines| lines.replace('\n', " ")).collect();
+    let english = paragraphs.join("\n\n");
+    let turkish = match language {
+        Language::En => None,
+        Language::Tr => TURKISH.get(&english),
+    };
+    *value = Value::from(turkish.cloned().unwrap_or(english));
+}
+
+fn examples(examples: &mut Value, language: Language) {
+    let examples = super::members(examples).values_mut();
+    for example in examples {
+        for name in ["summary", "description"] {
+            if let Some(text) = example.get_mut(name).filter(|text| text.is_string()) {
+                sentence(text, language);
+            }
+        }
+        if let Some(value) = example["value"].get_mut(language.as_str()) {
+            example["value"] = value.take();
+        }
+    }
+}

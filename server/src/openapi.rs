@@ -1,0 +1,254 @@
+//! `GET /openapi.json`: what the process serves, described; and the command that prints the whole.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{RawQuery, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use clap::Args;
+use http_kit::client::if_none_match;
+use http_kit::error::ApiError;
+use http_kit::openapi::{self, Fails, InLanguage};
+use http_kit::serve::limits;
+use http_kit::text::Language;
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+use utoipa::openapi::{self as described, RefOr};
+use utoipa::{IntoResponses, OpenApi};
+
+use crate::service::Roles;
+use crate::{health, metrics};
+
+const BODY_BYTES: usize = 1024;
+const TIME: Duration = Duration::from_secs(10);
+
+/// What every process serves, described.
+#[derive(OpenApi)]
+#[openapi(
+    paths(health::live, health::ready, metrics::render, read),
+    components(schemas(health::Readiness))
+)]
+struct Everywhere;
+
+/// What a process with these roles serves.
+fn part(roles: Roles) -> described::OpenApi {
+    let mut part = described::OpenApi::default();
+    if roles.commands {
+        part.merge(command_api::openapi());
+    }
+    if roles.queries {
+        part.merge(query_api::openapi());
+    }
+    part.merge(Everywhere::openapi());
+    part
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OpenApiArgs {
+    /// The language of the descriptions: en or tr
+    #[arg(long, value_name = "LANGUAGE", default_value = "en", value_parser = language)]
+    lang: Language,
+}
+
+fn language(name: &str) -> Result<Language, String> {
+    Language::parse(name).ok_or_else(|| "one of en, tr".to_owned())
+}
+
+/// Prints the description of the whole service.
+pub(crate) fn run(args: &OpenApiArgs) -> anyhow::Result<ExitCode> {
+    let document = openapi::document(part(Roles::ALL), args.lang, "/");
+    let mut printed = serde_json::to_string_pretty(&document)?;
+    printed.push('\n');
+    std::io::stdout().write_all(printed.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The description in a language, and its name.
+struct Document {
+    text: String,
+    etag: String,
+}
+
+impl Document {
+    fn new(roles: Roles, language: Language, server: &str) -> Self {
+        let text = openapi::document(part(roles), language, server).to_string();
+        let etag = format!("\"{}\"", hex::encode(Sha256::digest(&text)));
+        Self { text, etag }
+    }
+}
+
+/// The description in every language.
+#[derive(Clone)]
+struct Documents(Arc<[(Language, Document); 2]>);
+
+/// `server` is where clients reach the service, if it was configured: what a request says of that goes nowhere.
+pub(crate) fn router(roles: Roles, server: Option<&str>) -> Router {
+    let documents = [Language::En, Language::Tr].map(|language| {
+        (
+            language,
+            Document::new(roles, language, server.unwrap_or("/")),
+        )
+    });
+    Router::new()
+        .route("/openapi.json", limits(get(read), BODY_BYTES, TIME))
+        .with_state(Documents(Arc::new(documents)))
+}
+
+/// The document described.
+struct Described;
+
+impl IntoResponses for Described {
+    fn responses() -> BTreeMap<String, RefOr<described::Response>> {
+        let answers = [
+            (
+                "200",
+                openapi::json(
+                    "The document.",
+                    json!({"type": "object", "required": ["openapi"], "properties": {"openapi": {"type": "string"}}}),
+                ),
+            ),
+            ("304", openapi::described("The client has it already.")),
+        ];
+        BTreeMap::from(answers.map(|(status, answer)| {
+            let answer = answer.header("ETag", openapi::answer_header("Names the bytes."));
+            (status.to_owned(), answer.build().into())
+        }))
+    }
+}
+
+/// Read this document
+///
+/// A process that has one role describes what it serves.
+#[utoipa::path(
+    get,
+    path = "/openapi.json",
+    operation_id = "getOpenApi",
+    tag = "Operations",
+    params(InLanguage),
+    responses(Described, Fails<InLanguage>),
+    security()
+)]
+async fn read(
+    State(Documents(documents)): State<Documents>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let language = InLanguage::of(query.as_deref())?;
+    let (_, document) = documents
+        .iter()
+        .find(|(of, _)| *of == language)
+        .expect("there is one in every language");
+    // A newer program has another description.
+    let named = [(ETAG, document.etag.as_str()), (CACHE_CONTROL, "no-cache")];
+    if if_none_match(&headers, &document.etag) {
+        return Ok((StatusCode::NOT_MODIFIED, named).into_response());
+    }
+    let form = [(CONTENT_TYPE, "application/json")];
+    Ok((named, form, document.text.clone()).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use http_kit::openapi::operations;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn document(roles: Roles, language: Language) -> Value {
+        openapi::document(part(roles), language, "/")
+    }
+
+    /// Visits every sentence that a person reads, and takes it away.
+    fn take_sentences(value: &mut Value, taken: &mut Vec<String>) {
+        match value {
+            Value::Object(members) => {
+                for (name, value) in members {
+                    match (name.as_str(), &mut *value) {
+                        ("description" | "summary", Value::String(sentence)) => {
+                            taken.push(std::mem::take(sentence));
+                        }
+                        ("example" | "default" | "enum", _) => {}
+                        // Those of failures are in the language, too.
+                        ("examples", Value::Object(examples)) => examples.clear(),
+                        _ => take_sentences(value, taken),
+                    }
+                }
+            }
+            Value::Array(items) => items
+                .iter_mut()
+                .for_each(|item| take_sentences(item, taken)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_sentence_is_there_in_both_languages() {
+        let (mut english, mut turkish) = (Vec::new(), Vec::new());
+        let mut in_english = document(Roles::ALL, Language::En);
+        let mut in_turkish = document(Roles::ALL, Language::Tr);
+        take_sentences(&mut in_english, &mut english);
+        take_sentences(&mut in_turkish, &mut turkish);
+        assert_eq!(in_english, in_turkish, "only sentences differ");
+        assert_eq!(english.len(), turkish.len());
+        for (english, turkish) in english.iter().zip(&turkish) {
+            assert_ne!(
+                english, turkish,
+                "a sentence is missing in turkish.json of http-kit"
+            );
+        }
+        let kept = include_str!("../../http-kit/src/openapi/turkish.json");
+        let kept: BTreeMap<String, String> = serde_json::from_str(kept).unwrap();
+        let used: BTreeSet<_> = english.iter().collect();
+        let unused: Vec<_> = kept
+            .keys()
+            .filter(|english| !used.contains(english))
+            .collect();
+        assert!(unused.is_empty(), "nobody says {unused:?} any more");
+    }
+
+    #[test]
+    fn examples_of_failures_are_in_the_language() {
+        let of = |language| {
+            let document = document(Roles::ALL, language);
+            let example = &document["components"]["examples"]["AUTHENTICATION_REQUIRED"];
+            example["value"]["errors"].clone()
+        };
+        assert_eq!(of(Language::En), json!(["Authentication required"]));
+        assert_eq!(of(Language::Tr), json!(["Kimlik doğrulaması gerekli"]));
+    }
+
+    #[test]
+    fn a_role_describes_its_own_part() {
+        let of = |roles| -> BTreeSet<(String, String)> {
+            let document = document(roles, Language::En);
+            operations(&document["paths"])
+                .map(|(path, method, _)| (path.to_owned(), method.to_owned()))
+                .collect()
+        };
+        let (whole, commands) = (of(Roles::ALL), of(Roles::COMMANDS));
+        let (queries, projection) = (of(Roles::QUERIES), of(Roles::PROJECTION));
+        let profile = |method: &str| ("/api/v1/users/profile".to_owned(), method.to_owned());
+        assert!(commands.contains(&profile("put")) && !commands.contains(&profile("get")));
+        assert!(queries.contains(&profile("get")) && !queries.contains(&profile("put")));
+        let everywhere = ["/healthz", "/metrics", "/openapi.json", "/readyz"];
+        let of_projection: Vec<_> = projection.iter().map(|(path, _)| path.as_str()).collect();
+        assert_eq!(of_projection, everywhere);
+        let parts: BTreeSet<_> = commands.union(&queries).cloned().collect();
+        assert_eq!(parts, whole);
+        for tag in document(Roles::COMMANDS, Language::En)["tags"]
+            .as_array()
+            .unwrap()
+        {
+            assert_ne!(tag["name"], "Audit", "a tag without operations");
+        }
+    }
+}
