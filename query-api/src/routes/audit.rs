@@ -99,7 +99,7 @@ impl Asked {
         if !self.query.is_empty() {
             self.query.push('&');
         }
-        self.query.push_str(&format!("{name}={value}"));
+        self.query.extend([name, "=", &value.to_string()]);
     }
 
     /// 400 unless every parameter was known and good.
