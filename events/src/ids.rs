@@ -156,6 +156,11 @@ impl EventId {
     }
 }
 
+/// A text that is no identifier of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a UUID in lower case with hyphens")]
+pub struct InvalidEventId;
+
 impl JsonSchema for EventId {
     fn schema_name() -> Cow<'static, str> {
         "EventId".into()
@@ -167,9 +172,15 @@ impl JsonSchema for EventId {
 }
 
 impl FromStr for EventId {
-    type Err = uuid::Error;
-    fn from_str(text: &str) -> Result<Self, uuid::Error> {
-        text.parse().map(Self)
+    type Err = InvalidEventId;
+    /// One identifier has one text: that of [`Display`](fmt::Display).
+    fn from_str(text: &str) -> Result<Self, InvalidEventId> {
+        let id = text.parse().map(Self).map_err(|_| InvalidEventId)?;
+        if id.to_string() == text {
+            Ok(id)
+        } else {
+            Err(InvalidEventId)
+        }
     }
 }
 
@@ -184,6 +195,20 @@ mod tests {
     use super::*;
     use crate::Time;
     use proptest::prelude::*;
+
+    #[test]
+    fn an_event_has_one_text() {
+        let id = EventId::new(Time::from_millis(1), [0xab; 10]);
+        let text = id.to_string();
+        assert_eq!(text.parse(), Ok(id));
+        for other in [
+            text.to_uppercase(),
+            text.replace('-', ""),
+            format!("{{{text}}}"),
+        ] {
+            assert_eq!(other.parse::<EventId>(), Err(InvalidEventId));
+        }
+    }
 
     #[test]
     fn an_id_reads_back_as_it_was_written() {
