@@ -13,6 +13,7 @@ mod crash;
 mod described;
 mod disk;
 mod downstream;
+mod export;
 mod faults;
 mod gateway;
 mod import;
