@@ -52,10 +52,7 @@ fn mix(text: &str) -> Result<Mix, String> {
 }
 
 pub(crate) async fn run(run: &Run, args: &Args) -> anyhow::Result<()> {
-    let place = Place::new(&run.settings).await?;
-    let measured = measure(run, args, &place).await;
-    place.close().await?;
-    measured
+    Place::lend(&run.settings, async |place| measure(run, args, place).await).await
 }
 
 async fn measure(run: &Run, args: &Args, place: &Place) -> anyhow::Result<()> {
@@ -199,7 +196,7 @@ impl Load {
 }
 
 /// The head after commands were acknowledged at positions, each of which must follow on what was there.
-fn follows(head: u64, positions: &[u64]) -> anyhow::Result<u64> {
+pub(crate) fn follows(head: u64, positions: &[u64]) -> anyhow::Result<u64> {
     let distinct: HashSet<_> = positions.iter().collect();
     if distinct.len() != positions.len() {
         bail!("two commands were acknowledged at one position")
@@ -256,7 +253,7 @@ impl Script for Commands {
         }
         let token = self.users.token(user);
         if kind >= self.mix.usernames && kind < self.mix.usernames + self.mix.photos {
-            return users::photo(&token, "image/jpeg", &self.photo);
+            return users::photo(&token, "image/jpeg", &self.photo, number);
         }
         users::profile(&token, number)
     }

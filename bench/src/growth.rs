@@ -8,7 +8,7 @@ use http::Method;
 use tokio::time::Instant;
 
 use crate::Run;
-use crate::commands::{Load, Random};
+use crate::commands::{Load, Random, follows};
 use crate::http::{Connection, request};
 use crate::load::{Pace, Script as _, count, drive, latencies, record};
 use crate::place::{Place, Service};
@@ -44,15 +44,13 @@ pub(crate) async fn run(run: &Run, args: &Args) -> anyhow::Result<()> {
         ],
     );
     for events in &args.events {
-        let place = Place::new(&run.settings).await?;
-        let measured = grown(run, &place, *events, &table).await;
-        place.close().await?;
-        measured.with_context(|| format!("{events} events"))?;
+        Place::lend(&run.settings, async |place| {
+            grown(run, place, *events, &table).await
+        })
+        .await
+        .with_context(|| format!("{events} events"))?;
     }
-    let place = Place::new(&run.settings).await?;
-    let measured = one_user(run, &place).await;
-    place.close().await?;
-    measured
+    Place::lend(&run.settings, async |place| one_user(run, place).await).await
 }
 
 /// Fills a ledger with a command after the other, each of them acknowledged.
@@ -88,7 +86,7 @@ async fn grown(run: &Run, place: &Place, events: u64, table: &Table) -> anyhow::
     let users = fill(place, events).await?;
     place.verify().await?;
     let mut rounds = Rounds::default();
-    let mut number = 0;
+    let (mut number, mut head) = (0, events);
     for round in 0..run.rounds {
         let service = place.start().await?;
         let started = [service.greeted * 1e9, service.ready * 1e9];
@@ -103,6 +101,7 @@ async fn grown(run: &Run, place: &Place, events: u64, table: &Table) -> anyhow::
         }];
         let commands = drive(&service, scripts, Pace::Closed, run.time()).await?;
         number = from + commands.latencies.len();
+        head = follows(head, &commands.positions)?;
         let mut random = Random::new(u64::from(round) + 100);
         let reading = Arc::clone(&users);
         let scripts = vec![move || {

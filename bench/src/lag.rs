@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::Run;
-use crate::commands::{Load, highest};
+use crate::commands::{Load, follows, highest};
 use crate::http::Connection;
 use crate::load::{Latencies, Pace, Script as _, drive, latencies, record};
 use crate::place::{Place, Service};
@@ -35,20 +35,20 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(run: &Run, args: &Args) -> anyhow::Result<()> {
-    let mut place = Place::new(&run.settings).await?;
     let stream = match &run.settings.nats_url {
-        Some(url) => {
-            place.publish_to(Some(url));
-            Some(Stream::of_nobody(url).await?)
-        }
+        Some(url) => Some(Stream::of_nobody(url).await?),
         None => None,
     };
-    let measured = measure(run, args, &place, stream.as_ref()).await;
-    place.close().await?;
-    if let Some(stream) = stream {
-        stream.delete().await?;
-    }
-    measured
+    let measured = Place::lend(&run.settings, async |place| {
+        place.publish_to(run.settings.nats_url.as_deref());
+        measure(run, args, place, stream.as_ref()).await
+    })
+    .await;
+    let deleted = match &stream {
+        Some(stream) => stream.delete().await,
+        None => Ok(()),
+    };
+    measured.and(deleted)
 }
 
 async fn measure(
@@ -96,7 +96,11 @@ async fn measure(
             };
             let (loaded, probed) = tokio::join!(sent, probe.run(run.time()));
             probed?;
-            let mut figures = vec![loaded?.map_or(0.0, |outcome| outcome.rate)];
+            let loaded = loaded?;
+            let mut positions = std::mem::take(&mut probe.positions);
+            positions.extend(loaded.iter().flat_map(|outcome| &outcome.positions));
+            load.head = follows(load.head, &positions)?;
+            let mut figures = vec![loaded.map_or(0.0, |outcome| outcome.rate)];
             for latencies in [
                 &probe.commit,
                 &probe.readable,
@@ -187,6 +191,8 @@ struct Probe<'a> {
     script: crate::commands::Commands,
     token: String,
     deliveries: Option<&'a Deliveries>,
+    /// Of its commands.
+    positions: Vec<u64>,
     commit: Latencies,
     readable: Latencies,
     read: Latencies,
@@ -205,6 +211,7 @@ impl<'a> Probe<'a> {
             script: load.script(u64::from(u32::MAX)),
             token: load.token(),
             deliveries,
+            positions: Vec::new(),
             commit: latencies(),
             readable: latencies(),
             read: latencies(),
@@ -220,6 +227,7 @@ impl<'a> Probe<'a> {
             let committed = Instant::now();
             let position = answer.position.context("a command was refused")?;
             record(&mut self.commit, committed - sent);
+            self.positions.push(position);
             let path = format!("/api/v1/users/profile?minPosition={position}");
             let read = self.reads.get(&path, &self.token).await?;
             if read.status != 200 {

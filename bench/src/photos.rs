@@ -14,7 +14,8 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::Instant;
 
 use crate::Run;
-use crate::http::Answer;
+use crate::commands::follows;
+use crate::http::Sent;
 use crate::load::{Pace, Script, count, drive};
 use crate::place::Place;
 use crate::report::{LOAD_COLUMNS, RATE, Rounds, Table, figures, load_cells, rate, ratio};
@@ -22,6 +23,9 @@ use crate::users::{self, Users};
 
 /// Uploads at once: alone, and the most that a process takes.
 const AT_ONCE: [u32; 2] = [1, 3];
+
+/// At which 48 megapixels are within the 10 MiB that an upload may have.
+const QUALITY: u8 = 50;
 
 #[derive(Debug, Clone, Arguments)]
 pub(crate) struct Args {}
@@ -36,7 +40,7 @@ fn picture(width: u32, height: u32) -> RgbImage {
 
 pub(crate) fn jpeg(width: u32, height: u32) -> Vec<u8> {
     let mut bytes = Vec::new();
-    JpegEncoder::new_with_quality(&mut bytes, 80)
+    JpegEncoder::new_with_quality(&mut bytes, QUALITY)
         .encode_image(&picture(width, height))
         .expect("a vector takes any image");
     bytes
@@ -77,10 +81,11 @@ pub(crate) async fn run(run: &Run, _: &Args) -> anyhow::Result<()> {
         let photo = Arc::new(spawn_blocking(move || make(width, height)).await?);
         for at_once in AT_ONCE {
             // A place of its own, so that the memory is that of these uploads.
-            let place = Place::new(&run.settings).await?;
-            let measured = measure(run, &place, media_type, &photo, at_once).await;
-            place.close().await?;
-            let (uploads, decoded) = measured.with_context(|| name.to_owned())?;
+            let (uploads, decoded) = Place::lend(&run.settings, async |place| {
+                measure(run, place, media_type, &photo, at_once).await
+            })
+            .await
+            .with_context(|| name.to_owned())?;
             let mut cells = vec![
                 name.to_owned(),
                 photo.len().to_string(),
@@ -107,6 +112,7 @@ async fn measure(
     let service = place.start().await?;
     let (mut uploads, mut decoded) = <(Rounds, Rounds)>::default();
     let turns = Arc::new(AtomicU64::new(0));
+    let mut head = users.count;
     for _ in 0..run.rounds {
         decoded.push([decode(photo, at_once, run.time()).await?]);
         let script = |_| Uploads {
@@ -117,6 +123,7 @@ async fn measure(
         };
         let scripts = (0..at_once).map(script).collect();
         let outcome = drive(&service, scripts, Pace::Closed, run.time()).await?;
+        head = follows(head, &outcome.positions)?;
         uploads.push(figures(&outcome));
     }
     service.stop().await?;
@@ -133,14 +140,10 @@ struct Uploads {
 }
 
 impl Script for Uploads {
-    fn next(&mut self) -> crate::http::Sent {
-        let user = self.turns.fetch_add(1, Ordering::Relaxed) % self.users.count;
-        // Other bytes each time: the same photo again would change nothing.
-        users::photo(&self.users.token(user), self.media_type, &self.photo)
-    }
-
-    fn is_good(&self, answer: &Answer) -> bool {
-        answer.status == 200
+    fn next(&mut self) -> Sent {
+        let turn = self.turns.fetch_add(1, Ordering::Relaxed);
+        let token = self.users.token(turn % self.users.count);
+        users::photo(&token, self.media_type, &self.photo, turn)
     }
 }
 

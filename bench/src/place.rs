@@ -23,7 +23,7 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Of `/proc/PID/stat` on Linux, whatever the kernel's own rate is.
 const TICKS: f64 = 100.0;
 
-/// Where one service keeps its data. To be closed, because a database is not dropped by itself.
+/// Where one service keeps its data.
 pub(crate) struct Place {
     folder: TempDir,
     program: PathBuf,
@@ -60,8 +60,22 @@ fn random_hex() -> String {
 }
 
 impl Place {
+    /// Lends a new place for a measurement. It is gone afterwards, whatever came of that.
+    pub(crate) async fn lend<T>(
+        settings: &Settings,
+        measure: impl AsyncFnOnce(&mut Self) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let mut place = Self::new(settings).await?;
+        let measured = measure(&mut place).await;
+        let closed = place.close().await;
+        // What went wrong first says more.
+        let measured = measured?;
+        closed?;
+        Ok(measured)
+    }
+
     /// A new folder and, on PostgreSQL, a new database.
-    pub(crate) async fn new(settings: &Settings) -> anyhow::Result<Self> {
+    async fn new(settings: &Settings) -> anyhow::Result<Self> {
         std::fs::create_dir_all(&settings.data_dir)
             .with_context(|| format!("cannot make {}", settings.data_dir.display()))?;
         let folder = TempDir::with_prefix_in("bench-", &settings.data_dir)
@@ -93,7 +107,7 @@ impl Place {
     }
 
     /// Drops the database; the folder goes with the place.
-    pub(crate) async fn close(self) -> anyhow::Result<()> {
+    async fn close(self) -> anyhow::Result<()> {
         if let Some(server) = &self.server {
             let statement = format!("DROP DATABASE {} WITH (FORCE)", self.database);
             sqlx::raw_sql(sqlx::AssertSqlSafe(statement))

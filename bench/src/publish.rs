@@ -84,9 +84,10 @@ pub(crate) async fn run(run: &Run, args: &Args) -> anyhow::Result<()> {
     let url = run.settings.nats_url.as_deref();
     let url = url.context("publishing is measured on a server: set NATS_URL")?;
     let stream = Stream::of_nobody(url).await?;
-    let mut place = Place::new(&run.settings).await?;
-    let measured = measure(run, args, &mut place, url, &stream).await;
-    place.close().await?;
+    let measured = Place::lend(&run.settings, async |place| {
+        measure(run, args, place, url, &stream).await
+    })
+    .await;
     let _ = stream.0.delete_stream(BARE).await;
     let _ = stream.0.delete_stream(NAME).await;
     measured
@@ -176,7 +177,7 @@ async fn all(stream: &Stream, events: u64) -> anyhow::Result<Vec<Message>> {
     let mut messages = Vec::new();
     while (messages.len() as u64) < events {
         let message = delivered.next().await.context("the stream ended")??;
-        // The token after the version is a shard; the baseline has subjects of its own.
+        // A subject of its own: only the relay publishes where the ledger is.
         messages.push(Message {
             subject: format!("bench.{}", message.subject),
             headers: message.headers.clone().unwrap_or_default(),

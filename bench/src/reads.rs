@@ -77,10 +77,7 @@ impl Read {
 }
 
 pub(crate) async fn run(run: &Run, args: &Args) -> anyhow::Result<()> {
-    let place = Place::new(&run.settings).await?;
-    let measured = measure(run, args, &place).await;
-    place.close().await?;
-    measured
+    Place::lend(&run.settings, async |place| measure(run, args, place).await).await
 }
 
 async fn measure(run: &Run, args: &Args, place: &Place) -> anyhow::Result<()> {

@@ -113,14 +113,16 @@ pub(crate) fn rename(token: &str, user: u64) -> Sent {
     )
 }
 
-/// An upload.
-pub(crate) fn photo(token: &str, media_type: &str, bytes: &[u8]) -> Sent {
+/// An upload that nobody has sent before, as the same photo again would change nothing: decoders stop at the end of
+/// the image, and the number comes after it.
+pub(crate) fn photo(token: &str, media_type: &str, bytes: &[u8], number: u64) -> Sent {
     let head = format!(
         "--{BOUNDARY}\r\ncontent-disposition: form-data; name=\"file\"; filename=\"photo\"\r\ncontent-type: {media_type}\r\n\r\n"
     );
     let body = [
         head.as_bytes(),
         bytes,
+        &number.to_be_bytes(),
         format!("\r\n--{BOUNDARY}--\r\n").as_bytes(),
     ]
     .concat();
