@@ -125,6 +125,9 @@ impl History for Faulty {
     async fn claims(&self, usernames: &[String]) -> Result<Vec<Claim>, store::Error> {
         self.inner.claims(usernames).await
     }
+    async fn claims_after(&self, username: &str, limit: usize) -> Result<Vec<Claim>, store::Error> {
+        self.inner.claims_after(username, limit).await
+    }
     async fn outcomes(&self, keys: &[OutcomeKey]) -> Result<Vec<Outcome>, store::Error> {
         self.inner.outcomes(keys).await
     }

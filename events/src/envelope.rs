@@ -2,16 +2,17 @@
 //! CloudEvents 1.0 JSON object. Its bytes are what the ledger keeps, hashes and never changes.
 
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 use crate::user::{DecodeError, UserEvent};
-use crate::{EventId, Position, Time, UserId, Version};
+use crate::{EventId, Position, Time, UserId, Version, schema};
 
 /// Who made an event happen, and from where. Kept with the event for audits; never used to
 /// authorise anything.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Context {
     /// What kind of caller it was: `user`, `service`, `admin` or `system`.
     #[serde(rename = "authtype")]
@@ -25,25 +26,25 @@ pub struct Context {
     /// The event or command that caused this one.
     #[serde(rename = "causationid", skip_serializing_if = "Option::is_none")]
     pub causation_id: Option<String>,
-    /// W3C trace context.
+    /// The W3C trace context of the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
-    /// `X-Language`.
+    /// The client's language, its header `X-Language`.
     #[serde(rename = "clientlang", skip_serializing_if = "Option::is_none")]
     pub language: Option<String>,
-    /// `X-Timezone`.
+    /// The client's time zone, its header `X-Timezone`.
     #[serde(rename = "clienttz", skip_serializing_if = "Option::is_none")]
     pub timezone: Option<String>,
-    /// `X-Platform`.
+    /// What the client runs on, its header `X-Platform`.
     #[serde(rename = "clientplatform", skip_serializing_if = "Option::is_none")]
     pub platform: Option<String>,
-    /// `X-App-Version`.
+    /// The client's version, its header `X-App-Version`.
     #[serde(rename = "clientappver", skip_serializing_if = "Option::is_none")]
     pub app_version: Option<String>,
-    /// `X-Device-ID`.
+    /// The client's device, its header `X-Device-ID`.
     #[serde(rename = "clientdevice", skip_serializing_if = "Option::is_none")]
     pub device_id: Option<String>,
-    /// `X-Request-ID`.
+    /// The request, its header `X-Request-ID`.
     #[serde(rename = "requestid", skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
 }
@@ -127,30 +128,56 @@ pub struct StoredEvent {
     pub leaf_hash: LeafHash,
 }
 
-/// The envelope as JSON. The order of the members is the order of the bytes: never change it.
-#[derive(Serialize, Deserialize)]
-struct Json<'a> {
+// The order of the members is the order of the bytes: never change it. What is written above the
+// members is for readers; `schema.rs` makes the published schema of it.
+/// An event as a CloudEvents 1.0 JSON object: what happened, to whom, when, by whom and from where.
+/// A reader passes over attributes and types that it does not know.
+#[derive(Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Json<'a> {
+    /// The version of CloudEvents.
+    #[schemars(extend("const" = "1.0"))]
     specversion: String,
+    /// Names the event for ever: a UUIDv7 (RFC 9562).
     id: EventId,
+    /// The service whose ledger it is in.
     source: String,
+    /// What happened.
     r#type: String,
+    /// The user that it happened to.
     subject: UserId,
+    /// When it was decided.
     time: Time,
+    /// The form of `data`.
+    #[schemars(extend("const" = "application/json"))]
     datacontenttype: String,
+    /// The JSON Schema of `data`, a path on the service: `/schemas/<type>/<schemaversion>.json`.
+    #[schemars(extend("format" = "uri-reference"))]
     dataschema: String,
-    /// The position, zero-padded to 20 digits so that texts sort as numbers do.
+    /// The position: the event's place among all events, from 1, without a gap, in the order of
+    /// commits. In twenty digits, so that texts sort as numbers do.
+    #[schemars(extend("pattern" = "^[0-9]{20}$"))]
     sequence: String,
+    /// When it was appended; never goes back as the position rises.
     recordedtime: Time,
+    /// What orders it: the user, as in `subject`.
     partitionkey: UserId,
+    /// The user's version: the event's place among those of the user, from 1, without a gap.
     streamversion: Version,
+    /// The version of the shape of `data`.
     schemaversion: u32,
+    /// Where the user's event before this one is; absent for the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     prevposition: Option<Position>,
+    /// The hash of the user's event before this one: SHA-256 of a zero byte and its envelope's bytes,
+    /// in hexadecimal; absent for the first.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = "^[0-9a-f]{64}$"))]
     prevhash: Option<String>,
     #[serde(flatten)]
     context: Context,
+    /// What happened in detail, in the shape that `dataschema` names.
     #[serde(borrow)]
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     data: &'a RawValue,
 }
 
@@ -168,7 +195,7 @@ impl Recorded {
             subject: self.user_id,
             time: self.time,
             datacontenttype: "application/json".to_owned(),
-            dataschema: format!("/schemas/{event_type}/{schema_version}.json"),
+            dataschema: schema::path(&event_type, schema_version),
             sequence: format!("{:020}", self.position),
             recordedtime: self.recorded_at,
             partitionkey: self.user_id,

@@ -1,11 +1,13 @@
 //! The identifiers of users, photos and events.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
-use utoipa::openapi::{RefOr, Schema};
+use utoipa::openapi::{self, RefOr};
 use utoipa::{PartialSchema, ToSchema};
 
 /// A text that is not an identifier of the wanted kind.
@@ -39,7 +41,7 @@ impl ObjectId {
 }
 
 /// How either is described to clients.
-fn schema(about: &str, example: &str) -> RefOr<Schema> {
+fn schema(about: &str, example: &str) -> RefOr<openapi::Schema> {
     ObjectBuilder::new()
         .schema_type(Type::String)
         .description(Some(about))
@@ -49,7 +51,7 @@ fn schema(about: &str, example: &str) -> RefOr<Schema> {
 }
 
 impl PartialSchema for UserId {
-    fn schema() -> RefOr<Schema> {
+    fn schema() -> RefOr<openapi::Schema> {
         schema("Names a user for ever.", "507f1f77bcf86cd799439011")
     }
 }
@@ -57,7 +59,7 @@ impl PartialSchema for UserId {
 impl ToSchema for UserId {}
 
 impl PartialSchema for PhotoId {
-    fn schema() -> RefOr<Schema> {
+    fn schema() -> RefOr<openapi::Schema> {
         schema("Names one change of a photo.", "507f1f77bcf86cd799439012")
     }
 }
@@ -102,9 +104,19 @@ macro_rules! object_id {
             }
         }
 
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({"type": "string", "pattern": "^[0-9a-f]{24}$"})
+            }
+        }
+
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+                let text = Cow::<'de, str>::deserialize(deserializer)?;
                 text.parse().map_err(serde::de::Error::custom)
             }
         }
@@ -144,10 +156,31 @@ impl EventId {
     }
 }
 
+/// A text that is no identifier of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a UUID in lower case with hyphens")]
+pub struct InvalidEventId;
+
+impl JsonSchema for EventId {
+    fn schema_name() -> Cow<'static, str> {
+        "EventId".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "format": "uuid"})
+    }
+}
+
 impl FromStr for EventId {
-    type Err = uuid::Error;
-    fn from_str(text: &str) -> Result<Self, uuid::Error> {
-        text.parse().map(Self)
+    type Err = InvalidEventId;
+    /// One identifier has one text: that of [`Display`](fmt::Display).
+    fn from_str(text: &str) -> Result<Self, InvalidEventId> {
+        let id = text.parse().map(Self).map_err(|_| InvalidEventId)?;
+        if id.to_string() == text {
+            Ok(id)
+        } else {
+            Err(InvalidEventId)
+        }
     }
 }
 
@@ -162,6 +195,20 @@ mod tests {
     use super::*;
     use crate::Time;
     use proptest::prelude::*;
+
+    #[test]
+    fn an_event_has_one_text() {
+        let id = EventId::new(Time::from_millis(1), [0xab; 10]);
+        let text = id.to_string();
+        assert_eq!(text.parse(), Ok(id));
+        for other in [
+            text.to_uppercase(),
+            text.replace('-', ""),
+            format!("{{{text}}}"),
+        ] {
+            assert_eq!(other.parse::<EventId>(), Err(InvalidEventId));
+        }
+    }
 
     #[test]
     fn an_id_reads_back_as_it_was_written() {

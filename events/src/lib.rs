@@ -14,6 +14,7 @@ pub mod profile;
 pub mod read_ahead;
 pub mod relay;
 pub mod replay;
+pub mod schema;
 mod sqlite;
 pub mod store;
 pub mod stream;
@@ -28,7 +29,7 @@ pub mod username;
 
 pub use document::Document;
 pub use envelope::{Context, LeafHash, Recorded, StoredEvent};
-pub use ids::{EventId, InvalidId, PhotoId, UserId};
+pub use ids::{EventId, InvalidEventId, InvalidId, PhotoId, UserId};
 pub use time::{InvalidTime, Time};
 pub use user::UserEvent;
 pub use username::Username;

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::envelope::{LeafHash, StoredEvent};
 use crate::{EventId, Time, UserId, Version};
@@ -18,9 +18,10 @@ use crate::{EventId, Time, UserId, Version};
 /// What CloudEvents encodes in a header: all but the visible ASCII characters, `"` and `%`.
 const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
 const CONTENT_TYPE: &str = "content-type";
-const JSON: &str = "application/json";
+/// The payload is the body: the binary mode of CloudEvents.
+pub const JSON: &str = "application/json";
 /// The whole envelope is the body: the structured mode of CloudEvents.
-const STRUCTURED: &str = "application/cloudevents+json";
+pub const STRUCTURED: &str = "application/cloudevents+json";
 
 /// How the envelope writes an attribute.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -177,6 +178,43 @@ fn envelope(headers: &HeaderMap, data: &[u8]) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
+/// The JSON Schema of the headers of an event's message in binary mode, from that of its envelope.
+pub fn headers_schema(envelope: &Value) -> Value {
+    let is_required = |name: &str| {
+        let mut names = envelope["required"].as_array().into_iter().flatten();
+        names.any(|required| required == name)
+    };
+    let content_type = json!({"type": "string", "const": JSON});
+    let message_id = json!({
+        "type": "string",
+        "description": "The event's id, by which the server knows a message that it has already.",
+    });
+    let mut properties = Map::from_iter([
+        (CONTENT_TYPE.to_owned(), content_type),
+        (NATS_MESSAGE_ID.to_string(), message_id),
+    ]);
+    let mut required = vec![CONTENT_TYPE.to_owned(), NATS_MESSAGE_ID.to_string()];
+    for (name, kind) in ATTRIBUTES {
+        let attribute = &envelope["properties"][name];
+        let mut header = json!({"type": "string", "description": attribute["description"]});
+        match kind {
+            Kind::Number => header["pattern"] = "^[0-9]+$".into(),
+            Kind::Text => {
+                for keyword in ["const", "format", "pattern"] {
+                    if let Some(value) = attribute.get(keyword) {
+                        header[keyword] = value.clone();
+                    }
+                }
+            }
+        }
+        properties.insert(format!("ce-{name}"), header);
+        if is_required(name) {
+            required.push(format!("ce-{name}"));
+        }
+    }
+    json!({"type": "object", "properties": properties, "required": required})
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -260,6 +298,21 @@ mod tests {
             json.keys().eq(&names),
             "an attribute was added to the envelope: add it to ATTRIBUTES at the same place"
         );
+    }
+
+    #[test]
+    fn every_attribute_is_described_and_every_header_of_a_message_too() {
+        let schemas = crate::schema::all();
+        let envelope = &schemas.last().unwrap().schema;
+        let described = envelope["properties"].as_object().unwrap();
+        let names = ATTRIBUTES.iter().map(|(name, _)| *name).chain(["data"]);
+        assert!(described.keys().eq(names));
+        let headers = headers_schema(envelope);
+        let described = headers["properties"].as_object().unwrap();
+        for (name, _) in to_message(&full()).0.iter() {
+            assert!(described.contains_key(&name.to_string()), "{name}");
+        }
+        assert!(described.values().all(|header| header["type"] == "string"));
     }
 
     #[test]

@@ -61,6 +61,9 @@ pub trait History: Send + Sync + 'static {
     /// Who holds, or last held, these canonical usernames. A name nobody ever had has no claim.
     async fn claims(&self, usernames: &[String]) -> Result<Vec<Claim>, Error>;
 
+    /// Claims to usernames after one, by username; at most `limit`. Those past their time may be gone.
+    async fn claims_after(&self, username: &str, limit: usize) -> Result<Vec<Claim>, Error>;
+
     /// What came of these commands, by actor and key. Outcomes past their time may still be there.
     async fn outcomes(&self, keys: &[OutcomeKey]) -> Result<Vec<Outcome>, Error>;
 
@@ -235,7 +238,13 @@ pub enum Error {
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
-        Self::Unavailable(Arc::new(error))
+        match error {
+            // What is never written, such as a text that is none, and what is always there.
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::RowNotFound => {
+                Self::Damaged(error.to_string())
+            }
+            error => Self::Unavailable(Arc::new(error)),
+        }
     }
 }
 

@@ -23,7 +23,7 @@ use crate::{Position, message};
 /// The stream's name.
 pub const NAME: &str = "PROFILES";
 /// Every subject that [`subject`] makes.
-const SUBJECTS: &str = "profiles.v1.>";
+pub const SUBJECTS: &str = "profiles.v1.>";
 /// How long the server has for an answer or an acknowledgement.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a quiet connection is tried, so that a server that went without a word is missed.
@@ -173,6 +173,11 @@ fn wanted(replicas: usize) -> Config {
         deny_purge: true,
         ..Config::default()
     }
+}
+
+/// The stream that the relay makes, as the API of JetStream writes it.
+pub fn described() -> serde_json::Value {
+    serde_json::to_value(wanted(1)).expect("the client library sends it so")
 }
 
 /// Whether sequence and position stay one in a stream like this, and the relay can tell. An operator

@@ -3,7 +3,11 @@
 //! Payloads hold plain strings: history must load for ever, also where today's rules would refuse
 //! what an earlier rule accepted. The names in [`UserEvent::event_type`] are stored and never
 //! change; the Rust names may. How a payload may change is in the crate's README.
+//!
+//! Readers see what is written above each payload and its members: [`crate::schema`] makes the
+//! published schemas of them.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{PhotoId, Time, UserId};
@@ -22,7 +26,7 @@ pub enum UserEvent {
 }
 
 /// The user came to exist.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UserRegistered {
     /// The canonical username.
@@ -49,60 +53,77 @@ pub struct UserRegistered {
 }
 
 /// What a user agreed to, and in which version.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[expect(missing_docs, reason = "the names of the published API say it all")]
 pub struct Consents {
+    /// Whether the privacy policy was accepted.
     #[serde(default)]
     pub privacy_policy_accepted: bool,
+    /// Which version of the privacy policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub privacy_policy_version: Option<String>,
+    /// Whether the terms of use were accepted.
     #[serde(default)]
     pub terms_of_use_accepted: bool,
+    /// Which version of the terms of use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terms_of_use_version: Option<String>,
+    /// Whether the consent form was accepted.
     #[serde(default)]
     pub consent_form_accepted: bool,
+    /// Which version of the consent form.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consent_form_version: Option<String>,
 }
 
 /// The members of a profile that its user may replace.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[expect(missing_docs, reason = "the names of the published API say it all")]
 pub struct Profile {
+    /// The given name.
     pub name: String,
+    /// The family name.
     pub surname: String,
+    /// Whether the user can be reached, such as `available`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub availability_status: Option<String>,
+    /// The gender that the user gave, such as `female`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gender: Option<String>,
-    /// `YYYY-MM-DD`.
+    /// The date of birth, `YYYY-MM-DD`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub birth_date: Option<String>,
+    /// What the user likes, as short words; each is there once.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub interests: Vec<String>,
+    /// What the user is good at, such as `chef`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expertise: Option<String>,
+    /// The e-mail address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
+    /// What the user says of itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bio: Option<String>,
+    /// The name on Instagram.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instagram: Option<String>,
+    /// The name on TikTok.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tiktok: Option<String>,
+    /// The name on X.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub x: Option<String>,
+    /// The name on Snapchat.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapchat: Option<String>,
+    /// The name on Facebook.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub facebook: Option<String>,
 }
 
 /// One member before and after; `None` is absent (`null` in JSON).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Change<T> {
     /// What it was.
     pub before: T,
@@ -121,36 +142,49 @@ impl<T: PartialEq + Clone> Change<T> {
 }
 
 /// Members of the profile changed; only those that did are there.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-#[expect(missing_docs, reason = "the names of the published API say it all")]
 pub struct ProfileUpdated {
+    /// The given name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<Change<String>>,
+    /// The family name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub surname: Option<Change<String>>,
+    /// Whether the user can be reached, such as `available`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub availability_status: Option<Change<Option<String>>>,
+    /// The gender that the user gave, such as `female`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gender: Option<Change<Option<String>>>,
+    /// The date of birth, `YYYY-MM-DD`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub birth_date: Option<Change<Option<String>>>,
+    /// What the user likes, as short words; each is there once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interests: Option<Change<Vec<String>>>,
+    /// What the user is good at, such as `chef`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expertise: Option<Change<Option<String>>>,
+    /// The e-mail address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub email: Option<Change<Option<String>>>,
+    /// What the user says of itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bio: Option<Change<Option<String>>>,
+    /// The name on Instagram.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instagram: Option<Change<Option<String>>>,
+    /// The name on TikTok.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tiktok: Option<Change<Option<String>>>,
+    /// The name on X.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub x: Option<Change<Option<String>>>,
+    /// The name on Snapchat.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapchat: Option<Change<Option<String>>>,
+    /// The name on Facebook.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub facebook: Option<Change<Option<String>>>,
 }
@@ -199,8 +233,8 @@ impl ProfileUpdated {
     }
 }
 
-/// The user has a new photo. The pixels are in the photo store; see [`crate::photos`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// The user has a new photo. The pixels are in the photo store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PhotoChanged {
     /// New for each change.
@@ -225,7 +259,7 @@ pub struct PhotoChanged {
 }
 
 /// One rendition of a photo.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Variant {
     /// The nominal side in pixels by which clients ask for it.
@@ -237,7 +271,7 @@ pub struct Variant {
 }
 
 /// The user has a new username.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UsernameChanged {
     /// The canonical name given up.
@@ -323,7 +357,21 @@ impl UserEvent {
 
 /// The subject on which an event of a user is published: `profiles.v1.<p00..p63>.<event-type>`.
 pub fn subject(user: &UserId, event_type: &str) -> String {
-    format!("profiles.v1.p{:02}.{event_type}", user.shard())
+    subject_of(&shard(user.shard()), event_type)
+}
+
+/// The subject of a type in a shard as [`shards`] names them, or of what stands for both.
+pub fn subject_of(shard: &str, event_type: &str) -> String {
+    format!("profiles.v1.{shard}.{event_type}")
+}
+
+/// Every shard as subjects name it: `p00` to `p63`.
+pub fn shards() -> impl Iterator<Item = String> {
+    (0..64).map(shard)
+}
+
+fn shard(number: u8) -> String {
+    format!("p{number:02}")
 }
 
 #[cfg(test)]

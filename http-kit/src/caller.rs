@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Clock;
 use crate::code::Code;
 use crate::error::ApiError;
-use crate::keys::Keys;
+use crate::keys::{Key, Keys};
 
 /// Bytes of a token at the most.
 const MAX_TOKEN: usize = 8 * 1024;
@@ -21,6 +21,10 @@ const MAX_TOKEN: usize = 8 * 1024;
 const MAX_SUBJECT: usize = 128;
 /// Seconds by which the issuer's clock may differ from ours.
 const LEEWAY: f64 = 30.0;
+/// Bytes of tokens whose signatures are remembered, with what they say.
+const REMEMBERED_BYTES: u64 = 8 * 1024 * 1024;
+/// What a remembered token takes beside its own bytes, about.
+const REMEMBERED_BESIDE: usize = 256;
 
 /// What a caller may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -86,6 +90,27 @@ pub struct Verifier {
     issuer: Option<String>,
     audience: Option<String>,
     clock: Clock,
+    /// Good tokens by their exact text. Only what is always so of a token is remembered: whether its key is still one
+    /// of ours and its time has come and not passed is looked at each time.
+    remembered: moka::sync::Cache<String, Arc<Signed>>,
+}
+
+/// A token with a good signature, issuer, audience and subject.
+#[derive(Debug)]
+struct Signed {
+    key_id: Option<String>,
+    key: Arc<Key>,
+    expires: f64,
+    not_before: Option<f64>,
+    caller: Caller,
+}
+
+impl Signed {
+    fn is_in_time(&self, now: Timestamp) -> bool {
+        let seconds = now.as_duration().as_secs_f64();
+        let has_come = |from| seconds + LEEWAY >= from;
+        seconds < self.expires + LEEWAY && self.not_before.is_none_or(has_come)
+    }
 }
 
 #[derive(Deserialize)]
@@ -104,6 +129,12 @@ impl Verifier {
             issuer,
             audience,
             clock,
+            remembered: moka::sync::Cache::builder()
+                .max_capacity(REMEMBERED_BYTES)
+                .weigher(|token: &String, _| {
+                    u32::try_from(token.len() + REMEMBERED_BESIDE).unwrap_or(u32::MAX)
+                })
+                .build(),
         }
     }
 
@@ -113,6 +144,21 @@ impl Verifier {
             return None;
         }
         let now = self.clock.now();
+        if let Some(signed) = self.remembered.get(token) {
+            let key = self.keys.find(signed.key_id.as_deref(), now).await;
+            // A set of keys that was read again has others, even where they are the same.
+            if key.is_some_and(|key| Arc::ptr_eq(&key, &signed.key)) {
+                return signed.is_in_time(now).then(|| signed.caller.clone());
+            }
+        }
+        let signed = self.signed(token, now).await?;
+        let caller = signed.is_in_time(now).then(|| signed.caller.clone())?;
+        self.remembered.insert(token.to_owned(), Arc::new(signed));
+        Some(caller)
+    }
+
+    /// What a token says, if it is one of ours, whatever its time.
+    async fn signed(&self, token: &str, now: Timestamp) -> Option<Signed> {
         let header = jsonwebtoken::decode_header(token).ok()?;
         let key = self.keys.find(header.kid.as_deref(), now).await?;
         let mut validation = Validation::new(key.algorithm);
@@ -135,24 +181,27 @@ impl Verifier {
         let claims = jsonwebtoken::decode::<Claims>(token, &key.decoding, &validation)
             .ok()?
             .claims;
-        let seconds = now.as_duration().as_secs_f64();
-        let in_time =
-            seconds < claims.exp + LEEWAY && claims.nbf.is_none_or(|nbf| seconds + LEEWAY >= nbf);
         // Subjects become parts of keys, and no database keeps a NUL in a text.
         let subject = &claims.sub;
         let has_subject = !subject.is_empty()
             && subject.chars().nth(MAX_SUBJECT).is_none()
             && !subject.chars().any(char::is_control);
-        if !in_time || !has_subject {
+        if !has_subject {
             return None;
         }
         let roles = match claims.roles {
             Some(names) => names.iter().filter_map(|name| Role::parse(name)).collect(),
             None => BTreeSet::from([Role::User]),
         };
-        Some(Caller {
-            subject: claims.sub,
-            roles,
+        Some(Signed {
+            key_id: header.kid,
+            key,
+            expires: claims.exp,
+            not_before: claims.nbf,
+            caller: Caller {
+                subject: claims.sub,
+                roles,
+            },
         })
     }
 }
@@ -257,316 +306,4 @@ pub fn mint_hs256(secret: &[u8], grant: &Grant<'_>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    const SECRET: &[u8] = b"a secret of a test, 32 bytes long";
-    const RSA: &[u8] = include_bytes!("../tests/keys/rsa.pem");
-    const RSA_PUBLIC: &[u8] = include_bytes!("../tests/keys/rsa.pub.pem");
-    const EC: &[u8] = include_bytes!("../tests/keys/ec.pem");
-    const EC_PUBLIC: &[u8] = include_bytes!("../tests/keys/ec.pub.pem");
-    const ED: &[u8] = include_bytes!("../tests/keys/ed.pem");
-    const ED_PUBLIC: &[u8] = include_bytes!("../tests/keys/ed.pub.pem");
-    const JWKS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys/jwks.json");
-    const NOW: i64 = 1_780_000_000;
-
-    fn verifier(keys: Keys) -> Verifier {
-        let clock = Clock::fixed(Timestamp::from_second(NOW).unwrap());
-        Verifier::new(keys, None, None, clock)
-    }
-
-    fn signing(algorithm: Algorithm) -> EncodingKey {
-        match algorithm {
-            Algorithm::RS256 | Algorithm::RS512 | Algorithm::PS256 => {
-                EncodingKey::from_rsa_pem(RSA).unwrap()
-            }
-            Algorithm::ES256 => EncodingKey::from_ec_pem(EC).unwrap(),
-            Algorithm::EdDSA => EncodingKey::from_ed_pem(ED).unwrap(),
-            _ => EncodingKey::from_secret(SECRET),
-        }
-    }
-
-    fn token(algorithm: Algorithm, kid: Option<&str>, claims: &Value) -> String {
-        let mut header = Header::new(algorithm);
-        header.kid = kid.map(str::to_owned);
-        jsonwebtoken::encode(&header, claims, &signing(algorithm)).unwrap()
-    }
-
-    fn good() -> Value {
-        json!({"sub": "507f1f77bcf86cd799439011", "exp": NOW + 60})
-    }
-
-    /// Whether a verifier of HS256 tokens takes one with these claims.
-    async fn takes(claims: Value) -> bool {
-        let verifier = verifier(Keys::secret(SECRET).unwrap());
-        let token = token(Algorithm::HS256, None, &claims);
-        verifier.verify(&token).await.is_some()
-    }
-
-    #[tokio::test]
-    async fn each_algorithm_works_with_its_own_key_only() {
-        let kinds = [
-            (Algorithm::HS256, Keys::secret(SECRET).unwrap()),
-            (Algorithm::RS256, Keys::public_key(RSA_PUBLIC).unwrap()),
-            (Algorithm::ES256, Keys::public_key(EC_PUBLIC).unwrap()),
-            (Algorithm::EdDSA, Keys::public_key(ED_PUBLIC).unwrap()),
-        ];
-        for (expected, keys) in kinds {
-            let verifier = verifier(keys);
-            for algorithm in [
-                Algorithm::HS256,
-                Algorithm::HS384,
-                Algorithm::HS512,
-                Algorithm::RS256,
-                Algorithm::RS512,
-                Algorithm::PS256,
-                Algorithm::ES256,
-                Algorithm::EdDSA,
-            ] {
-                let token = token(algorithm, None, &good());
-                let caller = verifier.verify(&token).await;
-                assert_eq!(
-                    caller.is_some(),
-                    algorithm == expected,
-                    "a {algorithm:?} token and a key for {expected:?}"
-                );
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn a_public_key_is_no_secret() {
-        // The classic attack: an HS256 token "signed" with the text of the RSA public key.
-        let verifier = verifier(Keys::public_key(RSA_PUBLIC).unwrap());
-        let forged = jsonwebtoken::encode(
-            &Header::new(Algorithm::HS256),
-            &good(),
-            &EncodingKey::from_secret(RSA_PUBLIC),
-        )
-        .unwrap();
-        assert_eq!(verifier.verify(&forged).await, None);
-    }
-
-    #[tokio::test]
-    async fn what_the_header_of_a_token_points_at_is_not_looked_at() {
-        let verifier = verifier(Keys::public_key(RSA_PUBLIC).unwrap());
-        let mut header = Header::new(Algorithm::HS256);
-        header.jku = Some("http://127.0.0.1:1/keys".to_owned());
-        header.x5u = Some("http://127.0.0.1:1/cert".to_owned());
-        let forged =
-            jsonwebtoken::encode(&header, &good(), &EncodingKey::from_secret(b"mine")).unwrap();
-        assert_eq!(verifier.verify(&forged).await, None);
-    }
-
-    #[tokio::test]
-    async fn an_unsigned_or_changed_token_is_refused() {
-        use base64_of as b64;
-        let verifier = verifier(Keys::secret(SECRET).unwrap());
-        let good_token = token(Algorithm::HS256, None, &good());
-        assert!(verifier.verify(&good_token).await.is_some());
-        let [header, claims, signature] = good_token.split('.').collect::<Vec<_>>()[..] else {
-            panic!("three parts")
-        };
-        let other_claims = b64(&json!({"sub": "admin", "exp": NOW + 60}).to_string());
-        let none = b64(r#"{"alg":"none","typ":"JWT"}"#);
-        for forged in [
-            format!("{none}.{claims}."),
-            format!("{none}.{claims}.{signature}"),
-            format!("{header}.{claims}."),
-            format!("{header}.{claims}"),
-            format!("{header}.{other_claims}.{signature}"),
-            format!("{good_token}.x"),
-            format!("{good_token}x"),
-            String::new(),
-            "..".to_owned(),
-            "x".repeat(MAX_TOKEN + 1),
-        ] {
-            assert_eq!(verifier.verify(&forged).await, None, "{forged}");
-        }
-    }
-
-    /// Base64url without padding (RFC 4648, 5), for the parts of forged tokens.
-    fn base64_of(text: &str) -> String {
-        const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-        let mut encoded = String::new();
-        for chunk in text.as_bytes().chunks(3) {
-            let bits = chunk
-                .iter()
-                .fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte))
-                << (8 * (3 - chunk.len()));
-            for digit in 0..=chunk.len() {
-                let index = bits >> (18 - 6 * digit) & 63;
-                encoded.push(char::from(DIGITS[index as usize]));
-            }
-        }
-        encoded
-    }
-
-    #[tokio::test]
-    async fn a_token_is_good_until_30_seconds_after_it_expires() {
-        for (exp, is_good) in [
-            (NOW + 60, true),
-            (NOW - 29, true),
-            (NOW - 30, false),
-            (0, false),
-        ] {
-            assert_eq!(
-                takes(json!({"sub": "a", "exp": exp})).await,
-                is_good,
-                "{exp}"
-            );
-        }
-        assert!(takes(json!({"sub": "a", "exp": 1_780_000_000.5})).await);
-        for exp in [
-            json!("soon"),
-            json!(null),
-            json!(-1),
-            json!(1e308),
-            json!([]),
-        ] {
-            let refused = !takes(json!({"sub": "a", "exp": exp})).await;
-            assert!(refused || exp == json!(1e308), "{exp}");
-        }
-        assert!(!takes(json!({"sub": "a"})).await, "a token without end");
-    }
-
-    #[tokio::test]
-    async fn a_token_is_good_from_30_seconds_before_its_beginning() {
-        for (nbf, is_good) in [(NOW, true), (NOW + 30, true), (NOW + 31, false)] {
-            let claims = json!({"sub": "a", "exp": NOW + 60, "nbf": nbf});
-            assert_eq!(takes(claims).await, is_good, "{nbf}");
-        }
-        assert!(!takes(json!({"sub": "a", "exp": NOW + 60, "nbf": "x"})).await);
-    }
-
-    #[tokio::test]
-    async fn a_token_names_its_subject() {
-        assert!(!takes(json!({"exp": NOW + 60})).await);
-        for (sub, is_good) in [
-            (json!("a"), true),
-            (json!("x".repeat(128)), true),
-            (json!("x".repeat(129)), false),
-            (json!(""), false),
-            (json!("a\u{0}b"), false),
-            (json!("a\nb"), false),
-            (json!(7), false),
-            (json!(null), false),
-        ] {
-            assert_eq!(
-                takes(json!({"sub": sub, "exp": NOW + 60})).await,
-                is_good,
-                "{sub}"
-            );
-        }
-    }
-
-    #[tokio::test]
-    async fn issuer_and_audience_count_when_they_are_configured() {
-        let verifier = Verifier {
-            issuer: Some("https://id.example".to_owned()),
-            audience: Some("profiles".to_owned()),
-            ..verifier(Keys::secret(SECRET).unwrap())
-        };
-        for (iss, aud, is_good) in [
-            (json!("https://id.example"), json!("profiles"), true),
-            (
-                json!("https://id.example"),
-                json!(["other", "profiles"]),
-                true,
-            ),
-            (json!("https://evil.example"), json!("profiles"), false),
-            (json!("https://id.example"), json!("other"), false),
-            (json!(null), json!("profiles"), false),
-            (json!("https://id.example"), json!(null), false),
-        ] {
-            let mut claims = good();
-            for (name, value) in [("iss", &iss), ("aud", &aud)] {
-                if !value.is_null() {
-                    claims[name] = value.clone();
-                }
-            }
-            let token = token(Algorithm::HS256, None, &claims);
-            let is_taken = verifier.verify(&token).await.is_some();
-            assert_eq!(is_taken, is_good, "{iss} {aud}");
-        }
-        // Not configured, they may be anything.
-        assert!(takes(json!({"sub": "a", "exp": NOW + 60, "iss": "x", "aud": "y"})).await);
-    }
-
-    #[tokio::test]
-    async fn roles_are_those_of_the_token_or_user() {
-        let verifier = verifier(Keys::secret(SECRET).unwrap());
-        let roles = async |roles: Value| {
-            let mut claims = good();
-            claims["roles"] = roles;
-            let caller = verifier
-                .verify(&token(Algorithm::HS256, None, &claims))
-                .await;
-            caller.map(|caller| {
-                caller
-                    .roles
-                    .iter()
-                    .map(|role| role.as_str())
-                    .collect::<Vec<_>>()
-            })
-        };
-        assert_eq!(roles(json!(null)).await, Some(vec!["user"]));
-        assert_eq!(roles(json!([])).await, Some(vec![]));
-        assert_eq!(
-            roles(json!(["king", "admin", "user"])).await,
-            Some(vec!["user", "admin"])
-        );
-        assert_eq!(roles(json!("admin")).await, None);
-        assert_eq!(roles(json!([1])).await, None);
-    }
-
-    #[tokio::test]
-    async fn a_key_set_is_searched_by_key_id() {
-        let verifier = verifier(Keys::jwks(JWKS).await.unwrap());
-        for (algorithm, kid, is_good) in [
-            (Algorithm::RS256, Some("rsa-1"), true),
-            (Algorithm::ES256, Some("ec-1"), true),
-            (Algorithm::EdDSA, Some("ed-1"), true),
-            (Algorithm::ES256, Some("rsa-1"), false),
-            (Algorithm::RS256, Some("nobody"), false),
-            (Algorithm::RS256, None, false),
-            (Algorithm::RS256, Some("for-encryption"), false),
-            (Algorithm::RS512, Some("rsa-other-algorithm"), false),
-            (Algorithm::RS256, Some("rsa-other-algorithm"), false),
-            (Algorithm::HS256, Some("symmetric"), false),
-        ] {
-            let token = token(algorithm, kid, &good());
-            let is_taken = verifier.verify(&token).await.is_some();
-            assert_eq!(is_taken, is_good, "{algorithm:?} {kid:?}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_minted_token_is_good() {
-        let verifier = verifier(Keys::secret(SECRET).unwrap());
-        let grant = Grant {
-            subject: "sign-up",
-            roles: &[Role::Service, Role::Admin],
-            issuer: None,
-            audience: None,
-            issued: Timestamp::from_second(NOW).unwrap(),
-            expires: Timestamp::from_second(NOW + 60).unwrap(),
-        };
-        let caller = verifier.verify(&mint_hs256(SECRET, &grant)).await.unwrap();
-        assert_eq!(caller.subject, "sign-up");
-        assert_eq!(caller.roles, BTreeSet::from([Role::Service, Role::Admin]));
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
-        #[test]
-        fn any_text_is_a_caller_or_none(text in "[A-Za-z0-9_.-]{0,200}") {
-            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            let verifier = verifier(Keys::secret(SECRET).unwrap());
-            prop_assert_eq!(runtime.block_on(verifier.verify(&text)), None);
-        }
-    }
-}
+mod tests;

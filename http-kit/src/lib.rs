@@ -7,9 +7,9 @@ pub mod clock;
 pub mod code;
 pub mod error;
 pub mod fields;
+pub mod file;
 pub mod keys;
 pub mod openapi;
-pub mod page;
 pub mod serve;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

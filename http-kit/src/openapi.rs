@@ -15,11 +15,13 @@ use crate::text::Language;
 
 mod answers;
 mod headers;
+mod in_language;
 mod share;
 mod translate;
 
 pub use answers::{Away, Fails, NotThere, Refuses, answer, bytes, described, json, stream, text};
 pub use headers::{answer_header, etag, position, replayed};
+pub use in_language::InLanguage;
 
 /// The version of the API, which is not that of the program: what is told here only grows.
 const VERSION: &str = "1.0.0";

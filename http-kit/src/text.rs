@@ -15,6 +15,9 @@ pub enum Language {
 }
 
 impl Language {
+    /// Every language, English first.
+    pub const ALL: [Self; 2] = [Self::En, Self::Tr];
+
     /// The language of `X-Language`; anything unknown is English.
     pub fn of(headers: &HeaderMap) -> Self {
         match headers.get("x-language").map(HeaderValue::as_bytes) {
@@ -25,7 +28,7 @@ impl Language {
 
     /// The language of a name: `en` or `tr`.
     pub fn parse(name: &str) -> Option<Self> {
-        [Self::En, Self::Tr]
+        Self::ALL
             .into_iter()
             .find(|language| language.as_str() == name)
     }

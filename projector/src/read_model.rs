@@ -7,6 +7,8 @@ use async_trait::async_trait;
 use events::{Document, Position, Time, UserId};
 use tokio::sync::watch;
 
+use crate::search::words_of;
+
 #[cfg(test)]
 mod conformance;
 pub mod postgres;
@@ -51,6 +53,10 @@ pub trait ReadModel: Documents {
 
     /// The documents of some users, in one query.
     async fn documents(&self, users: &[UserId]) -> Result<Vec<Document>, Error>;
+
+    /// Everything that is kept of users as it is kept, by user: at most so many after one. What is kept of
+    /// one user is of one moment.
+    async fn stored(&self, after: &str, limit: usize) -> Result<Vec<Stored>, Error>;
 
     /// Writes documents, parked users and the checkpoint in one transaction, if `owner` still is the
     /// owner and the checkpoint is where the batch begins.
@@ -100,6 +106,72 @@ pub struct Parked {
     pub recorded_at: Time,
 }
 
+/// Everything that is kept of a user, as it is kept: whether it is what it should be is for the reader to
+/// say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// Who.
+    pub user_id: String,
+    /// The document and the columns beside it.
+    pub document: Option<StoredDocument>,
+    /// The words by which the user is found, in the order of their bytes, between line ends.
+    pub words: String,
+    /// The position at which the user waits, and when that event was recorded, in milliseconds since 1970.
+    pub parked: Option<(i64, i64)>,
+}
+
+/// A document as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredDocument {
+    /// The user's version.
+    pub version: i64,
+    /// The position of the last event.
+    pub position: i64,
+    /// By which the document is found.
+    pub username: String,
+    /// The document as JSON.
+    pub text: String,
+}
+
+/// What of it is not what it should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The document, or a column beside it.
+    Document,
+    /// The words by which the user is found.
+    Words,
+}
+
+impl Stored {
+    /// What is not as a projector keeps a document; without one, as it keeps nothing.
+    pub fn differs_from(&self, document: Option<&Document>) -> Option<Part> {
+        let wanted = document.map(|document| StoredDocument {
+            version: signed(document.version),
+            position: signed(document.position),
+            username: document.username.clone(),
+            text: text_of(document),
+        });
+        let words = document.map(words_of).unwrap_or_default().join("\n");
+        if self.document != wanted {
+            Some(Part::Document)
+        } else if self.words != words {
+            Some(Part::Words)
+        } else {
+            None
+        }
+    }
+}
+
+/// A document as it is kept.
+fn text_of(document: &Document) -> String {
+    serde_json::to_string(document).expect("documents are plain strings and numbers")
+}
+
+/// Databases' integers are signed; positions and versions are far from their limit.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
 /// The read model could not answer.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
@@ -113,7 +185,13 @@ pub enum Error {
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
-        Self::Unavailable(Arc::new(error))
+        match error {
+            // What is never written, such as a text that is none, and what is always there.
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::RowNotFound => {
+                Self::Damaged(error.to_string())
+            }
+            error => Self::Unavailable(Arc::new(error)),
+        }
     }
 }
 

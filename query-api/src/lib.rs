@@ -14,6 +14,7 @@ use projector::Documents;
 use utoipa::OpenApi as _;
 use utoipa::openapi::OpenApi;
 
+pub mod asyncapi;
 mod routes;
 mod streams;
 #[cfg(test)]

@@ -33,7 +33,8 @@ use crate::QueryApi;
 mod audit;
 mod check_username;
 mod console;
-mod event_stream;
+mod event_schemas;
+pub(crate) mod event_stream;
 mod log;
 mod media;
 mod own_profile;
@@ -46,7 +47,7 @@ const TIME: Duration = Duration::from_secs(10);
 const WAIT: Duration = Duration::from_secs(2);
 
 /// Every route. The router is made of these, and the test of hostile requests goes through them.
-fn routes() -> [(&'static str, MethodRouter<QueryApi>); 20] {
+fn routes() -> [(&'static str, MethodRouter<QueryApi>); 22] {
     [
         (
             "/api/v1/users/profile",
@@ -118,8 +119,16 @@ fn routes() -> [(&'static str, MethodRouter<QueryApi>); 20] {
         ),
         // The time is that until the stream begins.
         (
-            "/api/v1/events/stream",
+            event_stream::PATH,
             limits(get(event_stream::follow), JSON_BYTES, TIME),
+        ),
+        (
+            "/schemas/{type}/{version}",
+            limits(get(event_schemas::schema), JSON_BYTES, TIME),
+        ),
+        (
+            "/asyncapi.json",
+            limits(get(event_schemas::asyncapi), JSON_BYTES, TIME),
         ),
         ("/console", limits(get(console::page), JSON_BYTES, TIME)),
         (
@@ -158,6 +167,8 @@ pub(crate) fn router() -> Router<QueryApi> {
         log::proof::inclusion,
         log::proof::consistency,
         event_stream::follow,
+        event_schemas::schema,
+        event_schemas::asyncapi,
         console::page,
         console::file,
     ),

@@ -118,8 +118,16 @@ pub(crate) enum Job {
     /// there are some, 2 when something failed
     Parked(ParkedArgs),
     /// Hand history to another system, as files or as messages, up to the head as it is at the start. Exit code 0 when
-    /// all of it is there, 2 when something failed; what is there says where to go on
+    /// all of it is there, 2 when something failed, 3 for a position that the ledger does not have; what is there says
+    /// where to go on
     Replay(ReplayArgs),
+    /// Print the AsyncAPI document, which GET /asyncapi.json serves
+    Asyncapi(AsyncApiArgs),
+    /// Write the JSON Schemas of events and of their envelope, which GET /schemas/TYPE/VERSION.json serves
+    Schemas(SchemasArgs),
+    /// Measure the service beside bare baselines, on data of its own in the data directory and, with --database-url, in a
+    /// new database on that server; print tables. With --nats-url a server that has no ledger's stream
+    Bench(bench::Args),
 }
 
 #[derive(Debug, Args)]
@@ -235,6 +243,29 @@ pub(crate) struct ReplayArgs {
     /// Print what it came to as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AsyncApiArgs {
+    /// The language of its texts
+    #[arg(long, value_enum, default_value_t = Tongue::En)]
+    pub(crate) lang: Tongue,
+}
+
+/// A language of documents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Tongue {
+    /// English.
+    En,
+    /// Turkish.
+    Tr,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SchemasArgs {
+    /// Folder for the files, TYPE/VERSION.json each; those that are there are replaced
+    #[arg(long, value_name = "DIR")]
+    pub(crate) to: PathBuf,
 }
 
 impl Config {

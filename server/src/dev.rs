@@ -12,10 +12,10 @@ use axum::http::header::HOST;
 use axum::http::{HeaderMap, HeaderName};
 use axum::routing::get;
 use command_api::Randomness;
-use command_api::committer::{Command, Committer};
+use command_api::committer::{Command, Committer, Undecided};
 use command_api::user::{Action, Rejection};
 use command_api::values;
-use events::{Context, Time};
+use events::{Context, Time, store};
 use http_kit::answer::Answer;
 use http_kit::caller::{Grant, Role, mint_hs256};
 use http_kit::clock::Clock;
@@ -92,7 +92,15 @@ pub(crate) async fn register_demo_user(committer: &Committer, clock: &Clock) -> 
         idempotency: None,
         context,
     };
-    match committer.submit(command).await?.result {
+    let submitted = match committer.submit(command).await {
+        // Its events are there, and the other users need the service all the same.
+        Err(Undecided::Store(store::Error::Damaged(error))) => {
+            tracing::warn!(error, "The demo user cannot be used");
+            return Ok(());
+        }
+        submitted => submitted?,
+    };
+    match submitted.result {
         Ok(_) | Err(Rejection::UserExists { .. }) => Ok(()),
         Err(rejection) => {
             tracing::warn!(%rejection, "The demo user cannot be registered");

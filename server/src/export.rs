@@ -18,14 +18,12 @@ use serde::Serialize;
 
 use self::draft::Draft;
 use crate::config::Config;
-use crate::parts;
 use crate::terminal::Output;
 use crate::user::NotFound;
+use crate::{lifecycle, parts};
 
 /// Events held at once: a large ledger needs no more memory than a small one.
 const BATCH: usize = 256;
-/// What a shell reports of a process that SIGINT ended.
-const INTERRUPTED: u8 = 130;
 
 const HELP: &str = "\
 ndjson: the stored CloudEvents envelope of one event a line, byte for byte what was hashed.
@@ -57,7 +55,7 @@ Exit codes:
   0    done, also when whoever read the output has gone
   2    bad arguments, or the ledger cannot be read, or the file cannot be written; then there is no file
   3    no such position
-  130  interrupted while writing a file; then there is no file";
+  130  interrupted while writing a file, or 143 terminated, or 129 hung up; then there is no file";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
@@ -191,9 +189,8 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode
     let export = file(&*history, head, range, args.format, &path, signed);
     let manifest = tokio::select! {
         biased;
-        signal = tokio::signal::ctrl_c() => {
-            signal.context("Ctrl-C cannot be received")?;
-            return Ok(ExitCode::from(INTERRUPTED));
+        code = lifecycle::interrupted() => {
+            return Ok(ExitCode::from(code.context("signals cannot be received")?));
         }
         manifest = export => manifest.with_context(|| format!("cannot export to {}", path.display()))?,
     };

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::config::Config;
 use crate::terminal::{FAINT, HEADING, Output, visible};
+use crate::user::NotFound;
 use crate::{parts, user};
 
 /// Events held at once.
@@ -30,7 +31,7 @@ Examples:
 Exit codes:
   0  done, also when whoever read the output has gone
   2  bad arguments, or the ledger cannot be read
-  3  no such user";
+  3  no such user, or no such version of it";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
@@ -63,6 +64,14 @@ struct Item<'a> {
 pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode> {
     let history = parts::history(config).await?;
     let user = user::find(&*history, &args.user).await?;
+    if let Some(after) = args.after {
+        let newest = history.read_user_back(&user, Version::MAX, 1).await?;
+        let newest = newest.first().map_or(0, |event| event.version);
+        if after > newest {
+            let wanted = after;
+            return Err(NotFound::Version { wanted, newest }.into());
+        }
+    }
     let mut out = Output::stdout();
     if !args.json {
         let heading = out.styled(HEADING, format_args!("User {user}")).to_string();

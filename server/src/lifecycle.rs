@@ -1,4 +1,4 @@
-//! Signals: the first asks the service to finish, the second ends it at once.
+//! Signals: the first asks the service to finish, the second ends it at once. A command cleans up after itself.
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -28,4 +28,18 @@ pub(crate) async fn shutdown_signal() -> std::io::Result<()> {
         std::process::exit(INTERRUPTED);
     });
     Ok(())
+}
+
+/// Resolves when somebody wants a command to end, with its exit code: what a shell reports of a process that
+/// the signal ended.
+pub(crate) async fn interrupted() -> std::io::Result<u8> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let kind = tokio::select! {
+        _ = hangup.recv() => SignalKind::hangup(),
+        _ = interrupt.recv() => SignalKind::interrupt(),
+        _ = terminate.recv() => SignalKind::terminate(),
+    };
+    Ok(u8::try_from(128 + kind.as_raw_value()).unwrap_or(u8::MAX))
 }

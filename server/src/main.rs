@@ -7,6 +7,7 @@ use clap::Parser as _;
 use crate::service::Roles;
 
 mod config;
+mod described;
 mod dev;
 mod export;
 mod health;
@@ -58,6 +59,9 @@ async fn main() -> ExitCode {
         Some(config::Job::Rebuild(args)) => rebuild::run(&cli.config, &args).await,
         Some(config::Job::Parked(args)) => rebuild::parked(&cli.config, &args).await,
         Some(config::Job::Replay(args)) => replay::run(&cli.config, &args).await,
+        Some(config::Job::Asyncapi(args)) => described::asyncapi(&args),
+        Some(config::Job::Schemas(args)) => described::schemas(&args),
+        Some(config::Job::Bench(args)) => measure(cli.config, args).await,
     };
     match done {
         Ok(code) => code,
@@ -72,4 +76,14 @@ async fn main() -> ExitCode {
             }
         }
     }
+}
+
+async fn measure(config: config::Config, args: bench::Args) -> anyhow::Result<ExitCode> {
+    let settings = bench::Settings {
+        data_dir: config.data_dir,
+        database_url: config.database_url,
+        nats_url: config.nats_url,
+    };
+    bench::run(settings, args).await?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -8,23 +8,18 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{RawQuery, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG};
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse as _, Response};
+use axum::http::HeaderMap;
+use axum::response::Response;
 use axum::routing::get;
 use clap::Args;
-use http_kit::client::if_none_match;
-use http_kit::code::Code;
 use http_kit::error::ApiError;
-use http_kit::fields::{self, Fields};
-use http_kit::openapi::{self, Fails, Known, Refuses};
+use http_kit::file::{self, File};
+use http_kit::openapi::{self, Fails, InLanguage, Known};
 use http_kit::serve::limits;
-use http_kit::text::{Language, Text};
+use http_kit::text::Language;
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
-use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::openapi::{self as described, RefOr};
-use utoipa::{IntoParams, IntoResponses, OpenApi};
+use utoipa::{IntoResponses, OpenApi};
 
 use crate::service::Roles;
 use crate::{health, metrics, playground};
@@ -80,70 +75,19 @@ pub(crate) fn run(args: &OpenApiArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The description in a language, and its name.
-struct Document {
-    text: String,
-    etag: String,
-}
-
-impl Document {
-    fn new(roles: Roles, language: Language, server: &str) -> Self {
-        let text = openapi::document(part(roles), language, server).to_string();
-        let etag = format!("\"{}\"", hex::encode(Sha256::digest(&text)));
-        Self { text, etag }
-    }
-}
-
 /// The description in every language.
-#[derive(Clone)]
-struct Documents(Arc<[(Language, Document); 2]>);
+type Documents = Arc<[(Language, File); 2]>;
 
 /// `server` is where clients reach the service, if it was configured: what a request says of that goes nowhere.
 pub(crate) fn router(roles: Roles, server: Option<&str>) -> Router {
-    let documents = [Language::En, Language::Tr].map(|language| {
-        (
-            language,
-            Document::new(roles, language, server.unwrap_or("/")),
-        )
+    let documents = Language::ALL.map(|language| {
+        let document = openapi::document(part(roles), language, server.unwrap_or("/"));
+        let file = File::new("application/json", document.to_string());
+        (language, file)
     });
     Router::new()
         .route("/openapi.json", limits(get(read), BODY_BYTES, TIME))
-        .with_state(Documents(Arc::new(documents)))
-}
-
-/// Which language.
-pub(crate) struct Asked;
-
-impl IntoParams for Asked {
-    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        let languages = json!({"type": "string", "enum": LANGUAGES, "default": LANGUAGES[0]});
-        let about = "The language of the descriptions.";
-        vec![openapi::query("lang", languages, about)]
-    }
-}
-
-const LANGUAGES: [&str; 2] = ["en", "tr"];
-
-impl Asked {
-    /// The language that a query string asks for.
-    pub(crate) fn language(query: Option<&str>) -> Result<Language, ApiError> {
-        let mut parameters = Fields::from_query(query);
-        let language = parameters.optional("lang", |value| {
-            Language::parse(fields::string(value)?).ok_or_else(unknown_language)
-        });
-        parameters.finish()?;
-        Ok(language.unwrap_or_default())
-    }
-}
-
-impl Refuses for Asked {
-    fn refusals() -> Vec<ApiError> {
-        vec![ApiError::new(Code::ValidationFailed).field("lang", unknown_language())]
-    }
-}
-
-fn unknown_language() -> Text {
-    Text::new("NOT_ALLOWED").with("allowed", LANGUAGES.join(", "))
+        .with_state(Arc::new(documents))
 }
 
 /// The document described.
@@ -151,20 +95,8 @@ struct Described;
 
 impl IntoResponses for Described {
     fn responses() -> BTreeMap<String, RefOr<described::Response>> {
-        let answers = [
-            (
-                "200",
-                openapi::json(
-                    "The document.",
-                    json!({"type": "object", "required": ["openapi"], "properties": {"openapi": {"type": "string"}}}),
-                ),
-            ),
-            ("304", openapi::described("The client has it already.")),
-        ];
-        BTreeMap::from(answers.map(|(status, answer)| {
-            let answer = answer.header("ETag", openapi::answer_header("Names the bytes."));
-            (status.to_owned(), answer.build().into())
-        }))
+        let schema = json!({"type": "object", "required": ["openapi"], "properties": {"openapi": {"type": "string"}}});
+        file::answers(openapi::json("The document.", schema))
     }
 }
 
@@ -176,27 +108,21 @@ impl IntoResponses for Described {
     path = "/openapi.json",
     operation_id = "getOpenApi",
     tag = "Operations",
-    params(Asked, Known),
-    responses(Described, Fails<Asked>),
+    params(InLanguage, Known),
+    responses(Described, Fails<InLanguage>),
     security()
 )]
 async fn read(
-    State(Documents(documents)): State<Documents>,
+    State(documents): State<Documents>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let language = Asked::language(query.as_deref())?;
+    let language = InLanguage::of(query.as_deref())?;
     let (_, document) = documents
         .iter()
         .find(|(of, _)| *of == language)
         .expect("there is one in every language");
-    // A newer program has another description.
-    let named = [(ETAG, document.etag.as_str()), (CACHE_CONTROL, "no-cache")];
-    if if_none_match(&headers, &document.etag) {
-        return Ok((StatusCode::NOT_MODIFIED, named).into_response());
-    }
-    let form = [(CONTENT_TYPE, "application/json")];
-    Ok((named, form, document.text.clone()).into_response())
+    Ok(document.answer(&headers))
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Bytes;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, VARY};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -16,14 +15,12 @@ use axum::routing::get;
 use flate2::read::GzDecoder;
 use http_kit::code::Code;
 use http_kit::error::ApiError;
-use http_kit::openapi::{Fails, Known, NotThere, schema};
-use http_kit::page;
+use http_kit::file::{self, File};
+use http_kit::openapi::{self, Fails, InLanguage, Known, NotThere, schema};
 use http_kit::serve::limits;
 use serde_json::json;
 use utoipa::openapi::{self as described, RefOr, Schema};
 use utoipa::{IntoResponses, PartialSchema};
-
-use crate::openapi::Asked;
 
 mod servers;
 
@@ -35,16 +32,17 @@ const TIME: Duration = Duration::from_secs(10);
 /// The component that shows the API, as it was published; `playground/scalar/README.md` says where it is from.
 const SCALAR: &[u8] = include_bytes!("playground/scalar/scalar-api-reference-1.72.1.js.gz");
 
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+
+static SCALAR_PACKED: LazyLock<File> = LazyLock::new(|| File::new(SCRIPT, SCALAR));
+
 /// The same for browsers that take nothing compressed.
-static SCALAR_PLAIN: LazyLock<Bytes> = LazyLock::new(|| {
+static SCALAR_PLAIN: LazyLock<File> = LazyLock::new(|| {
     let mut plain = Vec::new();
     let read = GzDecoder::new(SCALAR).read_to_end(&mut plain);
     read.expect("a test reads the whole file");
-    plain.into()
+    File::new(SCRIPT, plain)
 });
-
-const HTML: &str = "text/html; charset=utf-8";
-const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// The files of the page. Their order is that of the description.
 const FILES: [&str; 5] = [
@@ -57,20 +55,21 @@ const FILES: [&str; 5] = [
 
 /// What the page may do: run its own scripts, and ask this server and the configured ones. The component makes elements with
 /// styles of their own as it draws, so styles may stand in the page; scripts may not.
-fn policy(servers: &[ApiServer]) -> String {
+fn policy(servers: &[ApiServer]) -> HeaderValue {
     let servers = servers.iter().map(|server| format!(" {}", server.source()));
     let servers: String = servers.collect();
-    format!(
+    let policy = format!(
         "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; \
          media-src blob:; connect-src 'self'{servers}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
+    );
+    HeaderValue::try_from(policy).expect("servers are parsed strictly")
 }
 
-/// What the page is told.
+/// The page and its files, by their names.
 pub(super) struct Playground {
-    policy: String,
-    /// The other servers, and whether there is a token to be had.
-    settings: Bytes,
+    policy: HeaderValue,
+    page: File,
+    files: [(&'static str, File); 4],
 }
 
 impl Playground {
@@ -80,50 +79,48 @@ impl Playground {
             .map(|server| json!({"name": server.name, "url": server.url}))
             .collect();
         let settings = json!({"servers": described, "hasToken": has_token});
+        let script = |text: &'static str| File::new(SCRIPT, text);
+        let page = include_str!("playground/page.html");
+        let style = include_str!("playground/style.css");
         Self {
             policy: policy(servers),
-            settings: settings.to_string().into(),
+            page: File::new("text/html; charset=utf-8", page),
+            files: [
+                ("app.js", script(include_str!("playground/app.js"))),
+                (
+                    "settings.json",
+                    File::new("application/json", settings.to_string()),
+                ),
+                ("style.css", File::new("text/css; charset=utf-8", style)),
+                ("texts.js", script(include_str!("playground/texts.js"))),
+            ],
         }
     }
 
     /// A file, if it is there.
     fn file(&self, name: &str, headers: &HeaderMap) -> Option<Response> {
-        let (media_type, bytes) = match name {
-            "app.js" => (SCRIPT, include_bytes!("playground/app.js").as_slice()),
-            "texts.js" => (SCRIPT, include_bytes!("playground/texts.js").as_slice()),
-            "style.css" => (
-                "text/css; charset=utf-8",
-                include_bytes!("playground/style.css").as_slice(),
-            ),
-            "settings.json" => {
-                let settings = self.settings.clone();
-                return Some(self.answer(headers, "application/json", settings));
-            }
-            "scalar.js" => return Some(self.scalar(headers)),
-            _ => return None,
-        };
-        Some(self.answer(headers, media_type, Bytes::from_static(bytes)))
+        if name == "scalar.js" {
+            return Some(self.scalar(headers));
+        }
+        let (_, file) = self.files.iter().find(|(of, _)| *of == name)?;
+        Some(file.answer_in_page(headers, &self.policy))
     }
 
     fn scalar(&self, headers: &HeaderMap) -> Response {
         let is_packed = takes_gzip(headers);
-        let bytes = if is_packed {
-            Bytes::from_static(SCALAR)
+        let file = if is_packed {
+            &SCALAR_PACKED
         } else {
-            SCALAR_PLAIN.clone()
+            &SCALAR_PLAIN
         };
-        let mut response = self.answer(headers, SCRIPT, bytes);
+        let mut response = file.answer_in_page(headers, &self.policy);
+        let is_sent = response.status() == StatusCode::OK;
         let told = response.headers_mut();
         told.insert(VARY, HeaderValue::from_static("accept-encoding"));
-        if is_packed && response.status() == StatusCode::OK {
-            let told = response.headers_mut();
+        if is_packed && is_sent {
             told.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
         response
-    }
-
-    fn answer(&self, headers: &HeaderMap, media_type: &str, bytes: Bytes) -> Response {
-        page::file(headers, &self.policy, media_type, bytes)
     }
 }
 
@@ -162,8 +159,8 @@ pub(crate) fn router(servers: &[ApiServer], has_token: bool) -> Router {
     path = "/docs",
     operation_id = "getDocs",
     tag = "Operations",
-    params(Asked, Known),
-    responses(Page, Fails<Asked>),
+    params(InLanguage, Known),
+    responses(Page, Fails<InLanguage>),
     security()
 )]
 pub(super) async fn read(
@@ -172,9 +169,8 @@ pub(super) async fn read(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     // The script of the page reads it again.
-    let _language = Asked::language(query.as_deref())?;
-    let page = Bytes::from_static(include_bytes!("playground/page.html"));
-    Ok(playground.answer(&headers, HTML, page))
+    let _language = InLanguage::of(query.as_deref())?;
+    Ok(playground.page.answer_in_page(&headers, &playground.policy))
 }
 
 /// A file of the page that tries the API out
@@ -210,7 +206,7 @@ struct Page;
 
 impl IntoResponses for Page {
     fn responses() -> BTreeMap<String, RefOr<described::Response>> {
-        page::answers("The page.", &["text/html"])
+        file::answers(openapi::bytes("The page.", &["text/html"]))
     }
 }
 
@@ -220,7 +216,7 @@ struct PageFile;
 impl IntoResponses for PageFile {
     fn responses() -> BTreeMap<String, RefOr<described::Response>> {
         let media_types = ["text/javascript", "application/json", "text/css"];
-        page::answers("The file.", &media_types)
+        file::answers(openapi::bytes("The file.", &media_types))
     }
 }
 

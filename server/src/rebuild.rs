@@ -1,5 +1,6 @@
 //! `rebuild` and `parked`: the read model folded anew, and the users that wait.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 use crate::config::{Config, ParkedArgs, RebuildArgs};
 use crate::parts;
 use crate::progress::Progress;
+use crate::terminal::{Output, counted, visible};
 
 /// The exit code is 1 when the tables differ and nothing was swapped.
 pub(crate) async fn run(config: &Config, args: &RebuildArgs) -> anyhow::Result<ExitCode> {
@@ -29,56 +31,66 @@ pub(crate) async fn run(config: &Config, args: &RebuildArgs) -> anyhow::Result<E
             progress.at(users);
         }
     };
+    let mut out = Output::stdout();
     if args.rollback {
         let rolled_back = roll_back(history, &*read_model, &run, &tell).await;
         progress.finish();
         let position = rolled_back.context("the earlier documents were not brought back")?;
         if args.json {
-            println!("{}", json!({"rolledBack": true, "swappedAt": position}));
+            out.json(&json!({"rolledBack": true, "swappedAt": position}))?;
         } else {
-            println!(
+            writeln!(
+                out,
                 "The earlier documents are back, as of position {position}. The ones that they replaced are kept: \
                  --rollback again brings those back."
-            );
+            )?;
         }
+        out.flush()?;
         return Ok(ExitCode::SUCCESS);
     }
     let rebuilt = rebuild(history, &*read_model, &run, args.accept_differences, &tell).await;
     progress.finish();
     let report = rebuilt.context("nothing was swapped; the live documents are as they were")?;
     if args.json {
-        println!("{}", summary(&report));
+        out.json(&summary(&report))?;
     } else {
-        print(&report);
+        print(&mut out, &report)?;
     }
+    out.flush()?;
     Ok(match report.swapped_at {
         Some(_) => ExitCode::SUCCESS,
         None => ExitCode::from(1),
     })
 }
 
-fn print(report: &Report) {
+fn print(out: &mut impl Write, report: &Report) -> std::io::Result<()> {
     let of = |digest: &Digest| {
         format!(
-            "{} users, digest {}",
-            digest.users,
+            "{}, digest {}",
+            counted(digest.users, "user", "users"),
             hex::encode(digest.hash)
         )
     };
-    println!("compared at position {}", report.compared_at);
-    println!("live:    {}", of(&report.live));
-    println!("rebuilt: {}", of(&report.rebuilt));
+    writeln!(out, "compared at position {}", report.compared_at)?;
+    writeln!(out, "live:    {}", of(&report.live))?;
+    writeln!(out, "rebuilt: {}", of(&report.rebuilt))?;
     if let Some(position) = report.was_ahead {
-        println!("The live documents were at position {position}, which the ledger does not have.");
+        writeln!(
+            out,
+            "The live documents were at position {position}, which the ledger does not have."
+        )?;
     }
     for parked in &report.unparked {
-        println!("{} was parked and folds again", parked.user_id);
+        writeln!(out, "{} was parked and folds again", parked.user_id)?;
     }
     for parked in &report.parked {
-        println!(
+        writeln!(
+            out,
             "{} is parked from position {} on: {}",
-            parked.user_id, parked.from, parked.error
-        );
+            parked.user_id,
+            parked.from,
+            visible(&parked.error)
+        )?;
     }
     for difference in &report.differing {
         let at = |position: Option<_>| {
@@ -86,24 +98,28 @@ fn print(report: &Report) {
                 format!("at position {position}")
             })
         };
-        println!(
+        writeln!(
+            out,
             "{} differs: live {}, rebuilt {}",
             difference.user_id,
             at(difference.live),
             at(difference.rebuilt)
-        );
+        )?;
     }
     let more = report
         .differences
         .saturating_sub(report.differing.len() as u64);
     if more > 0 {
-        println!("{more} more users differ");
+        let users = counted(more, "more user differs", "more users differ");
+        writeln!(out, "{users}")?;
     }
     match report.swapped_at {
-        Some(position) => println!(
+        Some(position) => writeln!(
+            out,
             "The rebuilt documents are live, as of position {position}. The earlier ones are kept: --rollback brings them back."
         ),
-        None => println!(
+        None => writeln!(
+            out,
             "Nothing was swapped, as both differ. After a fold was corrected that is to be expected: \
              --accept-differences takes the rebuilt documents."
         ),
@@ -160,6 +176,7 @@ pub(crate) async fn parked(config: &Config, args: &ParkedArgs) -> anyhow::Result
         .iter()
         .filter(|user| !is_waiting(user.user_id))
         .collect();
+    let mut out = Output::stdout();
     if args.json {
         let list = |parked: &[&Parked]| {
             parked
@@ -168,22 +185,24 @@ pub(crate) async fn parked(config: &Config, args: &ParkedArgs) -> anyhow::Result
                 .collect::<Vec<_>>()
         };
         let waiting: Vec<_> = parked.iter().collect();
-        println!(
-            "{}",
-            json!({"parked": list(&waiting), "unparked": list(&unparked)})
-        );
+        out.json(&json!({"parked": list(&waiting), "unparked": list(&unparked)}))?;
     } else {
         for user in &unparked {
-            println!("{} folds again", user.user_id);
+            writeln!(out, "{} folds again", user.user_id)?;
         }
         for user in &parked {
-            println!(
+            writeln!(
+                out,
                 "{} waits from position {} on: {}",
-                user.user_id, user.from, user.error
-            );
+                user.user_id,
+                user.from,
+                visible(&user.error)
+            )?;
         }
-        println!("{} users are parked", parked.len());
+        let parked = counted(parked.len() as u64, "user is parked", "users are parked");
+        writeln!(out, "{parked}")?;
     }
+    out.flush()?;
     Ok(if parked.is_empty() {
         ExitCode::SUCCESS
     } else {

@@ -21,6 +21,8 @@ use serde_json::json;
 use crate::config::{Config, ReplayArgs};
 use crate::parts;
 use crate::progress::Progress;
+use crate::terminal::{Output, counted};
+use crate::user::NotFound;
 
 /// Bytes after which a segment ends, whatever it holds.
 const SEGMENT_BYTES: u64 = 256 * 1024 * 1024;
@@ -38,7 +40,7 @@ const MANIFEST: &str = "replay.json";
 pub(crate) async fn run(config: &Config, args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     let history = parts::history(config).await?;
     let head = history.head().await.context("cannot read the ledger")?;
-    let until = args.until.unwrap_or(head.position).min(head.position);
+    let until = range(args, head.position)?;
     let after = args.from - 1;
     let mut target = match (&args.target.to, &args.target.nats) {
         (Some(folder), _) => Target::Folder(Folder::open(folder, args, &head.store_id)?),
@@ -60,20 +62,36 @@ pub(crate) async fn run(config: &Config, args: &ReplayArgs) -> anyhow::Result<Ex
     progress.finish();
     let events = replayed.with_context(|| target.where_it_stopped())?;
     let seconds = begun.elapsed().as_secs_f64();
+    let until = until.max(after);
+    let mut out = Output::stdout();
     if args.json {
-        println!(
-            "{}",
-            json!({"events": events, "after": after, "until": until.max(after), "seconds": seconds})
-        );
+        out.json(&json!({"events": events, "after": after, "until": until, "seconds": seconds}))?;
     } else {
         #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
         let rate = events as f64 / seconds.max(0.001);
-        println!(
-            "{events} events after position {after} up to {}, {rate:.0} events/s",
-            until.max(after)
-        );
+        let events = counted(events, "event", "events");
+        writeln!(
+            out,
+            "{events} after position {after} up to {until}, {rate:.0} events/s"
+        )?;
     }
+    out.flush()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The last position; an error where the ledger does not have what is asked for. Nothing new is no error.
+fn range(args: &ReplayArgs, newest: Position) -> anyhow::Result<Position> {
+    let until = args.until.unwrap_or(newest);
+    if args.until.is_some() && args.from > until {
+        bail!("--from must not be beyond --until")
+    }
+    for wanted in [args.from - 1, until] {
+        if wanted > newest {
+            let wanted = wanted.max(args.from);
+            return Err(NotFound::Position { wanted, newest }.into());
+        }
+    }
+    Ok(until)
 }
 
 async fn hand_over(

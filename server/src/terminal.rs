@@ -14,6 +14,12 @@ pub(crate) const NAME: Style = AnsiColor::Cyan.on_default();
 pub(crate) const BEFORE: Style = AnsiColor::Red.on_default();
 pub(crate) const AFTER: Style = AnsiColor::Green.on_default();
 
+/// A number with what it counts.
+pub(crate) fn counted(number: u64, one: &str, many: &str) -> String {
+    let noun = if number == 1 { one } else { many };
+    format!("{number} {noun}")
+}
+
 /// Standard output.
 pub(crate) struct Output {
     out: BufWriter<StdoutLock<'static>>,

@@ -143,6 +143,9 @@ mod tests {
         async fn claims(&self, _: &[String]) -> Result<Vec<Claim>, store::Error> {
             unreachable!("a feed reads no claims")
         }
+        async fn claims_after(&self, _: &str, _: usize) -> Result<Vec<Claim>, store::Error> {
+            unreachable!("a feed reads no claims")
+        }
         async fn outcomes(&self, _: &[OutcomeKey]) -> Result<Vec<Outcome>, store::Error> {
             unreachable!("a feed reads no outcomes")
         }

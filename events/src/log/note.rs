@@ -122,7 +122,8 @@ impl PublicKey {
             name: name.to_owned(),
             key,
         };
-        if is_name(name) && public.id() == id {
+        // A key has one form: hexadecimal digits are small.
+        if is_name(name) && public.id() == id && public.to_string() == text.trim() {
             Ok(public)
         } else {
             Err(Error::PublicKey)

@@ -77,9 +77,11 @@ fn hash(row: &SqliteRow) -> Result<Hash, Error> {
 }
 
 fn checkpoint(row: &SqliteRow) -> Result<SignedCheckpoint, Error> {
+    // SQLite keeps bytes that are no text as text, too: such a note opens with no key.
+    let note: Vec<u8> = row.try_get("note")?;
     Ok(SignedCheckpoint {
         size: unsigned(row, "size")?,
-        note: row.try_get("note")?,
+        note: String::from_utf8_lossy(&note).into_owned(),
     })
 }
 
@@ -171,7 +173,8 @@ impl LogStore for SqliteLog {
         let row = sqlx::query("SELECT public_key FROM log_key")
             .fetch_optional(&self.readers)
             .await?;
-        Ok(row.map(|row| row.try_get("public_key")).transpose()?)
+        let key: Option<Vec<u8>> = row.map(|row| row.try_get("public_key")).transpose()?;
+        Ok(key.map(|key| String::from_utf8_lossy(&key).into_owned()))
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::note::{Checkpoint, Error as NoteError, PublicKey};
 use super::tree::{Hash, Hasher};
-use crate::envelope::{LeafHash, StoredEvent};
+use crate::envelope::{LeafHash, Recorded, StoredEvent};
 use crate::{Position, Time, UserId, Version};
 
 /// The first thing that is wrong.
@@ -66,8 +66,8 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// The next event.
-    pub fn event(&mut self, event: &StoredEvent) -> Result<(), Fault> {
+    /// The next event; what it says.
+    pub fn event(&mut self, event: &StoredEvent) -> Result<Recorded, Fault> {
         let position = self.hasher.size() + 1;
         let fault = |what: &str| Err(Fault::at(position, what));
         if event.position != position {
@@ -89,7 +89,8 @@ impl Verifier {
             && recorded.user_id == event.user_id
             && recorded.version == event.version
             && recorded.recorded_at == event.recorded_at
-            && stored.event_type == event.event_type;
+            && stored.event_type == event.event_type
+            && stored.schema_version == event.schema_version;
         if !is_consistent {
             return fault("the envelope contradicts its row");
         }
@@ -114,7 +115,7 @@ impl Verifier {
         };
         self.users.insert(event.user_id, newest);
         self.hasher.push(hash.0);
-        Ok(())
+        Ok(recorded)
     }
 
     /// How many events there were.
@@ -125,6 +126,11 @@ impl Verifier {
     /// The root over the events so far.
     pub fn root(&self) -> Hash {
         self.hasher.root()
+    }
+
+    /// When the last event so far was recorded.
+    pub fn recorded_at(&self) -> Option<Time> {
+        self.recorded_at
     }
 
     /// The users so far, with their newest versions.
@@ -286,7 +292,7 @@ mod tests {
         }
 
         #[test]
-        fn rows_that_contradict_their_envelopes_are_named(at in 0_usize..40, column in 0..4) {
+        fn rows_that_contradict_their_envelopes_are_named(at in 0_usize..40, column in 0..5) {
             let events = events();
             let mut changed = events.clone();
             let event = &mut changed[at];
@@ -294,6 +300,7 @@ mod tests {
                 0 => event.user_id = "507f1f77bcf86cd799439000".parse().unwrap(),
                 1 => event.version += 1,
                 2 => event.event_type.push('x'),
+                3 => event.schema_version += 1,
                 _ => event.recorded_at = Time::from_millis(event.recorded_at.millis() + 1),
             }
             let fault = verify(&changed, &signed(&events)).unwrap_err();

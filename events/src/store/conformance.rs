@@ -261,6 +261,17 @@ async fn a_held_name_is_free_when_its_time_is_over(store: &dyn EventStore) {
         .await
         .expect("claims");
     assert_eq!(claims.len(), 2);
+    let listed = async |after: &str, limit| {
+        let claims = store.claims_after(after, limit).await.expect("claims");
+        claims
+            .into_iter()
+            .map(|claim| claim.username)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(listed("", 10).await, ["renamed", "user1"]);
+    assert_eq!(listed("", 1).await, ["renamed"]);
+    assert_eq!(listed("renamed", 10).await, ["user1"]);
+    assert_eq!(listed("user1", 10).await, [""; 0]);
     let held = claims
         .iter()
         .find(|claim| claim.username == "user1")

@@ -194,6 +194,19 @@ fn events(rows: &[PgRow]) -> Result<Vec<StoredEvent>, Error> {
     rows.iter().map(event).collect()
 }
 
+fn claim(row: &PgRow) -> Result<Claim, Error> {
+    Ok(Claim {
+        username: row.try_get("username")?,
+        user_id: row
+            .try_get::<&str, _>("user_id")?
+            .parse()
+            .map_err(|_| Error::Damaged("a username claim has a bad user id".to_owned()))?,
+        held_until: row
+            .try_get::<Option<i64>, _>("held_until")?
+            .map(Time::from_millis),
+    })
+}
+
 fn texts<T: ToString>(list: &[T]) -> Vec<String> {
     list.iter().map(ToString::to_string).collect()
 }
@@ -317,18 +330,20 @@ impl History for PostgresStore {
                 .bind(usernames)
             })
             .await?;
-        let claim = |row: &PgRow| {
-            Ok(Claim {
-                username: row.try_get("username")?,
-                user_id: row
-                    .try_get::<&str, _>("user_id")?
-                    .parse()
-                    .map_err(|_| Error::Damaged("a username claim has a bad user id".to_owned()))?,
-                held_until: row
-                    .try_get::<Option<i64>, _>("held_until")?
-                    .map(Time::from_millis),
+        rows.iter().map(claim).collect()
+    }
+
+    async fn claims_after(&self, username: &str, limit: usize) -> Result<Vec<Claim>, Error> {
+        let rows = self
+            .readers
+            .read(|| {
+                sqlx::query(
+                    "SELECT username, user_id, held_until FROM ledger.username_claims WHERE username > $1 ORDER BY username LIMIT $2",
+                )
+                .bind(username)
+                .bind(signed(limit as u64))
             })
-        };
+            .await?;
         rows.iter().map(claim).collect()
     }
 

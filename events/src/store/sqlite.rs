@@ -186,6 +186,19 @@ fn events(rows: &[SqliteRow]) -> Result<Vec<StoredEvent>, Error> {
     rows.iter().map(event).collect()
 }
 
+fn claim(row: &SqliteRow) -> Result<Claim, Error> {
+    Ok(Claim {
+        username: row.try_get("username")?,
+        user_id: row
+            .try_get::<&str, _>("user_id")?
+            .parse()
+            .map_err(|_| Error::Damaged("a username claim has a bad user id".to_owned()))?,
+        held_until: row
+            .try_get::<Option<i64>, _>("held_until")?
+            .map(Time::from_millis),
+    })
+}
+
 fn json(list: &impl serde::Serialize) -> String {
     serde_json::to_string(list).expect("strings are JSON")
 }
@@ -301,18 +314,17 @@ impl History for SqliteStore {
         .bind(json(&usernames))
         .fetch_all(&self.readers)
         .await?;
-        let claim = |row: &SqliteRow| {
-            Ok(Claim {
-                username: row.try_get("username")?,
-                user_id: row
-                    .try_get::<&str, _>("user_id")?
-                    .parse()
-                    .map_err(|_| Error::Damaged("a username claim has a bad user id".to_owned()))?,
-                held_until: row
-                    .try_get::<Option<i64>, _>("held_until")?
-                    .map(Time::from_millis),
-            })
-        };
+        rows.iter().map(claim).collect()
+    }
+
+    async fn claims_after(&self, username: &str, limit: usize) -> Result<Vec<Claim>, Error> {
+        let rows = sqlx::query(
+            "SELECT username, user_id, held_until FROM username_claims WHERE username > ? ORDER BY username LIMIT ?",
+        )
+        .bind(username)
+        .bind(signed(limit as u64))
+        .fetch_all(&self.readers)
+        .await?;
         rows.iter().map(claim).collect()
     }
 

@@ -11,8 +11,8 @@ use events::user::{Change, Profile, ProfileUpdated, UserRegistered, UsernameChan
 use events::{EventId, Time, UserEvent, Version};
 
 use super::*;
-use crate::read_model::Search;
 use crate::read_model::sqlite::SqliteReadModel;
+use crate::read_model::{Search, Stored};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -177,6 +177,10 @@ impl History for Ledger {
         unreachable!("a projection reads no claims")
     }
 
+    async fn claims_after(&self, _: &str, _: usize) -> Result<Vec<Claim>, store::Error> {
+        unreachable!("a projection reads no claims")
+    }
+
     async fn outcomes(&self, _: &[OutcomeKey]) -> Result<Vec<Outcome>, store::Error> {
         unreachable!("a projection reads no outcomes")
     }
@@ -222,6 +226,9 @@ impl ReadModel for Fragile {
     }
     async fn documents(&self, users: &[UserId]) -> Result<Vec<Document>, read_model::Error> {
         self.inner.documents(users).await
+    }
+    async fn stored(&self, after: &str, limit: usize) -> Result<Vec<Stored>, read_model::Error> {
+        self.inner.stored(after, limit).await
     }
     async fn take_over(&self, owner: &str) -> Result<Position, read_model::Error> {
         self.inner.take_over(owner).await

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use events::user::{Consents, Profile};
 use events::{Document, Time, UserId};
 
-use super::{ApplyError, Batch, Parked, ReadModel, Search};
+use super::{ApplyError, Batch, Parked, Part, ReadModel, Search};
 use crate::search::words;
 
 /// The identifier of the nth user of a test.
@@ -69,6 +69,55 @@ pub(super) async fn run_all(open: impl AsyncFn() -> Arc<dyn ReadModel>) {
     search_is_in_the_order_of_words_and_ids(&*open().await).await;
     hostile_searches_find_nothing(&*open().await).await;
     parked_users_come_and_go(&*open().await).await;
+    all_that_is_kept_of_users_is_listed_by_user(&*open().await).await;
+}
+
+async fn all_that_is_kept_of_users_is_listed_by_user(read_model: &dyn ReadModel) {
+    let documents: Vec<_> = (1..=7)
+        .map(|n| document(n, &format!("user{n}"), "John \u{1f600}", "Doe \"\\", n))
+        .collect();
+    let parked = Parked {
+        user_id: user(4),
+        from: 8,
+        error: "of a test".to_owned(),
+        recorded_at: Time::from_millis(5),
+    };
+    let mut batch = step(0, 8, documents.clone());
+    // One that waits since its first event has no document.
+    batch.parked = vec![
+        Parked {
+            user_id: user(0),
+            ..parked.clone()
+        },
+        parked,
+    ];
+    read_model.apply(OWNER, &batch).await.expect("apply");
+    let (mut after, mut listed) = (String::new(), Vec::new());
+    loop {
+        let page = read_model.stored(&after, 3).await.expect("stored");
+        let Some(last) = page.last() else { break };
+        assert!(page.len() <= 3);
+        after.clone_from(&last.user_id);
+        listed.extend(page);
+    }
+    let users: Vec<_> = listed.iter().map(|stored| stored.user_id.clone()).collect();
+    assert_eq!(
+        users,
+        (0..=7).map(|n| user(n).to_string()).collect::<Vec<_>>()
+    );
+    for (n, stored) in listed.iter().enumerate() {
+        let wanted = n.checked_sub(1).map(|n| &documents[n]);
+        assert_eq!(stored.differs_from(wanted), None);
+        assert_eq!(stored.parked, matches!(n, 0 | 4).then_some((8, 5)));
+    }
+    assert_eq!(
+        listed[1].differs_from(Some(&documents[1])),
+        Some(Part::Document)
+    );
+    assert_eq!(listed[1].differs_from(None), Some(Part::Document));
+    let mut less = listed[1].clone();
+    less.words = less.words.replace("john\n", "");
+    assert_eq!(less.differs_from(Some(&documents[0])), Some(Part::Words));
 }
 
 async fn a_step_is_read_back(read_model: &dyn ReadModel) {

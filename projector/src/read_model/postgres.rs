@@ -15,7 +15,9 @@ use sqlx::postgres::PgRow;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::{ApplyError, Batch, Documents, Error, Parked, ReadModel, Search};
+use super::{
+    ApplyError, Batch, Documents, Error, Parked, ReadModel, Search, Stored, StoredDocument, text_of,
+};
 use crate::search::{expertise_word, words_of};
 
 mod beside;
@@ -33,6 +35,9 @@ const LAST: char = '\u{10ffff}';
 /// No rows: another projector owns the read model, or has moved the checkpoint.
 ///
 /// Most steps change no word: those that are there are left as they are.
+///
+/// The commit waits for the disk: a crash that took documents back would show readers an older position than they
+/// were told.
 const APPLY: &str = "\
 WITH moved AS (
     UPDATE read_model.projections SET position = $1 WHERE name = 'users' AND position = $2 AND owner = $3
@@ -183,6 +188,41 @@ fn parked(row: &PgRow) -> Result<Parked, Error> {
     })
 }
 
+const STORED: &str = "\
+WITH page AS (
+    (SELECT user_id FROM read_model.users WHERE user_id > $1 ORDER BY user_id LIMIT $2)
+    UNION (SELECT DISTINCT user_id FROM read_model.user_words WHERE user_id > $1 ORDER BY user_id LIMIT $2)
+    UNION (SELECT user_id FROM read_model.parked_users WHERE user_id > $1 ORDER BY user_id LIMIT $2)
+    ORDER BY user_id LIMIT $2
+)
+SELECT page.user_id, u.version, u.position, u.username, u.document, p.from_position, p.recorded_at, coalesce((
+    SELECT string_agg(w.word, E'\\n' ORDER BY w.word) FROM read_model.user_words AS w WHERE w.user_id = page.user_id
+), '') AS words
+FROM page
+LEFT JOIN read_model.users AS u ON u.user_id = page.user_id
+LEFT JOIN read_model.parked_users AS p ON p.user_id = page.user_id
+ORDER BY page.user_id";
+
+fn stored(row: &PgRow) -> Result<Stored, Error> {
+    let document = match row.try_get("document")? {
+        Some(text) => Some(StoredDocument {
+            version: row.try_get("version")?,
+            position: row.try_get("position")?,
+            username: row.try_get("username")?,
+            text,
+        }),
+        None => None,
+    };
+    let parked: Option<i64> = row.try_get("from_position")?;
+    let recorded_at: Option<i64> = row.try_get("recorded_at")?;
+    Ok(Stored {
+        user_id: row.try_get("user_id")?,
+        document,
+        words: row.try_get("words")?,
+        parked: parked.zip(recorded_at),
+    })
+}
+
 /// The end of the words that begin with one.
 fn end_of(word: &str) -> String {
     format!("{word}{LAST}")
@@ -328,6 +368,14 @@ impl ReadModel for PostgresReadModel {
         rows.iter().map(document).collect()
     }
 
+    async fn stored(&self, after: &str, limit: usize) -> Result<Vec<Stored>, Error> {
+        let rows = self
+            .readers
+            .read(|| sqlx::query(STORED).bind(after).bind(signed(limit as u64)))
+            .await?;
+        rows.iter().map(stored).collect()
+    }
+
     async fn apply(&self, owner: &str, batch: &Batch) -> Result<(), ApplyError> {
         fail_point::pass(FailPoint::BeforeCheckpoint);
         let rows = self
@@ -367,9 +415,7 @@ fn apply<'q>(statement: Statement<'q>, owner: &str, batch: &Batch) -> Statement<
         .bind(of(documents, |document| signed(document.version)))
         .bind(of(documents, |document| signed(document.position)))
         .bind(of(documents, |document| storable(&document.username)))
-        .bind(of(documents, |document| {
-            serde_json::to_string(document).expect("documents are plain strings and numbers")
-        }))
+        .bind(of(documents, text_of))
         .bind(words)
         .bind(users_of_words)
         .bind(of(parked, |parked| parked.user_id.to_string()))

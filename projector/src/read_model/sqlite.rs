@@ -15,7 +15,10 @@ use sqlx::sqlite::{
 use sqlx::{AssertSqlSafe, QueryBuilder, Row as _, Sqlite, SqliteConnection};
 use tokio::sync::watch;
 
-use super::{ApplyError, Batch, Documents, Error, Parked, ReadModel, Search};
+use super::{
+    ApplyError, Batch, Documents, Error, Parked, ReadModel, Search, Stored, StoredDocument, signed,
+    text_of,
+};
 use crate::search::{expertise_word, words_of};
 
 mod beside;
@@ -107,10 +110,6 @@ fn unavailable(error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::Unavailable(Arc::new(error))
 }
 
-fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
 fn unsigned(row: &SqliteRow, column: &str) -> Result<u64, Error> {
     let number: i64 = row.try_get(column)?;
     u64::try_from(number).map_err(|_| Error::Damaged(format!("column {column} holds {number}")))
@@ -135,6 +134,44 @@ fn parked(row: &SqliteRow) -> Result<Parked, Error> {
         from: unsigned(row, "from_position")?,
         error: row.try_get("error")?,
         recorded_at: Time::from_millis(row.try_get("recorded_at")?),
+    })
+}
+
+const STORED: &str = "\
+WITH page AS (
+    SELECT user_id FROM (SELECT user_id FROM users WHERE user_id > ?1 ORDER BY user_id LIMIT ?2)
+    UNION SELECT user_id FROM (SELECT DISTINCT user_id FROM user_words WHERE user_id > ?1 ORDER BY user_id LIMIT ?2)
+    UNION SELECT user_id FROM (SELECT user_id FROM parked_users WHERE user_id > ?1 ORDER BY user_id LIMIT ?2)
+    ORDER BY user_id LIMIT ?2
+)
+SELECT page.user_id, u.version, u.position, u.username, u.document, p.from_position, p.recorded_at, coalesce((
+    SELECT group_concat(w.word, char(10) ORDER BY w.word) FROM user_words AS w WHERE w.user_id = page.user_id
+), '') AS words
+FROM page LEFT JOIN users AS u ON u.user_id = page.user_id LEFT JOIN parked_users AS p ON p.user_id = page.user_id
+ORDER BY page.user_id";
+
+fn stored(row: &SqliteRow) -> Result<Stored, Error> {
+    // SQLite keeps bytes that are no text as text, too: such a row differs from what it should be.
+    let text = |column| {
+        let bytes: Option<Vec<u8>> = row.try_get(column)?;
+        Ok::<_, Error>(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    };
+    let document = match text("document")? {
+        Some(document) => Some(StoredDocument {
+            version: row.try_get("version")?,
+            position: row.try_get("position")?,
+            username: text("username")?.unwrap_or_default(),
+            text: document,
+        }),
+        None => None,
+    };
+    let parked: Option<i64> = row.try_get("from_position")?;
+    let recorded_at: Option<i64> = row.try_get("recorded_at")?;
+    Ok(Stored {
+        user_id: text("user_id")?.unwrap_or_default(),
+        document,
+        words: text("words")?.unwrap_or_default(),
+        parked: parked.zip(recorded_at),
     })
 }
 
@@ -251,6 +288,15 @@ impl ReadModel for SqliteReadModel {
         rows.iter().map(document).collect()
     }
 
+    async fn stored(&self, after: &str, limit: usize) -> Result<Vec<Stored>, Error> {
+        let rows = sqlx::query(STORED)
+            .bind(after)
+            .bind(signed(limit as u64))
+            .fetch_all(&self.readers)
+            .await?;
+        rows.iter().map(stored).collect()
+    }
+
     async fn take_over(&self, owner: &str) -> Result<Position, Error> {
         sqlx::query("UPDATE projections SET owner = ? WHERE name = 'users'")
             .bind(owner)
@@ -322,10 +368,7 @@ async fn write(
                 .push_bind(signed(document.version))
                 .push_bind(signed(document.position))
                 .push_bind(document.username.clone())
-                .push_bind(
-                    serde_json::to_string(document)
-                        .expect("documents are plain strings and numbers"),
-                );
+                .push_bind(text_of(document));
         });
         upsert.push(
             " ON CONFLICT (user_id) DO UPDATE SET version = excluded.version, position = excluded.position, \

@@ -80,6 +80,8 @@ export async function readCheckpoint(note, key) {
   const bytes = root && unbase64(root);
   if (!/^(?:0|[1-9]\d*)$/.test(size ?? "") || !Number.isSafeInteger(Number(size)) || bytes?.length !== 32)
     throw new Unproven("signature", "badNote");
+  // A key may have signed for another log, too.
+  if (origin !== key.name) throw new Unproven("signature", "otherOrigin");
   return { origin, size: Number(size), root: bytes };
 }
 

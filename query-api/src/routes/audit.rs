@@ -94,6 +94,14 @@ impl Asked {
         user_id.parse().map_err(|_| not_found())
     }
 
+    /// Adds to the record what was asked for and the query does not say.
+    pub(super) fn mention(&mut self, name: &str, value: impl std::fmt::Display) {
+        if !self.query.is_empty() {
+            self.query.push('&');
+        }
+        self.query.extend([name, "=", &value.to_string()]);
+    }
+
     /// 400 unless every parameter was known and good.
     pub(super) fn finish(&mut self) -> Result<(), ApiError> {
         std::mem::take(&mut self.parameters).finish()

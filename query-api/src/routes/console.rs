@@ -3,13 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use axum::body::Bytes;
 use axum::extract::Path;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
 use http_kit::error::ApiError;
-use http_kit::openapi::{Fails, Known, NotThere, schema};
-use http_kit::page;
+use http_kit::file::{self, File};
+use http_kit::openapi::{self, Fails, Known, NotThere, schema};
 use serde_json::json;
 use utoipa::openapi::{self as described, RefOr, Schema};
 use utoipa::{IntoResponses, PartialSchema};
@@ -22,8 +21,8 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
      require-trusted-types-for 'script'; trusted-types 'none'";
 
-/// A file of the page.
-struct File {
+/// What a file of the page is made of.
+struct Kept {
     name: &'static str,
     media_type: &'static str,
     bytes: &'static [u8],
@@ -32,7 +31,7 @@ struct File {
 /// A file that is kept under its own name.
 macro_rules! file {
     ($name:literal, $media_type:literal) => {
-        File {
+        Kept {
             name: $name,
             media_type: $media_type,
             bytes: include_bytes!(concat!("../console/", $name)),
@@ -40,9 +39,9 @@ macro_rules! file {
     };
 }
 
-const PAGE: File = file!("page.html", "text/html; charset=utf-8");
+const PAGE: Kept = file!("page.html", "text/html; charset=utf-8");
 
-const FILES: [File; 13] = [
+const FILES: [Kept; 13] = [
     file!("style.css", "text/css; charset=utf-8"),
     file!("icon.svg", "image/svg+xml"),
     file!("api.js", "text/javascript; charset=utf-8"),
@@ -106,7 +105,7 @@ struct Page;
 
 impl IntoResponses for Page {
     fn responses() -> BTreeMap<String, RefOr<described::Response>> {
-        page::answers("The page.", &["text/html"])
+        file::answers(openapi::bytes("The page.", &["text/html"]))
     }
 }
 
@@ -115,17 +114,15 @@ struct PageFile;
 
 impl IntoResponses for PageFile {
     fn responses() -> BTreeMap<String, RefOr<described::Response>> {
-        page::answers(
-            "The file.",
-            &["text/css", "image/svg+xml", "text/javascript"],
-        )
+        let media_types = ["text/css", "image/svg+xml", "text/javascript"];
+        file::answers(openapi::bytes("The file.", &media_types))
     }
 }
 
-impl File {
+impl Kept {
     fn answer(&self, headers: &HeaderMap) -> Response {
-        let bytes = Bytes::from_static(self.bytes);
-        page::file(headers, POLICY, self.media_type, bytes)
+        let file = File::new(self.media_type, self.bytes);
+        file.answer_in_page(headers, &HeaderValue::from_static(POLICY))
     }
 }
 

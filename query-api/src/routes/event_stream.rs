@@ -29,13 +29,15 @@ use super::audit::{Asked, head, within};
 use super::{place, position, position_header};
 use crate::{QueryApi, Streams};
 
+/// Where it is.
+pub(crate) const PATH: &str = "/api/v1/events/stream";
 /// How often a stream that has nothing to say says so.
-const HEARTBEAT: Duration = Duration::from_secs(15);
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(15);
 /// How long a reader may leave an event that it was given before it is cut. One that reads nothing at all
 /// is cut by the server, as every client is.
-const TAKEN: Duration = Duration::from_secs(10);
+pub(crate) const TAKEN: Duration = Duration::from_secs(10);
 /// After how long a client that was cut comes back, and how long a ledger that is away is left alone.
-const AGAIN: Duration = Duration::from_secs(1);
+pub(crate) const AGAIN: Duration = Duration::from_secs(1);
 
 /// Follow events
 ///
@@ -65,6 +67,9 @@ pub(super) async fn follow(
     });
     asked.finish()?;
     let place = api.streams.follower()?;
+    if let Some(position) = last_event_id {
+        asked.mention("lastEventId", position);
+    }
     asked.record(&api, None).await?;
 
     let head = head(&*api.history).await?;

@@ -1,4 +1,4 @@
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::http::Request;
 use http_kit::clock::Clock;
 use http_kit::serve::harden;

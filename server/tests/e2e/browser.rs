@@ -32,6 +32,9 @@ impl Drop for Browser {
     }
 }
 
+/// A name of this machine that browsers take for another one.
+pub(crate) const ELSEWHERE: &str = "ledger.test";
+
 /// A process that ends with the test.
 struct Ended(Child);
 
@@ -74,7 +77,9 @@ impl Browser {
             "--disable-component-update",
             "--disable-sync",
             // Whatever asks for another machine is seen, and does not get there.
-            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
+            &format!(
+                "--host-resolver-rules=MAP {ELSEWHERE} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost"
+            ),
             &format!("--accept-lang={language}"),
             &format!("--user-data-dir={}", profile.path().display()),
         ] {

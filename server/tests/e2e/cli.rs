@@ -1,7 +1,6 @@
 //! Commands that look into history: beside a running service and without one, on files and on PostgreSQL.
 
 use std::fmt::Write as _;
-use std::io::Read as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -12,19 +11,18 @@ use events::user::{Consents, Profile, UserRegistered};
 use events::{Context, EventId, Recorded, Time, UserEvent, UserId};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 use sqlx::{Connection as _, PgConnection};
 
-use crate::service::{self, DEMO_USER, Folder, Service, command, send};
+use crate::service::{DEMO_USER, Folder, Service, command, send};
 
 /// A ledger, and how to ask it.
-struct Ledger<'a> {
+pub(crate) struct Ledger<'a> {
     folder: &'a Folder,
     database: Option<String>,
 }
 
 impl Ledger<'_> {
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = command(&self.folder.data_dir());
         command.args(arguments);
         if let Some(database) = &self.database {
@@ -39,7 +37,7 @@ impl Ledger<'_> {
 
     /// What a command prints that ends with a code and without a complaint.
     #[track_caller]
-    fn prints(&self, code: i32, arguments: &[&str]) -> String {
+    pub(crate) fn prints(&self, code: i32, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         assert_eq!(output.status.code(), Some(code), "{output:?}");
         assert_eq!(String::from_utf8_lossy(&output.stderr), "");
@@ -48,7 +46,7 @@ impl Ledger<'_> {
 
     /// The JSON that it prints, an object a line.
     #[track_caller]
-    fn json(&self, code: i32, arguments: &[&str]) -> Vec<Value> {
+    pub(crate) fn json(&self, code: i32, arguments: &[&str]) -> Vec<Value> {
         let lines = self.prints(code, arguments);
         let lines = lines.lines().map(serde_json::from_str);
         lines.collect::<Result<_, _>>().unwrap()
@@ -56,7 +54,7 @@ impl Ledger<'_> {
 
     /// What it complains of, with which code; it prints nothing.
     #[track_caller]
-    fn refuses(&self, code: i32, arguments: &[&str]) -> String {
+    pub(crate) fn refuses(&self, code: i32, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         assert_eq!(output.status.code(), Some(code), "{output:?}");
         assert_eq!(String::from_utf8_lossy(&output.stdout), "", "{arguments:?}");
@@ -64,14 +62,14 @@ impl Ledger<'_> {
     }
 }
 
-fn on_files(folder: &Folder) -> Ledger<'_> {
+pub(crate) fn on_files(folder: &Folder) -> Ledger<'_> {
     Ledger {
         folder,
         database: None,
     }
 }
 
-async fn put(service: &Service, name: &str, bio: &str) {
+pub(crate) async fn put(service: &Service, name: &str, bio: &str) {
     let token = service.token(DEMO_USER, "user");
     let body = json!({"name": name, "surname": "Doe", "bio": bio});
     let request = service
@@ -145,15 +143,6 @@ impl Told {
         assert_eq!(ledger.json(1, &diff)[..], *std::slice::from_ref(&self.diff));
         assert_eq!(ledger.prints(0, &["export"]), self.export);
     }
-}
-
-fn files(folder: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(folder).unwrap();
-    let mut names: Vec<_> = entries
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    names
 }
 
 #[tokio::test]
@@ -368,7 +357,7 @@ async fn a_terminal_gets_colours_and_never_what_a_user_wrote_to_command_it() {
 }
 
 /// Appends what today's rules would refuse: the registration of the user `hostile`.
-async fn append(folder: &Folder, text: &str) {
+pub(crate) async fn append(folder: &Folder, text: &str) {
     let store = SqliteStore::open(&folder.data_dir().join("ledger.db"))
         .await
         .unwrap();
@@ -435,7 +424,7 @@ async fn a_page_begins_at_either_end_and_says_how_to_go_on() {
     assert_eq!(versions(&["--limit=2", "--after=2"]), [3, 4]);
     assert_eq!(versions(&["--newest-first", "--limit=2"]), [5, 4]);
     assert_eq!(versions(&["--newest-first", "--after=4"]), [3, 2, 1]);
-    assert_eq!(versions(&["--after=99"]), [0_u64; 0]);
+    assert_eq!(versions(&["--after=5"]), [0_u64; 0]);
     let more = "\nThere are more: go on with --after 2\n";
     let page = ledger.prints(0, &["history", DEMO_USER, "--limit=2"]);
     assert!(page.ends_with(more), "{page}");
@@ -567,172 +556,49 @@ fn bad_arguments_and_a_missing_ledger_are_told_and_nothing_is_made() {
 }
 
 #[tokio::test]
-async fn an_export_is_a_new_file_with_a_manifest_that_says_what_it_is() {
+async fn a_cursor_beyond_the_end_is_refused() {
     let folder = Folder::new();
-    let ledger = on_files(&folder);
     let service = folder.start();
-    put(&service, "Johnny", "=1+1").await;
-    put(&service, "Jack", "=1+1").await;
-    let whole = ledger.prints(0, &["export"]);
-    assert_eq!(whole.lines().count(), 3);
-    let out = tempfile::tempdir().unwrap();
-    let out_text = out.path().to_str().unwrap();
-    let printed = ledger.prints(0, &["export", "--out", out_text]);
-    let path = out.path().join("ledger-1-3.ndjson");
-    assert_eq!(
-        printed,
-        format!("Events 1 to 3 are in {}.\n", path.display())
-    );
-    assert_eq!(std::fs::read_to_string(&path).unwrap(), whole);
-    let manifest = std::fs::read(out.path().join("ledger-1-3.ndjson.manifest.json")).unwrap();
-    let manifest: Value = serde_json::from_slice(&manifest).unwrap();
-    let store_id = manifest["storeId"].as_str().unwrap();
-    assert_eq!(store_id.len(), 32);
-    let mut tree = events::log::tree::Hasher::default();
-    for line in whole.lines() {
-        tree.push(events::LeafHash::of(line.as_bytes()).0);
+    put(&service, "John", "1").await;
+    service.stop();
+    let ledger = on_files(&folder);
+    let to = folder.data_dir().join("copy");
+    let to = to.to_str().unwrap();
+    for (arguments, told) in [
+        (
+            &["history", DEMO_USER, "--after", "3"][..],
+            "no version 3; the newest is 2",
+        ),
+        (
+            &["history", DEMO_USER, "--newest-first", "--after", "9"],
+            "no version 9",
+        ),
+        (
+            &["replay", "--to", to, "--from", "4"],
+            "no position 4; the newest is 2",
+        ),
+        (
+            &["replay", "--to", to, "--until", "3"],
+            "no position 3; the newest is 2",
+        ),
+    ] {
+        let error = ledger.refuses(3, arguments);
+        assert!(error.contains(told), "{error}");
     }
-    let wanted = json!({
-        "file": "ledger-1-3.ndjson", "format": "ndjson", "count": 3, "first": 1, "last": 3, "storeId": store_id,
-        "sha256": hex::encode(Sha256::digest(whole.as_bytes())), "root": hex::encode(tree.root()),
-    });
-    assert_eq!(manifest, wanted);
-    // What is there is left alone.
-    let refused = ledger.refuses(2, &["export", "--out", out_text]);
+    let error = ledger.refuses(2, &["replay", "--to", to, "--from", "2", "--until", "1"]);
     assert!(
-        refused.contains("ledger-1-3.ndjson is there already"),
-        "{refused}"
+        error.contains("--from must not be beyond --until"),
+        "{error}"
     );
-    assert_eq!(std::fs::read_to_string(&path).unwrap(), whole);
-    // A part, and what has come since: nothing.
-    let part = ledger.json(
-        0,
-        &[
-            "export",
-            "--from=2",
-            "--until=2",
-            "--out",
-            out_text,
-            "--json",
-        ],
-    );
+    assert!(!Path::new(to).exists(), "nothing is made");
+    // The end itself is where to go on from.
     assert_eq!(
-        (&part[0]["first"], &part[0]["count"]),
-        (&json!(2), &json!(1))
+        ledger.prints(0, &["history", DEMO_USER, "--after", "2", "--json"]),
+        ""
     );
-    let written = std::fs::read_to_string(out.path().join("ledger-2-2.ndjson")).unwrap();
-    assert_eq!(written.trim_end(), whole.lines().nth(1).unwrap());
-    let csv = out.path().join("rest.csv");
-    let arguments = [
-        "export",
-        "--from=4",
-        "--format=csv",
-        "--json",
-        "--out",
-        csv.to_str().unwrap(),
-    ];
-    let nothing = &ledger.json(0, &arguments)[0];
-    assert_eq!(
-        (&nothing["first"], &nothing["count"]),
-        (&json!(null), &json!(0))
+    let told = ledger.prints(0, &["replay", "--to", to, "--from", "3"]);
+    assert!(
+        told.starts_with("0 events after position 2 up to 2, "),
+        "{told}"
     );
-    let header = std::fs::read_to_string(&csv).unwrap();
-    assert!(header.starts_with("position,version,type,") && header.ends_with(",data\r\n"));
-    for arguments in [&["export", "--from=5"][..], &["export", "--until=4"]] {
-        assert!(ledger.refuses(3, arguments).contains("the newest is 3"));
-    }
-    ledger.refuses(2, &["export", "--from=3", "--until=2"]);
-    let nowhere = out.path().join("no/such/file");
-    ledger.refuses(2, &["export", "--out", nowhere.to_str().unwrap()]);
-    let names = files(out.path());
-    assert_eq!(names.len(), 6, "three files and their manifests: {names:?}");
-}
-
-#[tokio::test]
-async fn a_table_has_a_row_an_event_and_no_formula() {
-    let folder = Folder::new();
-    let ledger = on_files(&folder);
-    let service = folder.start();
-    put(&service, "Johnny", "a \"line\",\nand another").await;
-    assert!(service.stop().success());
-    append(&folder, "=cmd|' /C calc'!A0").await;
-    let table = ledger.prints(0, &["export", "--format=csv"]);
-    let mut rows = csv::Reader::from_reader(table.as_bytes());
-    let rows: Vec<_> = rows.records().map(Result::unwrap).collect();
-    let events = ledger.json(0, &["export"]);
-    assert_eq!((rows.len(), events.len()), (3, 3));
-    for (row, event) in rows.iter().zip(&events) {
-        assert_eq!(&row[6], event["id"].as_str().unwrap());
-        let data: Value = serde_json::from_str(&row[16]).unwrap();
-        assert_eq!(data, event["data"]);
-    }
-    assert_eq!((&rows[1][9], &rows[1][12]), (DEMO_USER, "phone-1"));
-    let safe = "'=cmd|' /C calc'!A0";
-    assert_eq!([&rows[2][8], &rows[2][9], &rows[2][12]], [safe; 3]);
-}
-
-/// A ledger of 20,000 events of 3 KB.
-fn large() -> Folder {
-    let folder = Folder::new();
-    let bio = "\u{1f600}".repeat(500);
-    let mut lines = String::new();
-    for n in 0..20_000 {
-        writeln!(
-            lines,
-            r#"{{"username":"user{n}","name":"N","surname":"S","bio":"{bio}"}}"#
-        )
-        .unwrap();
-    }
-    let file = folder.file("users.ndjson", lines.as_bytes());
-    let mut import = command(&folder.data_dir());
-    let imported = import.arg("import").arg(&file).output().unwrap();
-    assert!(imported.status.success(), "{imported:?}");
-    folder
-}
-
-#[test]
-fn a_large_export_needs_little_memory_and_ends_quietly_with_its_reader() {
-    let folder = large();
-    let ledger = on_files(&folder);
-    let mut export = ledger.command(&["export"]);
-    let mut process = export
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = process.stdout.take().unwrap();
-    // More than half of it; the rest is more than a pipe holds, so the process waits.
-    let mut part = vec![0; 30_000_000];
-    lines.read_exact(&mut part).unwrap();
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let peak: u64 = peak
-        .unwrap()
-        .trim()
-        .trim_end_matches(" kB")
-        .parse()
-        .unwrap();
-    assert!(peak < 100_000, "{peak} KiB");
-    drop(lines);
-    let output = process.wait_with_output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
-}
-
-#[test]
-fn a_full_disk_leaves_no_half_export() {
-    let folder = large();
-    let out = tempfile::tempdir().unwrap();
-    let mut export = Command::new("prlimit");
-    service::as_newcomer(&mut export)
-        .args(["--fsize=1000000", "env", "--ignore-signal=XFSZ"])
-        .arg(env!("CARGO_BIN_EXE_profile-ledger"))
-        .env("DATA_DIR", folder.data_dir())
-        .args(["export", "--out"])
-        .arg(out.path());
-    let output = export.output().unwrap();
-    assert_eq!(output.status.code(), Some(2), "{output:?}");
-    let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(complaint.contains("cannot export to "), "{complaint}");
-    assert_eq!(files(out.path()), [""; 0]);
 }

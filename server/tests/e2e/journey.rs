@@ -179,11 +179,11 @@ async fn the_answer_of_a_command_is_what_the_query_api_serves_at_its_position() 
 }
 
 /// The demo photo of development mode.
-fn tests_photo() -> Vec<u8> {
+pub(crate) fn tests_photo() -> Vec<u8> {
     include_bytes!("../../src/dev/demo-photo.jpg").to_vec()
 }
 
-fn upload(photo: &[u8], round: u32) -> reqwest::multipart::Form {
+pub(crate) fn upload(photo: &[u8], round: u32) -> reqwest::multipart::Form {
     // What follows the end of a JPEG is no part of the picture, but of the bytes.
     let mut bytes = photo.to_vec();
     bytes.extend(round.to_be_bytes());

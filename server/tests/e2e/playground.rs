@@ -1,17 +1,20 @@
 //! The page that tries the API out, in a real browser against the real binary. Pictures of it are kept in the folder
 //! `playground` of cargo's folder for tests.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
+use events::test_servers::postgres::Postgres;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::browser::{Browser, PHONE};
+use crate::roles::{Stack, read_at};
 use crate::service::{DEADLINE, DEMO_USER, Folder, Service, command, send};
 
 const PROFILE: &str = "/api/v1/users/profile";
@@ -249,6 +252,60 @@ async fn every_operation_has_a_curl_line_and_is_answered_as_it_is_filled_in() {
     assert_eq!(others, expected);
     let kept = "return JSON.stringify({...localStorage, ...sessionStorage}).includes('eyJ') || document.cookie !== ''";
     assert_eq!(browser.run(kept).await, false, "a token stays in the page");
+}
+
+fn operations(description: &Value) -> BTreeSet<String> {
+    let paths = description["paths"].as_object().unwrap().iter();
+    let operations = paths.flat_map(|(path, item)| {
+        let methods = item.as_object().unwrap().keys();
+        methods.map(move |method| format!("{method} {path}"))
+    });
+    operations.collect()
+}
+
+#[tokio::test]
+async fn each_role_describes_its_own_part_and_its_page_shows_and_sends_that() {
+    let stack = Stack::new(Postgres::shared()).await;
+    let roles = ["command-api", "projector", "query-api"].map(|role| stack.start(role));
+    let mut parts = Vec::new();
+    for role in &roles {
+        let answer = send(role.request(Method::GET, "/openapi.json?lang=tr")).await;
+        parts.push(operations(&answer.body));
+    }
+    let whole = include_str!("../../../api/openapi.json");
+    let whole = operations(&serde_json::from_str(whole).unwrap());
+    let together: BTreeSet<_> = parts.iter().flatten().cloned().collect();
+    assert_eq!(together, whole);
+    let [commands, projector, queries] = &parts[..] else {
+        unreachable!()
+    };
+    let (write, read) = (format!("put {PROFILE}"), format!("get {PROFILE}"));
+    assert!(commands.contains(&write) && !queries.contains(&write));
+    assert!(queries.contains(&read) && !commands.contains(&read));
+    assert!(projector.is_subset(commands) && projector.is_subset(queries));
+
+    let [commands, projector, queries] = &roles;
+    let browser = open(commands, "").await;
+    browser.try_out("profile", Method::PUT, PROFILE).await;
+    browser.press_on(SEND).await;
+    let bio = "Passionate about technology and travel";
+    browser.says(ANSWER, bio).await;
+    browser.was_quiet_but_for(commands, &[]).await;
+
+    // Registered and replaced.
+    read_at(queries, &queries.token(DEMO_USER, "user"), "2").await;
+    let browser = open(queries, "").await;
+    browser.try_out("profile", Method::GET, PROFILE).await;
+    browser.press_on(SEND).await;
+    browser.says(ANSWER, bio).await;
+    browser.was_quiet_but_for(queries, &[]).await;
+
+    let browser = open(projector, "").await;
+    browser.try_out("operations", Method::GET, "/readyz").await;
+    browser.press_on(SEND).await;
+    browser.says(ANSWER, "applied").await;
+    browser.shot("projector").await;
+    browser.was_quiet_but_for(projector, &[]).await;
 }
 
 #[tokio::test]

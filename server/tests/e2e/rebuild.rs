@@ -312,17 +312,6 @@ async fn a_rebuild_killed_anywhere_leaves_sqlite_as_it_was() {
     killed_anywhere(&data).await;
 }
 
-#[tokio::test]
-async fn parked_users_are_listed_and_none_is_none() {
-    let data = Data::new(None, 1);
-    let _service = data.start("");
-    for arguments in [&["--json"][..], &["--json", "--retry"]] {
-        let listed = data.command("parked").args(arguments).output().unwrap();
-        assert!(listed.status.success(), "{listed:?}");
-        assert_eq!(summary(&listed), json!({"parked": [], "unparked": []}));
-    }
-}
-
 /// The lines of all segments, in order.
 fn segments(folder: &Path) -> (Vec<PathBuf>, Vec<Value>) {
     let files = std::fs::read_dir(folder).unwrap();
@@ -494,7 +483,7 @@ async fn history_is_chosen_by_position_type_and_user() {
         replayed("user", &["--user", DEMO_USER, "--until", "23"]),
         [21, 22, 23]
     );
-    assert_eq!(replayed("none", &["--from", "1000"]), Vec::<u64>::new());
+    assert_eq!(replayed("none", &["--from", "25"]), Vec::<u64>::new());
     for bad in [
         &["--type", "soul-sold", "--to", "x"][..],
         &["--from", "0", "--to", "x"],
@@ -508,6 +497,46 @@ async fn history_is_chosen_by_position_type_and_user() {
         let refused = data.command("replay").args(bad).output().unwrap();
         assert_eq!(refused.status.code(), Some(2), "{bad:?}");
     }
+}
+
+/// Somebody who only listens acknowledges nothing: what no stream keeps was not handed over.
+#[tokio::test]
+async fn a_subject_that_is_heard_and_kept_by_no_stream_is_no_target() {
+    let data = Data::new(None, 3_000);
+    let nats = Nats::start();
+    let client = async_nats::connect(nats.url()).await.unwrap();
+    let mut heard = client.subscribe("copy.profiles").await.unwrap();
+    client.flush().await.unwrap();
+    let mut replay = data.command("replay");
+    replay
+        .args(["--nats", "copy.profiles"])
+        .env("NATS_URL", nats.url());
+    let replayed = tokio::task::spawn_blocking(move || replay.output().unwrap());
+    let first = tokio::time::timeout(DEADLINE, heard.next()).await.unwrap();
+    assert!(first.is_some());
+    let output = tokio::time::timeout(DEADLINE, replayed)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    for told in [
+        "nothing is acknowledged",
+        "position 1 was not acknowledged",
+        "is there a stream that takes copy.profiles",
+    ] {
+        assert!(error.contains(told), "{error}");
+    }
+    // No more was sent than may be without an acknowledgement.
+    let mut count = 1;
+    let rest = async {
+        while heard.next().await.is_some() {
+            count += 1;
+        }
+    };
+    client.drain().await.unwrap();
+    tokio::time::timeout(DEADLINE, rest).await.unwrap();
+    assert!(count <= 512, "{count}");
 }
 
 #[tokio::test]

@@ -15,14 +15,14 @@ use sqlx::{Connection as _, PgConnection};
 use crate::service::{Answer, DEADLINE, DEMO_USER, Folder, Service, command, send};
 
 /// Databases, a broker, and a folder of photos that all processes share.
-struct Stack {
+pub(crate) struct Stack {
     folder: Folder,
     database: String,
     nats: Nats,
 }
 
 impl Stack {
-    async fn new(postgres: &Postgres) -> Self {
+    pub(crate) async fn new(postgres: &Postgres) -> Self {
         Self {
             folder: Folder::new(),
             database: postgres.database().await,
@@ -30,7 +30,7 @@ impl Stack {
         }
     }
 
-    fn start(&self, role: &str) -> Service {
+    pub(crate) fn start(&self, role: &str) -> Service {
         let mut command = command(&self.folder.data_dir());
         command
             .arg(role)
@@ -60,7 +60,7 @@ async fn put(service: &Service, token: &str, bio: &str) -> Answer {
 }
 
 /// The own profile once it shows a position; 503 in the meantime is asked again.
-async fn read_at(service: &Service, token: &str, position: &str) -> Answer {
+pub(crate) async fn read_at(service: &Service, token: &str, position: &str) -> Answer {
     let path = format!("/api/v1/users/profile?minPosition={position}");
     let reading = async {
         loop {

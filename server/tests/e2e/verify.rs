@@ -13,7 +13,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
 use crate::service::{DEADLINE, DEMO_USER, Folder, Service, command, send};
 
 /// Changes the demo user's profile so often, and waits until that is signed.
-async fn work(service: &Service, changes: u64) -> String {
+pub(crate) async fn work(service: &Service, changes: u64) -> String {
     let token = service.token(DEMO_USER, "user");
     let mut position = String::new();
     for n in 0..changes {
@@ -27,6 +27,16 @@ async fn work(service: &Service, changes: u64) -> String {
     let path = format!("/api/v1/users/profile?minPosition={position}");
     assert_eq!(service.get(&path, &token).await.status, StatusCode::OK);
     checkpoint(service, &position).await
+}
+
+/// Changes the demo user's username.
+pub(crate) async fn rename(service: &Service, username: &str) {
+    let token = service.token(DEMO_USER, "user");
+    let body = json!({"newUsername": username});
+    let answer = service
+        .send_json(Method::PATCH, "/api/v1/users/username", &token, &body)
+        .await;
+    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
 }
 
 /// The newest checkpoint, once it is over a position.
@@ -67,7 +77,11 @@ async fn key(service: &Service) -> String {
         .to_owned()
 }
 
-fn verify(data_dir: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> (i32, Value) {
+pub(crate) fn verify(
+    data_dir: &Path,
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+) -> (i32, Value) {
     let mut verify = command(data_dir);
     verify.args(["verify", "--json"]).args(arguments);
     verify.envs(environment.iter().copied());

@@ -98,3 +98,15 @@ proptest! {
         let _ = Signer::parse(&text);
     }
 }
+
+#[test]
+fn a_public_key_is_read_in_one_form_only() {
+    let key = Signer::new("example.com/log", [7; 32]).unwrap();
+    let text = key.public_key().to_string();
+    assert!(PublicKey::parse(&text).is_ok());
+    let (name, rest) = text.split_once('+').unwrap();
+    let (id, rest) = rest.split_once('+').unwrap();
+    let loud = format!("{name}+{}+{rest}", id.to_uppercase());
+    assert_ne!(loud, text);
+    assert!(PublicKey::parse(&loud).is_err());
+}

@@ -11,7 +11,7 @@ use events::{Document, Position, UserId};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row as _};
 
-use super::{APPLY, PostgresReadModel, apply, document, of, parked, texts, unsigned};
+use super::{APPLY, PostgresReadModel, apply, document, of, parked, text_of, texts, unsigned};
 use crate::read_model::{Batch, Parked};
 use crate::rebuild::{Beside, Error, Replaceable, Row, Tables, Which};
 use crate::search::words_of;
@@ -348,9 +348,7 @@ impl Beside for PostgresBeside {
             .bind(of(documents, |document| {
                 events::postgres::storable(&document.username)
             }))
-            .bind(of(documents, |document| {
-                serde_json::to_string(document).expect("documents are plain strings and numbers")
-            }))
+            .bind(of(documents, |document| text_of(document)))
             .persistent(false)
             .execute(&mut self.connection)
             .await?;

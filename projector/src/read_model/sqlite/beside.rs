@@ -13,7 +13,9 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSyn
 use sqlx::{AssertSqlSafe, ConnectOptions as _, QueryBuilder, Row as _, Sqlite, SqliteConnection};
 use tokio::time::Instant;
 
-use super::{SqliteReadModel, document, parked, signed, unavailable, unsigned, write, write_words};
+use super::{
+    SqliteReadModel, document, parked, signed, text_of, unavailable, unsigned, write, write_words,
+};
 use crate::read_model::{Batch, Parked};
 use crate::rebuild::{Beside, Error, Replaceable, Row, Tables, Which};
 
@@ -231,10 +233,7 @@ impl Beside for SqliteBeside {
                         .push_bind(signed(document.version))
                         .push_bind(signed(document.position))
                         .push_bind(document.username.clone())
-                        .push_bind(
-                            serde_json::to_string(document)
-                                .expect("documents are plain strings and numbers"),
-                        );
+                        .push_bind(text_of(document));
                 });
                 upsert.push(
                     " ON CONFLICT (user_id) DO UPDATE SET version = excluded.version, position = excluded.position, \

@@ -79,6 +79,9 @@ pub(in crate::routes) async fn list(
     };
     asked.finish()?;
     let place = (form == LINES).then(|| api.streams.export()).transpose()?;
+    if form == LINES {
+        asked.mention("accept", LINES);
+    }
     asked.record(&api, filter.user).await?;
 
     let head = head(&*api.history).await?;

@@ -203,6 +203,34 @@ mod tests {
         api.send(ask).await.succeeds(200, &data);
     }
 
+    /// A page, or everything; from now on, or all of it again; and which envelopes.
+    #[tokio::test]
+    async fn what_was_looked_at_is_on_record_where_the_query_does_not_say_it() {
+        let api = Api::with_users().await;
+        api.sign().await;
+        let lines = ("accept", "application/x-ndjson");
+        for (path, (name, value)) in [
+            ("/api/v1/audit/events?after=1", lines),
+            ("/api/v1/audit/events", ("accept", "application/json")),
+            ("/api/v1/events/stream", ("last-event-id", "2")),
+            ("/api/v1/log/tile/entries/000.p/2", ("accept", "*/*")),
+        ] {
+            let response = auditor(path).header(name, value).open(&api.router).await;
+            assert_eq!(response.status(), 200, "{path}");
+        }
+        let data = api.send(reads("")).await.data();
+        let items = data["items"].as_array().unwrap().iter();
+        let queries: Vec<_> = items.map(|item| item["query"].clone()).collect();
+        let told = [
+            "after=1&accept=application/x-ndjson",
+            "",
+            "lastEventId=2",
+            "tile=000.p/2",
+            "",
+        ];
+        assert_eq!(queries, told);
+    }
+
     #[tokio::test]
     async fn reads_are_found_by_caller_and_by_user_from_either_end() {
         let api = looked_at().await;

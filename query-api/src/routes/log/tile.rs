@@ -80,6 +80,7 @@ pub(in crate::routes) async fn read(
     if level == "entries" {
         asked.require_auditor()?;
         let place = place(&index).ok_or_else(not_found)?;
+        asked.mention("tile", &index);
         asked.record(&api, None).await?;
         return entries(&api, &place).await;
     }

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::gateway::Gateway;
 use super::{GOOD, named};
-use crate::browser::Browser;
+use crate::browser::{Browser, ELSEWHERE};
 use crate::service::{DEADLINE, DEMO_USER, Folder, Service};
 
 const BAD: &str = "#badge[data-state=bad]";
@@ -265,4 +265,41 @@ async fn a_ledger_with_another_key_than_the_remembered_one_is_told_and_trusted_o
     browser.click("#badge summary").await;
     browser.click("#badge-accept").await;
     browser.says(GOOD, "Verified up to version 1").await;
+}
+
+/// Browsers have no cryptography for pages that come in the clear from another machine.
+#[tokio::test]
+async fn where_the_browser_does_not_verify_the_badge_says_why_and_the_rest_of_the_page_works() {
+    let folder = Folder::new();
+    let service = folder.start();
+    named(&service, "Johnny").await;
+    let url = service.url.replace("127.0.0.1", ELSEWHERE);
+    let browser = Browser::open("console", &format!("{url}/console#{DEMO_USER}"), "en").await;
+    assert_eq!(browser.run("return isSecureContext").await, json!(false));
+    // Nor is the token of development mode given to a page of that name.
+    browser.says("#access", "Paste a token").await;
+    browser
+        .fill("#token", &service.token("eve", "auditor"))
+        .await;
+    browser.click("#access-form .main").await;
+    browser.says("#timeline", "Johnny").await;
+    let unable = "#badge[data-state=unavailable]";
+    let why = "Not verified: this browser verifies only over HTTPS or on this machine itself.";
+    browser.says(unable, why).await;
+    browser.says("#live-status", "Connected").await;
+    browser.says("#document", "Johnny").await;
+    let marks = "return [...document.querySelectorAll('#timeline .mark')].every((one) => one.textContent === '')";
+    assert_eq!(
+        browser.run(marks).await,
+        json!(true),
+        "nothing is said to be verified"
+    );
+    browser.shot("badge-insecure").await;
+    browser.click("#badge summary").await;
+    browser.click("#badge-again").await;
+    browser.says(unable, why).await;
+    browser.choose("#language", "tr").await;
+    browser
+        .says(unable, "Doğrulanmadı: bu tarayıcı yalnızca HTTPS üzerinden")
+        .await;
 }

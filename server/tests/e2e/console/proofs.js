@@ -1,6 +1,6 @@
 // Asks the log for every proof of every size, and says which good ones are refused or altered ones taken.
 const { ask, data, lines } = await import("/console/api.js");
-const { extended, included, leafHash } = await import("/console/proof.js");
+const { extended, included, leafHash, readCheckpoint, readKey } = await import("/console/proof.js");
 const bytes = (hex) => Uint8Array.from(hex.match(/../g), (pair) => parseInt(pair, 16));
 const holds = (proof) => proof.then(() => true, () => false);
 
@@ -44,4 +44,24 @@ for (let to = 1; to <= leaves.length; to += 1) {
     for (const [at, one] of altered.entries()) if (await isLater(...one)) wrong.push(`takes ${at} of ${from} before ${to}`);
   }
 }
+
+// A key of our own signs what it may and what it may not.
+const utf8 = new TextEncoder();
+const base64 = (all) => btoa(String.fromCharCode(...all));
+const pair = await crypto.subtle.generateKey("Ed25519", true, ["sign", "verify"]);
+const raw = new Uint8Array([1, ...new Uint8Array(await crypto.subtle.exportKey("raw", pair.publicKey))]);
+const id = new Uint8Array(await crypto.subtle.digest("SHA-256", new Uint8Array([...utf8.encode("log.test\n"), ...raw]))).subarray(0, 4);
+const hex = Array.from(id, (byte) => byte.toString(16).padStart(2, "0")).join("");
+const key = await readKey(`log.test+${hex}+${base64(raw)}`);
+const root = base64(new Uint8Array(32));
+const signed = async (text) => {
+  const signature = new Uint8Array(await crypto.subtle.sign("Ed25519", pair.privateKey, utf8.encode(text)));
+  return `${text}\n\u2014 log.test ${base64([...id, ...signature])}\n`;
+};
+const opens = async (text) => holds(readCheckpoint(await signed(text), key));
+if (!(await opens(`log.test\n7\n${root}\n`))) wrong.push("refuses a good note");
+for (const text of [`other.test\n7\n${root}\n`, `log.test\n07\n${root}\n`, `log.test\n-7\n${root}\n`, `log.test\n7\nAAAA\n`, `log.test\n`])
+  if (await opens(text)) wrong.push(`takes ${text}`);
+if (await holds(readCheckpoint((await signed(`log.test\n7\n${root}\n`)).replace("\n7\n", "\n8\n"), key))) wrong.push("takes an altered note");
+
 return wrong.length || leaves.length === 18 ? wrong : [`only ${leaves.length} events`];

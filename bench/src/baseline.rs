@@ -1,0 +1,291 @@
+//! Bare drivers: what the machine does without the service.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::Router;
+use axum::extract::{FromRef, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse as _;
+use axum::routing::get;
+use axum::serve::ListenerExt as _;
+use bytes::Bytes;
+use clap::Args as Arguments;
+use futures::TryStreamExt as _;
+use http_kit::caller::{Caller, OptionalCaller, Verifier};
+use http_kit::keys::Keys;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
+use tokio::process::Command;
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::load::{Latencies, count, latencies, record};
+use crate::place::{Place, Service};
+
+/// As large as the envelope of a change of a profile.
+const ROW: [u8; 600] = [b'x'; 600];
+
+/// Commits of one row each.
+pub(crate) struct Commits {
+    pub(crate) rate: f64,
+    pub(crate) latencies: Latencies,
+}
+
+/// Where bare rows are committed.
+pub(crate) enum Rows {
+    Postgres(String),
+    Sqlite(PathBuf),
+}
+
+impl Rows {
+    /// A table beside the ledger.
+    pub(crate) async fn new(place: &Place) -> anyhow::Result<Self> {
+        if let Some(url) = &place.database_url {
+            let mut connection = PgConnection::connect(url).await?;
+            sqlx::raw_sql(
+                "CREATE TABLE bare_rows (id bigserial PRIMARY KEY, payload bytea NOT NULL)",
+            )
+            .execute(&mut connection)
+            .await?;
+            return Ok(Self::Postgres(url.clone()));
+        }
+        Ok(Self::Sqlite(place.path("bare.db")))
+    }
+
+    /// So many clients, each of which commits one row after the other, for a time.
+    pub(crate) async fn commit(&self, clients: u32, time: Duration) -> anyhow::Result<Commits> {
+        match self {
+            Self::Postgres(url) => commit_postgres(url, clients, time).await,
+            Self::Sqlite(path) => commit_sqlite(path, clients, time).await,
+        }
+    }
+
+    /// The same with pgbench, where it is installed: commits a second.
+    pub(crate) async fn pgbench(
+        &self,
+        clients: u32,
+        time: Duration,
+    ) -> anyhow::Result<Option<f64>> {
+        let (Self::Postgres(url), Some(pgbench)) = (self, pgbench()) else {
+            return Ok(None);
+        };
+        let script = tempfile::NamedTempFile::new()?;
+        let payload = "x".repeat(ROW.len());
+        std::fs::write(
+            script.path(),
+            format!("INSERT INTO bare_rows (payload) VALUES ('{payload}');\n"),
+        )?;
+        let output = Command::new(pgbench)
+            .args([
+                "-n",
+                "-M",
+                "prepared",
+                "-j",
+                "2",
+                "-c",
+                &clients.to_string(),
+            ])
+            .args(["-T", &time.as_secs().max(1).to_string(), "-f"])
+            .arg(script.path())
+            .arg(url)
+            .stdin(Stdio::null())
+            .output()
+            .await
+            .context("pgbench cannot be started")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let rate = text
+            .lines()
+            .find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok());
+        let why = || String::from_utf8_lossy(&output.stderr).into_owned();
+        Ok(Some(rate.with_context(why)?))
+    }
+}
+
+/// Debian keeps it where a user's PATH does not lead.
+fn pgbench() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let versions = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten();
+    let versions = versions.flatten().map(|version| version.path().join("bin"));
+    std::env::split_paths(&path)
+        .chain(versions)
+        .map(|folder| folder.join("pgbench"))
+        .find(|program| program.is_file())
+}
+
+async fn commit_postgres(url: &str, clients: u32, time: Duration) -> anyhow::Result<Commits> {
+    let mut connections = Vec::new();
+    for _ in 0..clients {
+        connections.push(PgConnection::connect(url).await?);
+    }
+    let began = Instant::now();
+    let mut running = JoinSet::new();
+    for mut connection in connections {
+        running.spawn(async move {
+            let mut latencies = latencies();
+            while began.elapsed() < time {
+                let from = Instant::now();
+                sqlx::query("INSERT INTO bare_rows (payload) VALUES ($1)")
+                    .bind(&ROW[..])
+                    .execute(&mut connection)
+                    .await?;
+                record(&mut latencies, from.elapsed());
+            }
+            anyhow::Ok(latencies)
+        });
+    }
+    collect(running, began).await
+}
+
+async fn commit_sqlite(path: &Path, clients: u32, time: Duration) -> anyhow::Result<Commits> {
+    let mut connection = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .connect()
+        .await?;
+    sqlx::raw_sql(
+        "CREATE TABLE IF NOT EXISTS bare_rows (id integer PRIMARY KEY, payload blob NOT NULL)",
+    )
+    .execute(&mut connection)
+    .await?;
+    let connection = Arc::new(Mutex::new(connection));
+    let began = Instant::now();
+    let mut running = JoinSet::new();
+    for _ in 0..clients {
+        let connection = Arc::clone(&connection);
+        running.spawn(async move {
+            let mut latencies = latencies();
+            while began.elapsed() < time {
+                let from = Instant::now();
+                let mut connection = connection.lock().await;
+                sqlx::query("INSERT INTO bare_rows (payload) VALUES (?)")
+                    .bind(&ROW[..])
+                    .execute(&mut *connection)
+                    .await?;
+                drop(connection);
+                record(&mut latencies, from.elapsed());
+            }
+            anyhow::Ok(latencies)
+        });
+    }
+    collect(running, began).await
+}
+
+async fn collect(
+    mut running: JoinSet<anyhow::Result<Latencies>>,
+    began: Instant,
+) -> anyhow::Result<Commits> {
+    let mut all = latencies();
+    while let Some(done) = running.join_next().await {
+        all.add(done??)?;
+    }
+    let rate = count(all.len()) / began.elapsed().as_secs_f64();
+    Ok(Commits {
+        rate,
+        latencies: all,
+    })
+}
+
+/// Reads all envelopes of the ledger in their order, one after the other: how many, and for how many seconds.
+pub(crate) async fn read_in_order(place: &Place) -> anyhow::Result<(u64, f64)> {
+    let mut events = 0;
+    let mut bytes = 0;
+    let began;
+    if let Some(url) = &place.database_url {
+        let mut connection = PgConnection::connect(url).await?;
+        began = Instant::now();
+        let mut rows = sqlx::query_scalar::<_, Vec<u8>>(
+            "SELECT envelope FROM ledger.events ORDER BY position",
+        )
+        .fetch(&mut connection);
+        while let Some(envelope) = rows.try_next().await? {
+            events += 1;
+            bytes += envelope.len();
+        }
+    } else {
+        let mut connection = SqliteConnectOptions::new()
+            .filename(place.ledger_file())
+            .read_only(true)
+            .connect()
+            .await?;
+        began = Instant::now();
+        let mut rows =
+            sqlx::query_scalar::<_, Vec<u8>>("SELECT envelope FROM events ORDER BY position")
+                .fetch(&mut connection);
+        while let Some(envelope) = rows.try_next().await? {
+            events += 1;
+            bytes += envelope.len();
+        }
+    }
+    std::hint::black_box(bytes);
+    Ok((events, began.elapsed().as_secs_f64()))
+}
+
+/// A server that answers one thing from memory.
+#[derive(Debug, Clone, Arguments)]
+pub(crate) struct AnswerArgs {
+    /// The bytes of every answer
+    body: PathBuf,
+}
+
+#[derive(Clone)]
+struct FromMemory {
+    body: Bytes,
+    verifier: Arc<Verifier>,
+}
+
+impl FromRef<FromMemory> for Arc<Verifier> {
+    fn from_ref(state: &FromMemory) -> Self {
+        Arc::clone(&state.verifier)
+    }
+}
+
+/// Runs that server.
+pub(crate) async fn answer(args: &AnswerArgs) -> anyhow::Result<()> {
+    let secret = std::env::var("JWT_SECRET").context("JWT_SECRET is not set")?;
+    let state = FromMemory {
+        body: std::fs::read(&args.body)?.into(),
+        verifier: Arc::new(Verifier::new(
+            Keys::secret(secret.as_bytes())?,
+            None,
+            None,
+            crate::clock(),
+        )),
+    };
+    let json = |body| ([(CONTENT_TYPE, "application/json")], body).into_response();
+    let router = Router::new()
+        .route(
+            "/own",
+            get(async move |_: Caller, State(state): State<FromMemory>| json(state.body)),
+        )
+        .route(
+            "/public",
+            get(async move |_: OptionalCaller, State(state): State<FromMemory>| json(state.body)),
+        )
+        .with_state(state);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    println!(
+        "The baseline is running on http://{}",
+        listener.local_addr()?
+    );
+    let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
+    axum::serve(listener, router).await?;
+    Ok(())
+}
+
+/// Starts that server as a process of its own.
+pub(crate) async fn start_answering(place: &Place, body: &[u8]) -> anyhow::Result<Service> {
+    let path = place.path("answer");
+    std::fs::write(&path, body)?;
+    let mut command = place.command();
+    command.args(["bench", "answer"]).arg(path);
+    Service::start(&mut command, &place.path("log")).await
+}

@@ -1,0 +1,202 @@
+//! What stays the same as the ledger grows, and what does not.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::Args as Arguments;
+use http::Method;
+use tokio::time::Instant;
+
+use crate::Run;
+use crate::commands::{Load, Random, follows};
+use crate::http::{Connection, request};
+use crate::load::{Pace, Script as _, count, drive, latencies, record};
+use crate::place::{Place, Service};
+use crate::report::{Rounds, Table, mebibytes, quantiles, time};
+use crate::users::{self, Users};
+
+/// Events a user when the ledger has grown so far.
+const EVENTS_A_USER: u64 = 10;
+/// Clients that make it grow.
+const CLIENTS: u32 = 256;
+
+#[derive(Debug, Clone, Arguments)]
+pub(crate) struct Args {
+    /// Events in the ledger; several are measured as it grows
+    #[arg(long, value_delimiter = ',', default_values_t = [10_000, 100_000, 1_000_000], value_parser = clap::value_parser!(u64).range(1_000..=100_000_000))]
+    events: Vec<u64>,
+}
+
+pub(crate) async fn run(run: &Run, args: &Args) -> anyhow::Result<()> {
+    let table = Table::new(
+        &format!("Growth, {}", run.storage()),
+        &[
+            "events",
+            "users",
+            "start: banner",
+            "ready",
+            "memory idle",
+            "after reads and commands",
+            "command p50",
+            "p99",
+            "read p50",
+            "p99",
+        ],
+    );
+    for events in &args.events {
+        Place::lend(&run.settings, async |place| {
+            grown(run, place, *events, &table).await
+        })
+        .await
+        .with_context(|| format!("{events} events"))?;
+    }
+    Place::lend(&run.settings, async |place| one_user(run, place).await).await
+}
+
+/// Fills a ledger with a command after the other, each of them acknowledged.
+pub(crate) async fn fill(place: &Place, events: u64) -> anyhow::Result<Arc<Users>> {
+    let users = Arc::new(Users::register(place, (events / EVENTS_A_USER).max(1)).await?);
+    let service = place.start().await?;
+    let left = events - users.count;
+    let load = Load::profiles(Arc::clone(&users));
+    let mut running = tokio::task::JoinSet::new();
+    for client in 0..u64::from(CLIENTS) {
+        let mut connection = Connection::open(&service.address).await?;
+        let mut script = load.script(client);
+        let clients = u64::from(CLIENTS);
+        let mine = left / clients + u64::from(client < left % clients);
+        running.spawn(async move {
+            for _ in 0..mine {
+                let answer = connection.send(script.next()).await?;
+                anyhow::ensure!(answer.status == 200, "a command was refused");
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(done) = running.join_next().await {
+        done??;
+    }
+    let (path, token) = ("/api/v1/users/profile", users.token(0));
+    service.await_position(events, path, &token).await?;
+    service.stop().await?;
+    Ok(users)
+}
+
+async fn grown(run: &Run, place: &Place, events: u64, table: &Table) -> anyhow::Result<()> {
+    let users = fill(place, events).await?;
+    place.verify().await?;
+    let mut rounds = Rounds::default();
+    let (mut number, mut head) = (0, events);
+    for round in 0..run.rounds {
+        let service = place.start().await?;
+        let started = [service.greeted * 1e9, service.ready * 1e9];
+        tokio::time::sleep(run.time() / 4).await;
+        let idle = service.usage().resident;
+        let mut random = Random::new(round.into());
+        let from = number;
+        let (sending, all) = (Arc::clone(&users), users.count);
+        let scripts = vec![move || {
+            number += 1;
+            users::profile(&sending.token(random.below(all)), number)
+        }];
+        let commands = drive(&service, scripts, Pace::Closed, run.time()).await?;
+        number = from + commands.latencies.len();
+        head = follows(head, &commands.positions)?;
+        let mut random = Random::new(u64::from(round) + 100);
+        let reading = Arc::clone(&users);
+        let scripts = vec![move || {
+            let token = reading.token(random.below(all));
+            request(
+                Method::GET,
+                "/api/v1/users/profile",
+                &token,
+                "",
+                bytes::Bytes::new(),
+            )
+        }];
+        let reads = drive(&service, scripts, Pace::Closed, run.time()).await?;
+        let [command_p50, command_p99, _] = quantiles(&commands.latencies);
+        let [read_p50, read_p99, _] = quantiles(&reads.latencies);
+        rounds.push([
+            started[0],
+            started[1],
+            count(idle),
+            count(reads.server_peak),
+            command_p50,
+            command_p99,
+            read_p50,
+            read_p99,
+        ]);
+        service.stop().await?;
+    }
+    let mut cells = vec![events.to_string(), users.count.to_string()];
+    cells.extend([0, 1].map(|figure| time(rounds.median(figure))));
+    cells.extend([2, 3].map(|figure| mebibytes(rounds.median(figure))));
+    cells.extend([4, 5, 6, 7].map(|figure| time(rounds.median(figure))));
+    table.row(&cells);
+    Ok(())
+}
+
+/// One user with a short history and one with a long one.
+async fn one_user(run: &Run, place: &Place) -> anyhow::Result<()> {
+    let table = Table::new(
+        &format!("One user, {}", run.storage()),
+        &[
+            "events of the user",
+            "first command after a start",
+            "command p50",
+            "p99",
+        ],
+    );
+    let users = Users::register(place, 2).await?;
+    for (user, events) in [(0, 10_u64), (1, 10_000)] {
+        let token = users.token(user).into_owned();
+        let service = place.start().await?;
+        let mut connection = Connection::open(&service.address).await?;
+        for number in 1..events {
+            change(&mut connection, &token, number).await?;
+        }
+        service.stop().await?;
+        let mut rounds = Rounds::default();
+        let mut number = events;
+        for _ in 0..run.rounds {
+            let service = place.start().await?;
+            rounds.push(lone_user(run, &service, &token, &mut number).await?);
+            service.stop().await?;
+        }
+        let mut cells = vec![events.to_string()];
+        cells.extend((0..3).map(|figure| time(rounds.median(figure))));
+        table.row(&cells);
+    }
+    place.verify().await
+}
+
+async fn change(connection: &mut Connection, token: &str, number: u64) -> anyhow::Result<()> {
+    let answer = connection.send(users::profile(token, number)).await?;
+    anyhow::ensure!(answer.status == 200, "a command was refused");
+    Ok(())
+}
+
+async fn lone_user(
+    run: &Run,
+    service: &Service,
+    token: &str,
+    number: &mut u64,
+) -> anyhow::Result<Vec<f64>> {
+    let mut connection = Connection::open(&service.address).await?;
+    let mut first = None;
+    let mut others = latencies();
+    // As many for either user, so that a history does not grow much while it is measured.
+    for _ in 0..50 * run.seconds {
+        *number += 1;
+        let sent = Instant::now();
+        change(&mut connection, token, *number).await?;
+        match first {
+            None => first = Some(sent.elapsed()),
+            Some(_) => record(&mut others, sent.elapsed()),
+        }
+    }
+    let first = first.unwrap_or_default().as_secs_f64() * 1e9;
+    let [p50, p99, _] = quantiles(&others);
+    Ok(vec![first, p50, p99])
+}

@@ -1,0 +1,257 @@
+//! From a commit until it can be read, and until it is delivered.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use async_nats::jetstream;
+use async_nats::jetstream::consumer::DeliverPolicy;
+use async_nats::jetstream::consumer::pull::OrderedConfig;
+use clap::Args as Arguments;
+use futures::StreamExt as _;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::Run;
+use crate::commands::{Load, follows, highest};
+use crate::http::Connection;
+use crate::load::{Latencies, Pace, Script as _, drive, latencies, record};
+use crate::place::{Place, Service};
+use crate::publish::Stream;
+use crate::report::{Rounds, Table, quantiles, rate, time};
+use crate::users::Users;
+
+/// Between two commands whose lag is measured.
+const PAUSE: Duration = Duration::from_millis(2);
+/// How long a delivery may take before a measurement is given up.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Clone, Arguments)]
+pub(crate) struct Args {
+    /// How many users there are
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    users: u64,
+}
+
+pub(crate) async fn run(run: &Run, args: &Args) -> anyhow::Result<()> {
+    let stream = match &run.settings.nats_url {
+        Some(url) => Some(Stream::of_nobody(url).await?),
+        None => None,
+    };
+    let measured = Place::lend(&run.settings, async |place| {
+        place.publish_to(run.settings.nats_url.as_deref());
+        measure(run, args, place, stream.as_ref()).await
+    })
+    .await;
+    let deleted = match &stream {
+        Some(stream) => stream.delete().await,
+        None => Ok(()),
+    };
+    measured.and(deleted)
+}
+
+async fn measure(
+    run: &Run,
+    args: &Args,
+    place: &Place,
+    stream: Option<&Stream>,
+) -> anyhow::Result<()> {
+    let users = Arc::new(Users::register(place, args.users).await?);
+    let service = place.start().await?;
+    let (path, token) = ("/api/v1/users/profile", users.token(0));
+    service.await_position(args.users, path, &token).await?;
+    let mut load = Load::profiles(Arc::clone(&users));
+    let highest = highest(&mut load, &service, run).await?;
+    let deliveries = match stream {
+        Some(stream) => Some(Deliveries::follow(stream, load.head).await?),
+        None => None,
+    };
+    let table = Table::new(
+        &format!("Lag, {}, {} users", run.storage(), args.users),
+        &[
+            "load",
+            "commands/s",
+            "commit: p50",
+            "p99",
+            "commit to readable: p50",
+            "p99",
+            "the same read alone: p50",
+            "p99",
+            "commit to delivered: p50",
+            "p99",
+        ],
+    );
+    for (name, pace) in [("at rest", 0.0), ("half of the highest", highest / 2.0)] {
+        let mut rounds = Rounds::default();
+        for _ in 0..run.rounds {
+            let mut probe = Probe::new(&service, &load, deliveries.as_ref()).await?;
+            let sent = async {
+                if pace == 0.0 {
+                    return Ok(None);
+                }
+                let scripts = (0..32).map(|client| load.script(client)).collect();
+                let outcome = drive(&service, scripts, Pace::Open(pace), run.time()).await;
+                outcome.map(Some)
+            };
+            let (loaded, probed) = tokio::join!(sent, probe.run(run.time()));
+            probed?;
+            let loaded = loaded?;
+            let mut positions = std::mem::take(&mut probe.positions);
+            positions.extend(loaded.iter().flat_map(|outcome| &outcome.positions));
+            load.head = follows(load.head, &positions)?;
+            let mut figures = vec![loaded.map_or(0.0, |outcome| outcome.rate)];
+            for latencies in [
+                &probe.commit,
+                &probe.readable,
+                &probe.read,
+                &probe.delivered,
+            ] {
+                let [p50, p99, _] = quantiles(latencies);
+                figures.extend([p50, p99]);
+            }
+            rounds.push(figures);
+        }
+        let mut cells = vec![name.to_owned(), rate(rounds.median(0))];
+        cells.extend((1..9).map(|figure| time(rounds.median(figure))));
+        if deliveries.is_none() {
+            cells.splice(8.., ["-".to_owned(), "-".to_owned()]);
+        }
+        table.row(&cells);
+    }
+    service.stop().await?;
+    place.verify().await
+}
+
+/// When positions were delivered.
+struct Deliveries {
+    seen: Arc<Mutex<HashMap<u64, Instant>>>,
+    _following: JoinSet<()>,
+}
+
+impl Deliveries {
+    async fn follow(stream: &Stream, after: u64) -> anyhow::Result<Self> {
+        let consumer = stream
+            .get()
+            .await?
+            .create_consumer(OrderedConfig {
+                deliver_policy: DeliverPolicy::ByStartSequence {
+                    start_sequence: after + 1,
+                },
+                ..OrderedConfig::default()
+            })
+            .await
+            .context("cannot follow the stream")?;
+        let mut messages = consumer.messages().await?;
+        let seen = Arc::<Mutex<HashMap<u64, Instant>>>::default();
+        let mut following = JoinSet::new();
+        let into = Arc::clone(&seen);
+        following.spawn(async move {
+            while let Some(message) = messages.next().await {
+                let now = Instant::now();
+                let Ok(message) = message else { continue };
+                if let Ok(info) = message.info() {
+                    let mut seen = into.lock().unwrap_or_else(PoisonError::into_inner);
+                    seen.insert(info.stream_sequence, now);
+                }
+            }
+        });
+        Ok(Self {
+            seen,
+            _following: following,
+        })
+    }
+
+    fn take(&self, position: u64) -> Option<Instant> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = seen.remove(&position)?;
+        // What came before it was waited for or is of no interest.
+        seen.retain(|other, _| *other > position);
+        Some(at)
+    }
+
+    async fn of(&self, position: u64) -> anyhow::Result<Instant> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(at) = self.take(position) {
+                return Ok(at);
+            }
+            if Instant::now() > deadline {
+                bail!("position {position} was not delivered")
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+/// A client that sends a command, reads it, and looks when it was delivered.
+struct Probe<'a> {
+    commands: Connection,
+    reads: Connection,
+    script: crate::commands::Commands,
+    token: String,
+    deliveries: Option<&'a Deliveries>,
+    /// Of its commands.
+    positions: Vec<u64>,
+    commit: Latencies,
+    readable: Latencies,
+    read: Latencies,
+    delivered: Latencies,
+}
+
+impl<'a> Probe<'a> {
+    async fn new(
+        service: &Service,
+        load: &Load,
+        deliveries: Option<&'a Deliveries>,
+    ) -> anyhow::Result<Self> {
+        Ok(Self {
+            commands: Connection::open(&service.address).await?,
+            reads: Connection::open(&service.address).await?,
+            script: load.script(u64::from(u32::MAX)),
+            token: load.token(),
+            deliveries,
+            positions: Vec::new(),
+            commit: latencies(),
+            readable: latencies(),
+            read: latencies(),
+            delivered: latencies(),
+        })
+    }
+
+    async fn run(&mut self, time: Duration) -> anyhow::Result<()> {
+        let began = Instant::now();
+        while began.elapsed() < time {
+            let sent = Instant::now();
+            let answer = self.commands.send(self.script.next()).await?;
+            let committed = Instant::now();
+            let position = answer.position.context("a command was refused")?;
+            record(&mut self.commit, committed - sent);
+            self.positions.push(position);
+            let path = format!("/api/v1/users/profile?minPosition={position}");
+            let read = self.reads.get(&path, &self.token).await?;
+            if read.status != 200 {
+                bail!("position {position} cannot be read")
+            }
+            record(&mut self.readable, committed.elapsed());
+            let alone = Instant::now();
+            self.reads.get("/api/v1/users/profile", &self.token).await?;
+            record(&mut self.read, alone.elapsed());
+            if let Some(deliveries) = self.deliveries {
+                let delivered = deliveries.of(position).await?;
+                let lag = delivered.saturating_duration_since(committed);
+                record(&mut self.delivered, lag);
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(())
+    }
+}
+
+/// A connection to JetStream.
+pub(crate) async fn jetstream(url: &str) -> anyhow::Result<jetstream::Context> {
+    let client = async_nats::connect(url).await;
+    Ok(jetstream::new(
+        client.context("cannot connect to NATS_URL")?,
+    ))
+}

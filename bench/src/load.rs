@@ -1,0 +1,174 @@
+//! Load: clients that each have one connection, closed loop or open.
+
+use std::time::Duration;
+
+use anyhow::bail;
+use hdrhistogram::Histogram;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::http::{Answer, Connection, Sent};
+use crate::place::{Service, Usage};
+
+/// Nanoseconds, three digits exact.
+pub(crate) type Latencies = Histogram<u64>;
+
+/// Longer than anything that is waited for.
+const LONGEST: u64 = 3_600_000_000_000;
+
+pub(crate) fn latencies() -> Latencies {
+    Histogram::new_with_max(LONGEST, 3).expect("three digits are allowed")
+}
+
+pub(crate) fn record(latencies: &mut Latencies, time: Duration) {
+    latencies.saturating_record(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+}
+
+/// What one client sends, one request after the other.
+pub(crate) trait Script: Send + 'static {
+    fn next(&mut self) -> Sent;
+
+    /// Whether an answer is as it should be.
+    fn is_good(&self, answer: &Answer) -> bool {
+        answer.status == 200
+    }
+}
+
+impl<F: FnMut() -> Sent + Send + 'static> Script for F {
+    fn next(&mut self) -> Sent {
+        self()
+    }
+}
+
+/// When requests are sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Pace {
+    /// Each client sends the next request when it has the answer to the last one.
+    Closed,
+    /// So many requests a second, whatever becomes of them. A request that has to wait for its connection has
+    /// waited since its time had come.
+    Open(f64),
+}
+
+/// What came of a load.
+pub(crate) struct Outcome {
+    pub(crate) latencies: Latencies,
+    /// Good answers a second.
+    pub(crate) rate: f64,
+    /// The positions of good answers that have one.
+    pub(crate) positions: Vec<u64>,
+    /// Cores that were busy with the service, and with its clients.
+    pub(crate) server_cpu: f64,
+    pub(crate) client_cpu: f64,
+    /// The service's memory at its highest since it started, in bytes.
+    pub(crate) server_peak: u64,
+    pub(crate) client_peak: u64,
+}
+
+/// Drives a service with one client a script. Ends when a request fails or is answered other than it should be.
+pub(crate) async fn drive<S: Script>(
+    service: &Service,
+    scripts: Vec<S>,
+    pace: Pace,
+    time: Duration,
+) -> anyhow::Result<Outcome> {
+    let clients = scripts.len();
+    let mut connections = Vec::with_capacity(clients);
+    for _ in 0..clients {
+        connections.push(Connection::open(&service.address).await?);
+    }
+    let (server_before, client_before) = (service.usage(), Usage::own());
+    let began = Instant::now();
+    let mut running = JoinSet::new();
+    for (number, (connection, script)) in connections.into_iter().zip(scripts).enumerate() {
+        let client = Client {
+            connection,
+            script,
+            latencies: latencies(),
+            positions: Vec::new(),
+        };
+        running.spawn(client.run(number, clients, pace, began, time));
+    }
+    let mut outcome = Outcome {
+        latencies: latencies(),
+        rate: 0.0,
+        positions: Vec::new(),
+        server_cpu: 0.0,
+        client_cpu: 0.0,
+        server_peak: 0,
+        client_peak: 0,
+    };
+    while let Some(done) = running.join_next().await {
+        let (latencies, positions) = done??;
+        outcome.latencies.add(latencies)?;
+        outcome.positions.extend(positions);
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    let (server, client) = (service.usage(), Usage::own());
+    outcome.rate = count(outcome.latencies.len()) / seconds;
+    outcome.server_cpu = (server.cpu - server_before.cpu) / seconds;
+    outcome.client_cpu = (client.cpu - client_before.cpu) / seconds;
+    outcome.server_peak = server.peak;
+    outcome.client_peak = client.peak;
+    Ok(outcome)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+pub(crate) fn count(number: u64) -> f64 {
+    number as f64
+}
+
+struct Client<S> {
+    connection: Connection,
+    script: S,
+    latencies: Latencies,
+    positions: Vec<u64>,
+}
+
+impl<S: Script> Client<S> {
+    async fn run(
+        mut self,
+        number: usize,
+        clients: usize,
+        pace: Pace,
+        began: Instant,
+        time: Duration,
+    ) -> anyhow::Result<(Latencies, Vec<u64>)> {
+        let end = began + time;
+        let mut round = 0;
+        loop {
+            let from = match pace {
+                Pace::Closed => Instant::now(),
+                Pace::Open(rate) => {
+                    let turn = count((number + round * clients) as u64);
+                    let due = began + Duration::from_secs_f64(turn / rate);
+                    if due > Instant::now() {
+                        // Not the service's delay: the timer's.
+                        tokio::time::sleep_until(due).await;
+                        Instant::now()
+                    } else {
+                        due
+                    }
+                }
+            };
+            if from >= end {
+                return Ok((self.latencies, self.positions));
+            }
+            let answer = self.connection.send(self.script.next()).await?;
+            let taken = from.elapsed();
+            if !self.script.is_good(&answer) {
+                bail!(
+                    "a request was answered with {}: {}",
+                    answer.status,
+                    String::from_utf8_lossy(&answer.body)
+                )
+            }
+            // A refusal that is right is no answer to be counted.
+            if answer.status == 200 {
+                record(&mut self.latencies, taken);
+                self.positions.extend(answer.position);
+            }
+            round += 1;
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Uploads of photos, beside decoding the same bytes.
+
+use std::io::Cursor;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args as Arguments;
+use image::codecs::jpeg::JpegEncoder;
+use image::codecs::png::{CompressionType, FilterType, PngEncoder};
+use image::{ImageEncoder as _, RgbImage};
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::Instant;
+
+use crate::Run;
+use crate::commands::follows;
+use crate::http::Sent;
+use crate::load::{Pace, Script, count, drive};
+use crate::place::Place;
+use crate::report::{LOAD_COLUMNS, RATE, Rounds, Table, figures, load_cells, rate, ratio};
+use crate::users::{self, Users};
+
+/// Uploads at once: alone, and the most that a process takes.
+const AT_ONCE: [u32; 2] = [1, 3];
+
+/// At which 48 megapixels are within the 10 MiB that an upload may have.
+const QUALITY: u8 = 50;
+
+#[derive(Debug, Clone, Arguments)]
+pub(crate) struct Args {}
+
+/// An image that is neither flat nor noise.
+fn picture(width: u32, height: u32) -> RgbImage {
+    RgbImage::from_fn(width, height, |x, y| {
+        let wave = |n: u32| u8::try_from((n / 3 + (x * y / 64) % 17) % 256).unwrap_or_default();
+        image::Rgb([wave(x), wave(y), wave(x + y)])
+    })
+}
+
+pub(crate) fn jpeg(width: u32, height: u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    JpegEncoder::new_with_quality(&mut bytes, QUALITY)
+        .encode_image(&picture(width, height))
+        .expect("a vector takes any image");
+    bytes
+}
+
+fn png(width: u32, height: u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    PngEncoder::new_with_quality(&mut bytes, CompressionType::Fast, FilterType::Sub)
+        .write_image(
+            &picture(width, height),
+            width,
+            height,
+            image::ExtendedColorType::Rgb8,
+        )
+        .expect("a vector takes any image");
+    bytes
+}
+
+pub(crate) async fn run(run: &Run, _: &Args) -> anyhow::Result<()> {
+    let mut columns = vec![
+        "photo",
+        "bytes",
+        "at once",
+        "uploads/s",
+        "decoded alone/s",
+        "time of an upload to that of decoding",
+    ];
+    columns.extend(LOAD_COLUMNS);
+    let table = Table::new(&format!("Photos, {}", run.storage()), &columns);
+    let samples = [
+        ("JPEG, 1 MP", "image/jpeg", 1_155, 866),
+        ("JPEG, 12 MP", "image/jpeg", 4_000, 3_000),
+        ("JPEG, 48 MP", "image/jpeg", 8_000, 6_000),
+        ("PNG, 2 MP", "image/png", 1_600, 1_250),
+    ];
+    for (name, media_type, width, height) in samples {
+        let make = if media_type == "image/png" { png } else { jpeg };
+        let photo = Arc::new(spawn_blocking(move || make(width, height)).await?);
+        for at_once in AT_ONCE {
+            // A place of its own, so that the memory is that of these uploads.
+            let (uploads, decoded) = Place::lend(&run.settings, async |place| {
+                measure(run, place, media_type, &photo, at_once).await
+            })
+            .await
+            .with_context(|| name.to_owned())?;
+            let mut cells = vec![
+                name.to_owned(),
+                photo.len().to_string(),
+                at_once.to_string(),
+                rate(uploads.median(RATE)),
+                rate(decoded.median(0)),
+                ratio(decoded.median(0), uploads.median(RATE)),
+            ];
+            cells.extend(load_cells(&uploads));
+            table.row(&cells);
+        }
+    }
+    Ok(())
+}
+
+async fn measure(
+    run: &Run,
+    place: &Place,
+    media_type: &'static str,
+    photo: &Arc<Vec<u8>>,
+    at_once: u32,
+) -> anyhow::Result<(Rounds, Rounds)> {
+    let users = Arc::new(Users::register(place, 64).await?);
+    let service = place.start().await?;
+    let (mut uploads, mut decoded) = <(Rounds, Rounds)>::default();
+    let turns = Arc::new(AtomicU64::new(0));
+    let mut head = users.count;
+    for _ in 0..run.rounds {
+        decoded.push([decode(photo, at_once, run.time()).await?]);
+        let script = |_| Uploads {
+            users: Arc::clone(&users),
+            turns: Arc::clone(&turns),
+            media_type,
+            photo: Arc::clone(photo),
+        };
+        let scripts = (0..at_once).map(script).collect();
+        let outcome = drive(&service, scripts, Pace::Closed, run.time()).await?;
+        head = follows(head, &outcome.positions)?;
+        uploads.push(figures(&outcome));
+    }
+    service.stop().await?;
+    place.verify().await?;
+    Ok((uploads, decoded))
+}
+
+/// Uploads of one user after the other, as one user has one upload at a time.
+struct Uploads {
+    users: Arc<Users>,
+    turns: Arc<AtomicU64>,
+    media_type: &'static str,
+    photo: Arc<Vec<u8>>,
+}
+
+impl Script for Uploads {
+    fn next(&mut self) -> Sent {
+        let turn = self.turns.fetch_add(1, Ordering::Relaxed);
+        let token = self.users.token(turn % self.users.count);
+        users::photo(&token, self.media_type, &self.photo, turn)
+    }
+}
+
+/// Decodes in so many threads, whole, and nothing else: how many a second.
+async fn decode(photo: &Arc<Vec<u8>>, at_once: u32, time: Duration) -> anyhow::Result<f64> {
+    let began = Instant::now();
+    let mut running = JoinSet::new();
+    for _ in 0..at_once {
+        let photo = Arc::clone(photo);
+        running.spawn_blocking(move || {
+            let mut decoded = 0;
+            while began.elapsed() < time {
+                let reader =
+                    image::ImageReader::new(Cursor::new(&photo[..])).with_guessed_format()?;
+                std::hint::black_box(reader.decode()?);
+                decoded += 1;
+            }
+            anyhow::Ok(decoded)
+        });
+    }
+    let mut all = 0;
+    while let Some(decoded) = running.join_next().await {
+        all += decoded??;
+    }
+    Ok(count(all) / began.elapsed().as_secs_f64())
+}

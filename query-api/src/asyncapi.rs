@@ -1,0 +1,321 @@
+//! The AsyncAPI 3 document: how others follow what happens, over NATS and as server-sent events. It is
+//! made of the types, constants and frozen examples of `events`, and of those of the stream of events.
+//!
+//! Its texts are English; `asyncapi/tr.json` has the Turkish one of each.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::LazyLock;
+
+use events::message::{STRUCTURED, headers_schema, structured, to_message};
+use events::schema::{self, ENVELOPE, Published};
+use events::{UserEvent, stream, user};
+use http_kit::text::Language;
+use serde_json::{Map, Value, json};
+
+use crate::routes::event_stream::{AGAIN, HEARTBEAT, PATH, TAKEN};
+
+/// The document in a language, as it is served and kept.
+pub fn document(language: Language) -> String {
+    let mut document = english();
+    translate(&mut document, language);
+    format!("{document:#}\n")
+}
+
+/// Puts the texts of a schema or of the document into a language.
+pub fn translate(value: &mut Value, language: Language) {
+    static TURKISH: LazyLock<HashMap<String, String>> = LazyLock::new(|| {
+        serde_json::from_str(include_str!("asyncapi/tr.json")).expect("the texts are JSON")
+    });
+    if language == Language::Tr {
+        each_text(value, &mut |text| {
+            if let Some(turkish) = TURKISH.get(text) {
+                turkish.clone_into(text);
+            }
+        });
+    }
+}
+
+/// Visits every text that is for people. Examples and the stream as it is are none.
+fn each_text(value: &mut Value, visit: &mut impl FnMut(&mut String)) {
+    match value {
+        Value::Object(members) => {
+            for (name, member) in members {
+                match (name.as_str(), member) {
+                    ("examples" | "x-jetstream", _) => {}
+                    ("title" | "summary" | "description", Value::String(text)) => visit(text),
+                    (_, member) => each_text(member, visit),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| each_text(item, visit)),
+        _ => {}
+    }
+}
+
+fn english() -> Value {
+    let published = schema::all();
+    let (envelope, types): (Vec<_>, Vec<_>) = published
+        .iter()
+        .partition(|published| published.name == ENVELOPE);
+    let envelope = envelope.first().expect("the envelope is published, too");
+    let whole = reference("messages", "whole");
+    let on_nats = types
+        .iter()
+        .map(|shape| (key(shape), reference("messages", &key(shape))))
+        .chain([("whole".to_owned(), whole)]);
+    let as_sse = types
+        .iter()
+        .map(|shape| (key(shape), reference("messages", &sse_key(shape))));
+    json!({
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Events of Profile Ledger",
+            "version": "1.0.0",
+            "description": "What happens to users, for services that follow it: over NATS JetStream and as server-sent events. \
+                Every event has one number, its position: 1, 2, 3, … without a gap, in the order of commits. \
+                Nothing was missed when the next position is the last plus one.",
+            "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
+        },
+        "defaultContentType": "application/json",
+        "servers": servers(),
+        "channels": {
+            "events": nats_channel(&on_nats.collect()),
+            "stream": sse_channel(&as_sse.collect()),
+        },
+        "operations": operations(),
+        "components": {
+            "messages": messages(&types, envelope),
+            "schemas": schemas(&published, envelope),
+            "correlationIds": {
+                "request": {
+                    "description": "Ties together everything that one request of a client caused.",
+                    "location": "$message.header#/ce-correlationid",
+                },
+            },
+            "securitySchemes": {
+                "nats": {
+                    "type": "userPassword",
+                    "description": "A user of the NATS server that may read the stream and have consumers of it.",
+                },
+                "token": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "bearerFormat": "JWT",
+                    "description": "A token with one of the roles service, auditor and admin.",
+                },
+            },
+        },
+    })
+}
+
+fn servers() -> Value {
+    let server = |protocol: &str, default: &str, security: &str, description: &str| {
+        json!({
+            "host": "{host}",
+            "protocol": protocol,
+            "description": description,
+            "variables": {"host": {
+                "default": default,
+                "description": "Where it is reached; its operator knows.",
+            }},
+            "security": [reference("securitySchemes", security)],
+        })
+    };
+    json!({
+        "nats": server(
+            "nats",
+            "localhost:4222",
+            "nats",
+            "The NATS server to which the ledger is published.",
+        ),
+        "service": server("http", "localhost:8080", "token", "The service itself."),
+    })
+}
+
+fn nats_channel(messages: &Map<String, Value>) -> Value {
+    json!({
+        "address": user::subject_of("{shard}", "{type}"),
+        "title": format!("The JetStream stream {}", stream::NAME),
+        "description": format!(
+            "The sequence of a message in the stream {name} is the position of its event. Subscribe with a durable pull \
+             consumer and acknowledge each message after its effect is committed. Delivery is at least once: keep the last \
+             ce-streamversion of each user with the effect and pass over what is not beyond it. All events of a user \
+             are in one shard, in order. The stream may be limited in size: what has left it is in the ledger still.",
+            name = stream::NAME,
+        ),
+        "servers": [{"$ref": "#/servers/nats"}],
+        "parameters": {
+            "shard": {
+                "description": "The first six bits of SHA-256 of the user's id.",
+                "enum": user::shards().collect::<Vec<_>>(),
+            },
+            "type": {
+                "description": "What happened. More types may come; a reader passes over those that it does not know.",
+                "enum": UserEvent::TYPES,
+            },
+        },
+        "messages": messages,
+        "x-jetstream": {
+            "stream": stream::described(),
+            "sequence": "position",
+            "firstSequence": 1,
+            "delivery": "at-least-once",
+            "duplicatesKnownBy": ["ce-subject", "ce-streamversion"],
+        },
+    })
+}
+
+fn sse_channel(messages: &Map<String, Value>) -> Value {
+    let (heartbeat, again, taken) = (HEARTBEAT.as_secs(), AGAIN.as_millis(), TAKEN.as_secs());
+    json!({
+        "address": PATH,
+        "title": "Server-sent events",
+        "description": format!(
+            "Every event as it is committed: id is its position, event its type, data its whole envelope. The first message \
+             has an id only: where the stream begins. Whoever was cut comes back with Last-Event-ID and goes on after it. \
+             A stream that has nothing to say sends a comment every {heartbeat} s. Whoever leaves an event untaken for \
+             {taken} s is cut. Delivery is at least once.",
+        ),
+        "servers": [{"$ref": "#/servers/service"}],
+        "messages": messages,
+        "x-server-sent-events": {
+            "contentType": "text/event-stream",
+            "id": "position",
+            "event": "type",
+            "data": "envelope",
+            "resumeHeader": "Last-Event-ID",
+            "heartbeatSeconds": heartbeat,
+            "retryMilliseconds": again,
+        },
+    })
+}
+
+fn operations() -> Value {
+    json!({
+        "publishEvents": {
+            "action": "send",
+            "channel": {"$ref": "#/channels/events"},
+            "title": "Publish events",
+            "summary": "Publishes each event of the ledger at the sequence that is its position.",
+        },
+        "streamEvents": {
+            "action": "send",
+            "channel": {"$ref": "#/channels/stream"},
+            "title": "Stream events",
+            "summary": "Sends each event of the ledger to who asks for the stream, from a position on or from now on.",
+            "bindings": {"http": {
+                "method": "GET",
+                "query": {
+                    "type": "object",
+                    "properties": {"after": {
+                        "type": "integer",
+                        "minimum": 0,
+                        "maximum": i64::MAX,
+                        "description": "The position after which the stream begins, at most the newest; without it and Last-Event-ID, the newest. Last-Event-ID goes before it.",
+                    }},
+                },
+                "bindingVersion": "0.3.0",
+            }},
+        },
+    })
+}
+
+/// Each type as a message of NATS and as one of server-sent events, and an event that does not fit into
+/// headers.
+fn messages(types: &[&Published], envelope: &Published) -> Value {
+    let mut messages = Map::new();
+    for shape in types {
+        let event = structured(shape.example.into()).expect("the golden corpus holds events");
+        let (headers, body) = to_message(&event);
+        // The headers have no order of their own.
+        let headers: BTreeMap<String, Value> = headers
+            .iter()
+            .filter_map(|(name, values)| Some((name.to_string(), values.first()?.as_str().into())))
+            .collect();
+        let body: Value = serde_json::from_slice(&body).expect("the golden corpus is JSON");
+        let whole: Value = serde_json::from_str(shape.example).expect("the golden corpus is JSON");
+        let (title, description) = (&shape.schema["title"], &shape.schema["description"]);
+        let is_of_it = json!({
+            "type": "object",
+            "properties": {
+                "ce-type": {"const": shape.name},
+                "ce-schemaversion": {"const": shape.version.to_string()},
+                "ce-dataschema": {"const": shape.path()},
+            },
+        });
+        let on_nats = json!({
+            "name": shape.name,
+            "title": title,
+            "summary": description,
+            "contentType": headers["content-type"],
+            "headers": {"allOf": [reference("schemas", "headers"), is_of_it]},
+            "payload": reference("schemas", &key(shape)),
+            "correlationId": reference("correlationIds", "request"),
+            "examples": [{"headers": headers, "payload": body}],
+        });
+        let is_of_it = json!({
+            "type": "object",
+            "properties": {
+                "type": {"const": shape.name},
+                "schemaversion": {"const": shape.version},
+                "dataschema": {"const": shape.path()},
+                "data": reference("schemas", &key(shape)),
+            },
+        });
+        let as_sse = json!({
+            "name": shape.name,
+            "title": title,
+            "summary": description,
+            "contentType": STRUCTURED,
+            "payload": {"allOf": [reference("schemas", &key(envelope)), is_of_it]},
+            "examples": [{"payload": whole}],
+        });
+        messages.insert(key(shape), on_nats);
+        messages.insert(sse_key(shape), as_sse);
+    }
+    let whole = json!({
+        "name": "whole",
+        "title": "A whole event",
+        "summary": "An event of a newer version of the service that does not fit into the headers: its envelope is the body.",
+        "contentType": STRUCTURED,
+        "headers": {
+            "type": "object",
+            "properties": {"content-type": {"type": "string", "const": STRUCTURED}},
+            "required": ["content-type"],
+        },
+        "payload": reference("schemas", &key(envelope)),
+    });
+    messages.insert("whole".to_owned(), whole);
+    Value::Object(messages)
+}
+
+/// The published schemas, and that of the headers. References of the document are to the document, so the
+/// schemas have no address of their own in it; their messages have examples.
+fn schemas(published: &[Published], envelope: &Published) -> Value {
+    let schemas = published.iter().map(|shape| {
+        let mut schema = shape.schema.clone();
+        let members = schema.as_object_mut().into_iter();
+        members.for_each(|members| {
+            members.retain(|name, _| !["$schema", "$id", "examples"].contains(&name.as_str()));
+        });
+        (key(shape), schema)
+    });
+    let headers = ("headers".to_owned(), headers_schema(&envelope.schema));
+    schemas.chain([headers]).collect()
+}
+
+/// What a shape is called in the document.
+fn key(shape: &Published) -> String {
+    format!("{}.{}", shape.name, shape.version)
+}
+
+fn sse_key(shape: &Published) -> String {
+    format!("{}.whole", key(shape))
+}
+
+fn reference(kind: &str, name: &str) -> Value {
+    json!({"$ref": format!("#/components/{kind}/{name}")})
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,618 @@
+//! Whatever anybody changes in the files or tables behind the service's back, `profile-ledger verify` names.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use events::test_servers::postgres::Postgres;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _, SqliteConnection};
+
+use crate::service::{DEMO_USER, Folder, command};
+use crate::verify::{rename, verify, work};
+
+/// Users beside the demo user: enough for two hashes over 256 events each.
+const USERS: usize = 520;
+
+/// A table with the columns whose every byte is verified, and the columns that name a row.
+struct Table {
+    file: &'static str,
+    name: &'static str,
+    keys: &'static [&'static str],
+    numbers: &'static [&'static str],
+    texts: &'static [&'static str],
+    blobs: &'static [&'static str],
+    /// Whether a row may be removed or come back under another key; else only changed.
+    rows: &'static [&'static str],
+}
+
+/// What is kept and is no fold of anything is left out: the ledger's name, epoch and count of appends, answers under
+/// idempotency keys, the owner of a projection, and the words that explain why a user waits.
+const TABLES: [Table; 10] = [
+    Table {
+        file: "ledger.db",
+        name: "events",
+        keys: &["position"],
+        numbers: &["position", "version", "schema_version", "recorded_at"],
+        texts: &["event_id", "user_id", "event_type"],
+        blobs: &["envelope", "leaf_hash"],
+        rows: &["position", "event_id", "version"],
+    },
+    Table {
+        file: "ledger.db",
+        name: "ledger_head",
+        keys: &["only_row"],
+        numbers: &["position"],
+        texts: &[],
+        blobs: &[],
+        rows: &[],
+    },
+    Table {
+        file: "ledger.db",
+        name: "username_claims",
+        keys: &["username"],
+        numbers: &[],
+        texts: &["username", "user_id"],
+        blobs: &[],
+        rows: &["username"],
+    },
+    Table {
+        file: "read-model.db",
+        name: "users",
+        keys: &["user_id"],
+        numbers: &["version", "position"],
+        texts: &["user_id", "username", "document"],
+        blobs: &[],
+        rows: &["user_id"],
+    },
+    Table {
+        file: "read-model.db",
+        name: "user_words",
+        keys: &["user_id", "word"],
+        numbers: &[],
+        texts: &["user_id", "word"],
+        blobs: &[],
+        rows: &["word"],
+    },
+    Table {
+        file: "read-model.db",
+        name: "parked_users",
+        keys: &["user_id"],
+        numbers: &["from_position", "recorded_at"],
+        texts: &["user_id"],
+        blobs: &[],
+        rows: &["user_id"],
+    },
+    Table {
+        file: "read-model.db",
+        name: "projections",
+        keys: &["name"],
+        numbers: &["position"],
+        texts: &["name"],
+        blobs: &[],
+        rows: &[],
+    },
+    Table {
+        file: "log.db",
+        name: "hashes",
+        keys: &["level", "place"],
+        numbers: &["level", "place"],
+        texts: &[],
+        blobs: &["hash"],
+        rows: &["place"],
+    },
+    Table {
+        file: "log.db",
+        name: "checkpoints",
+        keys: &["size"],
+        numbers: &["size"],
+        texts: &["note"],
+        blobs: &[],
+        rows: &["size"],
+    },
+    Table {
+        file: "log.db",
+        name: "log_key",
+        keys: &["only_row"],
+        numbers: &[],
+        texts: &["public_key"],
+        blobs: &[],
+        rows: &[],
+    },
+];
+
+/// Something that somebody does to a row.
+#[derive(Debug, Clone, Copy)]
+enum Deed {
+    /// Flips a bit of a byte.
+    Flip(u8),
+    Drop,
+    /// Adds the row once more, under another name.
+    Insert,
+    /// Exchanges a value with another row.
+    Swap(prop::sample::Index),
+}
+
+fn deeds() -> impl Strategy<Value = Deed> {
+    prop_oneof![
+        4 => (0_u8..8).prop_map(Deed::Flip),
+        1 => Just(Deed::Drop),
+        1 => Just(Deed::Insert),
+        1 => any::<prop::sample::Index>().prop_map(Deed::Swap),
+    ]
+}
+
+/// A data directory whose files can be brought back.
+struct Victim {
+    good: PathBuf,
+    copy: Folder,
+}
+
+impl Victim {
+    fn restore(&self, file: &str) {
+        for ending in ["-wal", "-shm"] {
+            let beside = self.copy.data_dir().join(format!("{file}{ending}"));
+            let _ = std::fs::remove_file(beside);
+        }
+        std::fs::copy(self.good.join(file), self.copy.data_dir().join(file)).unwrap();
+    }
+
+    async fn open(&self, file: &str) -> SqliteConnection {
+        let url = format!("sqlite://{}", self.copy.data_dir().join(file).display());
+        let mut stranger = SqliteConnection::connect(&url).await.unwrap();
+        sqlx::raw_sql("PRAGMA ignore_check_constraints = ON; PRAGMA journal_mode = DELETE")
+            .execute(&mut stranger)
+            .await
+            .unwrap();
+        let triggers = "SELECT name FROM sqlite_master WHERE type = 'trigger'";
+        for row in sqlx::query(triggers)
+            .fetch_all(&mut stranger)
+            .await
+            .unwrap()
+        {
+            let name: String = row.get(0);
+            let drop = AssertSqlSafe(format!("DROP TRIGGER {name}"));
+            sqlx::raw_sql(drop).execute(&mut stranger).await.unwrap();
+        }
+        stranger
+    }
+}
+
+/// A row and one of its values.
+struct Target {
+    /// What only this row fulfils.
+    condition: String,
+    value: Vec<u8>,
+    number: i64,
+    /// Where the event is that a changed row is about.
+    position: Option<i64>,
+}
+
+async fn target(
+    stranger: &mut SqliteConnection,
+    table: &Table,
+    column: &str,
+    row: prop::sample::Index,
+) -> Option<Target> {
+    let name = table.name;
+    let count = sqlx::query(AssertSqlSafe(format!("SELECT count(*) FROM {name}")));
+    let count: i64 = count.fetch_one(&mut *stranger).await.unwrap().get(0);
+    let rows = usize::try_from(count).unwrap();
+    if rows == 0 {
+        return None;
+    }
+    let quoted: String = table.keys.iter().fold(String::new(), |mut all, key| {
+        write!(all, ", '{key} = ' || quote({key})").unwrap();
+        all
+    });
+    let is_of_an_event = table.name == "events" || table.name == "users";
+    let position = if is_of_an_event { "position" } else { "NULL" };
+    let keys = table.keys.join(", ");
+    let offset = row.index(rows);
+    let select = AssertSqlSafe(format!(
+        "SELECT CAST({column} AS BLOB), CAST({column} AS INTEGER), {position}{quoted} \
+         FROM {name} ORDER BY {keys} LIMIT 1 OFFSET {offset}"
+    ));
+    let found = sqlx::query(select).fetch_one(stranger).await.unwrap();
+    let conditions: Vec<String> = (0..table.keys.len()).map(|n| found.get(n + 3)).collect();
+    Some(Target {
+        condition: conditions.join(" AND "),
+        value: found.get(0),
+        number: found.get(1),
+        position: found.get(2),
+    })
+}
+
+/// What a value becomes when a bit is flipped, as SQL.
+fn flipped(
+    table: &Table,
+    column: &str,
+    target: &Target,
+    byte: prop::sample::Index,
+    bit: u8,
+) -> String {
+    if table.numbers.contains(&column) {
+        // Of the lower bytes.
+        let bit = byte.index(4) * 8 + usize::from(bit);
+        return (target.number ^ (1 << bit)).to_string();
+    }
+    let mut value = target.value.clone();
+    let byte = byte.index(value.len());
+    value[byte] ^= 1 << bit;
+    let kind = if table.blobs.contains(&column) {
+        "BLOB"
+    } else {
+        "TEXT"
+    };
+    format!("CAST(x'{}' AS {kind})", hex(&value))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut all, byte| {
+        write!(all, "{byte:02x}").unwrap();
+        all
+    })
+}
+
+/// The statements of a deed; `None` where it would change nothing.
+async fn statements(
+    stranger: &mut SqliteConnection,
+    table: &Table,
+    column: &str,
+    row: prop::sample::Index,
+    byte: prop::sample::Index,
+    deed: Deed,
+) -> Option<(Target, String)> {
+    let one = target(stranger, table, column, row).await?;
+    let (name, condition) = (table.name, &one.condition);
+    let statement = match deed {
+        Deed::Flip(bit) => {
+            let value = flipped(table, column, &one, byte, bit);
+            format!("UPDATE {name} SET {column} = {value} WHERE {condition}")
+        }
+        // A checkpoint less is a signature less, and nothing that was signed is changed by it.
+        Deed::Drop if name == "checkpoints" => return None,
+        Deed::Drop => format!("DELETE FROM {name} WHERE {condition}"),
+        Deed::Insert => {
+            if table.rows.is_empty() {
+                return None;
+            }
+            let columns = format!("SELECT name FROM pragma_table_info('{name}')");
+            let columns = sqlx::query(AssertSqlSafe(columns))
+                .fetch_all(&mut *stranger)
+                .await
+                .unwrap();
+            let columns = columns
+                .iter()
+                .map(|row| row.get::<String, _>(0))
+                .map(|column| {
+                    if !table.rows.contains(&column.as_str()) {
+                        column
+                    } else if table.numbers.contains(&column.as_str()) {
+                        format!("(SELECT max({column}) + 1 FROM {name})")
+                    } else {
+                        // Another one of the same form.
+                        let other = format!("replace(replace({column}, '0', 'x'), '1', '0')");
+                        let more = if name == "user_words" { "x" } else { "" };
+                        format!("replace({other}, 'x', '1') || '{more}'")
+                    }
+                });
+            let columns: Vec<_> = columns.collect();
+            format!(
+                "INSERT INTO {name} SELECT {} FROM {name} WHERE {condition}",
+                columns.join(", ")
+            )
+        }
+        Deed::Swap(other) => {
+            let other = target(stranger, table, column, other).await?;
+            if other.value == one.value || table.keys.contains(&column) {
+                return None;
+            }
+            let kind = if table.blobs.contains(&column) {
+                "BLOB"
+            } else {
+                "TEXT"
+            };
+            let value = |target: &Target| {
+                if table.numbers.contains(&column) {
+                    target.number.to_string()
+                } else {
+                    format!("CAST(x'{}' AS {kind})", hex(&target.value))
+                }
+            };
+            format!(
+                "UPDATE {name} SET {column} = {} WHERE {condition}; UPDATE {name} SET {column} = {} WHERE {}",
+                value(&other),
+                value(&one),
+                other.condition
+            )
+        }
+    };
+    Some((one, statement))
+}
+
+async fn signed_files() -> Folder {
+    let folder = Folder::new();
+    let mut lines = String::new();
+    for n in 0..USERS {
+        writeln!(
+            lines,
+            r#"{{"username":"user{n}","name":"Näme{n}","surname":"S"}}"#
+        )
+        .unwrap();
+    }
+    let file = folder.file("users.ndjson", lines.as_bytes());
+    let imported = command(&folder.data_dir())
+        .arg("import")
+        .arg(file)
+        .output()
+        .unwrap();
+    assert!(imported.status.success(), "{imported:?}");
+    let service = folder.start();
+    for _ in 0..3 {
+        work(&service, 2).await;
+    }
+    rename(&service, "john.again").await;
+    work(&service, 1).await;
+    service.stop();
+    // All of each file into the file itself.
+    for file in ["ledger.db", "read-model.db", "log.db"] {
+        let url = format!("sqlite://{}", folder.data_dir().join(file).display());
+        let mut last = SqliteConnection::connect(&url).await.unwrap();
+        let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
+        sqlx::raw_sql(checkpoint).execute(&mut last).await.unwrap();
+        last.close().await.unwrap();
+    }
+    folder
+}
+
+fn copy(data_dir: &Path) -> Folder {
+    let copy = Folder::new();
+    std::fs::create_dir(copy.data_dir()).unwrap();
+    for entry in std::fs::read_dir(data_dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            std::fs::copy(&path, copy.data_dir().join(path.file_name().unwrap())).unwrap();
+        }
+    }
+    copy
+}
+
+#[test]
+fn whatever_byte_or_row_is_flipped_dropped_inserted_or_swapped_is_named() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let folder = runtime.block_on(signed_files());
+    let (code, report) = verify(&folder.data_dir(), &[], &[]);
+    assert_eq!(code, 0, "{report}");
+    assert_eq!(report["documents"], USERS + 1);
+    let victim = Victim {
+        good: folder.data_dir(),
+        copy: copy(&folder.data_dir()),
+    };
+    let index = any::<prop::sample::Index>;
+    let cases = (index(), index(), index(), index(), deeds());
+    let mut runner = TestRunner::new(Config {
+        cases: 200,
+        failure_persistence: None,
+        max_shrink_iters: 0,
+        ..Config::default()
+    });
+    let checked = runner.run(&cases, |(table, column, row, byte, deed)| {
+        let table = &TABLES[table.index(TABLES.len())];
+        let columns = [table.numbers, table.texts, table.blobs].concat();
+        let column = columns[column.index(columns.len())];
+        let tampered = runtime.block_on(async {
+            let mut stranger = victim.open(table.file).await;
+            let (target, statement) =
+                statements(&mut stranger, table, column, row, byte, deed).await?;
+            let done = sqlx::raw_sql(AssertSqlSafe(statement.clone()));
+            // Such as a name that another row has: no such file can be.
+            let done = done.execute(&mut stranger).await.is_ok();
+            stranger.close().await.unwrap();
+            done.then_some((target, statement))
+        });
+        let Some((target, statement)) = tampered else {
+            victim.restore(table.file);
+            return Err(TestCaseError::reject("nothing is changed"));
+        };
+        let (code, report) = verify(&victim.copy.data_dir(), &[], &[]);
+        victim.restore(table.file);
+        prop_assert_eq!(code, 1, "{}: {}", statement, report);
+        let fault = &report["fault"];
+        let (first, last) = (
+            fault["firstPosition"].as_i64(),
+            fault["lastPosition"].as_i64(),
+        );
+        prop_assert!(first <= last && !fault["message"].as_str().unwrap().is_empty());
+        let is_exact = table.name == "events" && column != "position";
+        if let (Deed::Flip(_), true, Some(position)) = (deed, is_exact, target.position) {
+            prop_assert_eq!(
+                (first, last),
+                (Some(position), Some(position)),
+                "{}: {}",
+                statement,
+                report
+            );
+        }
+        Ok(())
+    });
+    checked.unwrap();
+}
+
+/// A table, what is done to it, and what is said of that.
+const IN_POSTGRESQL: [(&str, &str, &str); 27] = [
+    (
+        "read_model.users",
+        "UPDATE read_model.users SET document = replace(document, 'Doe', 'Dof')",
+        "not the fold",
+    ),
+    (
+        "read_model.users",
+        "UPDATE read_model.users SET document = document || ' '",
+        "not the fold",
+    ),
+    (
+        "read_model.users",
+        "UPDATE read_model.users SET document = left(document, 20)",
+        "not the fold",
+    ),
+    (
+        "read_model.users",
+        "UPDATE read_model.users SET username = 'john.other'",
+        "not the fold",
+    ),
+    (
+        "read_model.users",
+        "UPDATE read_model.users SET version = version - 1",
+        "older",
+    ),
+    (
+        "read_model.users",
+        "UPDATE read_model.users SET position = position + 1",
+        "not the fold",
+    ),
+    (
+        "read_model.users",
+        "INSERT INTO read_model.users SELECT '507f1f77bcf86cd799439000', version, \
+         position, 'other', document FROM read_model.users",
+        "not the fold",
+    ),
+    (
+        "read_model.users",
+        "DELETE FROM read_model.users",
+        "missing",
+    ),
+    (
+        "read_model.user_words",
+        "UPDATE read_model.user_words SET word = 'jon' WHERE word = 'john'",
+        "other words",
+    ),
+    (
+        "read_model.user_words",
+        "INSERT INTO read_model.user_words VALUES ('x', '507f1f77bcf86cd799439000')",
+        "other words",
+    ),
+    (
+        "read_model.parked_users",
+        "INSERT INTO read_model.parked_users VALUES (JOHN, 3, '', 0)",
+        "can be folded",
+    ),
+    (
+        "read_model.parked_users",
+        "INSERT INTO read_model.parked_users VALUES (JOHN, 99, '', 0)",
+        "does not have",
+    ),
+    (
+        "read_model.projections",
+        "UPDATE read_model.projections SET position = 99",
+        "beyond the ledger",
+    ),
+    (
+        "read_model.projections",
+        "UPDATE read_model.projections SET position = 4",
+        "newer than position 4",
+    ),
+    (
+        "read_model.projections",
+        "DELETE FROM read_model.projections",
+        "no checkpoint",
+    ),
+    (
+        "log.log_key",
+        "DELETE FROM log.log_key",
+        "the key that is kept beside the checkpoints is missing",
+    ),
+    (
+        "log.log_key",
+        "UPDATE log.log_key SET public_key = replace(public_key, '+', '-')",
+        "is none",
+    ),
+    (
+        "log.hashes",
+        "INSERT INTO log.hashes VALUES (1, 0, sha256('x'))",
+        "not there",
+    ),
+    (
+        "log.checkpoints",
+        "UPDATE log.checkpoints SET note = replace(note, 'A', 'B')",
+        "checkpoint",
+    ),
+    (
+        "ledger.events",
+        "UPDATE ledger.events SET schema_version = 2 WHERE position = 4",
+        "contradicts",
+    ),
+    (
+        "ledger.events",
+        "UPDATE ledger.events SET user_id = 'nobody' WHERE position = 4",
+        "bad user id",
+    ),
+    (
+        "ledger.username_claims",
+        "UPDATE ledger.username_claims SET held_until = held_until - 1",
+        "is another one",
+    ),
+    (
+        "ledger.username_claims",
+        "UPDATE ledger.username_claims SET held_until = 0",
+        "is another one",
+    ),
+    (
+        "ledger.username_claims",
+        "DELETE FROM ledger.username_claims WHERE held_until IS NOT NULL",
+        "is missing",
+    ),
+    (
+        "ledger.username_claims",
+        "INSERT INTO ledger.username_claims VALUES ('admin', JOHN, NULL)",
+        "no event claims",
+    ),
+    (
+        "ledger.ledger_head",
+        "UPDATE ledger.ledger_head SET position = 4",
+        "missing: ",
+    ),
+    (
+        "ledger.ledger_head",
+        "DELETE FROM ledger.ledger_head",
+        "no head",
+    ),
+];
+
+#[tokio::test]
+async fn whatever_is_kept_beside_the_ledger_is_verified_in_postgresql_too() {
+    let database = Postgres::shared().database().await;
+    let folder = Folder::new();
+    let mut all = command(&folder.data_dir());
+    all.env("DATABASE_URL", &database);
+    let service = folder.start_with(all);
+    work(&service, 5).await;
+    rename(&service, "john.again").await;
+    work(&service, 1).await;
+    service.stop();
+    let environment = [("DATABASE_URL", database.as_str())];
+    let mut owner = PgConnection::connect(&database).await.unwrap();
+    let good = verify(&folder.data_dir(), &[], &environment);
+    assert_eq!(good.0, 0, "{}", good.1);
+    for (table, statement, message) in IN_POSTGRESQL {
+        // Done and undone: what verify reads are the tables of the service.
+        let statement = statement.replace("JOHN", &format!("'{DEMO_USER}'"));
+        let tampered = format!(
+            "ALTER TABLE {table} DISABLE TRIGGER ALL; \
+             CREATE TEMPORARY TABLE kept AS SELECT * FROM {table}; {statement}"
+        );
+        let tampered = sqlx::raw_sql(AssertSqlSafe(tampered));
+        tampered.execute(&mut owner).await.unwrap();
+        let (code, report) = verify(&folder.data_dir(), &[], &environment);
+        let undone = sqlx::raw_sql(AssertSqlSafe(format!(
+            "DELETE FROM {table}; INSERT INTO {table} SELECT * FROM kept; DROP TABLE kept"
+        )));
+        undone.execute(&mut owner).await.unwrap();
+        assert_eq!(code, 1, "{statement}: {report}");
+        let said = report["fault"]["message"].as_str().unwrap();
+        assert!(said.contains(message), "{statement}: {said}");
+    }
+    let again: (i32, Value) = verify(&folder.data_dir(), &[], &environment);
+    assert_eq!(again, good);
+}
