@@ -20,6 +20,13 @@ use crate::service::{DEADLINE, DEMO_USER, Folder, Service, command, send};
 const PROFILE: &str = "/api/v1/users/profile";
 const PHOTO: &str = "/api/v1/users/profile/photo";
 const USERS: &str = "/api/v1/users";
+/// Every operation that changes data, with its group.
+const CHANGES: [(&str, Method, &str); 4] = [
+    ("users", Method::POST, USERS),
+    ("profile", Method::PUT, PROFILE),
+    ("photo", Method::PATCH, PHOTO),
+    ("profile", Method::PATCH, "/api/v1/users/username"),
+];
 /// The window in which a request is written, its button, and what came back.
 const WINDOW: &str = ".scalar-client--open";
 const SEND: &str = ".scalar-client--open button.bg-b-btn";
@@ -347,6 +354,14 @@ async fn what_changes_data_on_another_server_is_marked_and_asked_about_once() {
     let elsewhere = Elsewhere::start().await;
     let folder = Folder::new();
     let service = start(&folder, &format!("Production={}", elsewhere.url));
+    let described = send(service.request(Method::GET, "/openapi.json")).await;
+    let mut changing = operations(&described.body);
+    changing.retain(|one| !one.starts_with("get ") && !one.ends_with("/check-username"));
+    let known = CHANGES.map(|(_, method, path)| {
+        let method = method.as_str().to_lowercase();
+        format!("{method} {path}")
+    });
+    assert_eq!(changing, BTreeSet::from(known));
     for (language, marked, question, not_sent) in [
         (
             "en",
@@ -385,13 +400,13 @@ async fn what_changes_data_on_another_server_is_marked_and_asked_about_once() {
         assert_eq!(asked.len(), 1);
         assert_eq!(asked[0].2.get("authorization"), None);
 
+        for (tag, method, path) in CHANGES {
+            browser.try_out(tag, method.clone(), path).await;
+            let mark = format!("section[id$=\"{method}{path}\"] .markdown-alert-warning");
+            browser.says(&mark, marked).await;
+            browser.close_window().await;
+        }
         browser.try_out("profile", Method::PUT, PROFILE).await;
-        browser
-            .says(
-                "section[id$=\"PUT/api/v1/users/profile\"] .markdown-alert-warning",
-                marked,
-            )
-            .await;
         browser.shot(&format!("elsewhere-{language}")).await;
         browser.press_on(SEND).await;
         let asked = browser.question().await;
