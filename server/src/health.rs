@@ -109,12 +109,24 @@ struct Told;
 impl IntoResponses for Told {
     fn responses() -> BTreeMap<String, RefOr<described::Response>> {
         let shape = json!({"$ref": "#/components/schemas/Readiness"});
+        let mut example = Readiness {
+            ready: true,
+            missing: Vec::new(),
+            head: Some(42),
+            published: Some(42),
+            applied: Some(42),
+            parked_users: Some(0),
+        };
+        let ready = json!(example);
+        example.ready = false;
+        (example.head, example.published) = (Some(20_042), Some(20_042));
+        example.missing = vec![stays(42, 20_042)];
         let answers = [
-            ("200", "It can do its work."),
-            ("503", "It cannot; `missing` says why."),
+            ("200", "It can do its work.", ready),
+            ("503", "It cannot; `missing` says why.", json!(example)),
         ];
-        BTreeMap::from(answers.map(|(status, about)| {
-            let answer = openapi::json(about, shape.clone());
+        BTreeMap::from(answers.map(|(status, about, example)| {
+            let answer = openapi::json(about, shape.clone(), example);
             (status.to_owned(), answer.build().into())
         }))
     }
@@ -209,9 +221,7 @@ pub(crate) async fn ready(State(probes): State<Probes>) -> Response {
     if let (Some(applied), Some(head)) = (applied, head)
         && probes.is_stuck(applied, head)
     {
-        missing.push(format!(
-            "projection: stays at position {applied} while the ledger is at {head}"
-        ));
+        missing.push(stays(applied, head));
     }
     let ready = missing.is_empty();
     // The relay says more of a broker that is away.
@@ -236,6 +246,10 @@ pub(crate) async fn ready(State(probes): State<Probes>) -> Response {
     };
     // A probe reads what is missing, not an envelope.
     (status, Extension(AsIs), Json(readiness)).into_response()
+}
+
+fn stays(applied: Position, head: Position) -> String {
+    format!("projection: stays at position {applied} while the ledger is at {head}")
 }
 
 #[cfg(test)]

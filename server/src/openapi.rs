@@ -96,7 +96,8 @@ struct Described;
 impl IntoResponses for Described {
     fn responses() -> BTreeMap<String, RefOr<described::Response>> {
         let schema = json!({"type": "object", "required": ["openapi"], "properties": {"openapi": {"type": "string"}}});
-        file::answers(openapi::json("The document.", schema))
+        let example = json!({"openapi": "3.1.0"});
+        file::answers(openapi::json("The document.", schema, example))
     }
 }
 
@@ -195,6 +196,28 @@ mod tests {
         };
         assert_eq!(of(Language::En), json!(["Authentication required"]));
         assert_eq!(of(Language::Tr), json!(["Kimlik doğrulaması gerekli"]));
+    }
+
+    #[test]
+    fn every_answer_that_has_a_shape_has_an_example() {
+        let document = document(Roles::ALL, Language::En);
+        let mut without = Vec::new();
+        for (path, method, operation) in operations(&document["paths"]) {
+            for (status, answer) in operation["responses"].as_object().unwrap() {
+                let shared = answer["$ref"].as_str().map(|reference| &reference[1..]);
+                let answer = shared.map_or(answer, |at| document.pointer(at).unwrap());
+                let contents = answer["content"].as_object().into_iter().flatten();
+                let is_without = |content: &Value| {
+                    content["schema"].is_object()
+                        && content["example"].is_null()
+                        && content["examples"].is_null()
+                };
+                for (media_type, _) in contents.filter(|(_, content)| is_without(content)) {
+                    without.push(format!("{method} {path} {status} {media_type}"));
+                }
+            }
+        }
+        assert_eq!(without, [""; 0]);
     }
 
     #[test]

@@ -4148,6 +4148,16 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "ready": true,
+                     *       "missing": [],
+                     *       "head": 42,
+                     *       "published": 42,
+                     *       "applied": 42,
+                     *       "parkedUsers": 0
+                     *     }
+                     */
                     "application/json": components["schemas"]["Readiness"];
                 };
             };
@@ -4161,6 +4171,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "ready": false,
+                     *       "missing": [
+                     *         "projection: stays at position 42 while the ledger is at 20042"
+                     *       ],
+                     *       "head": 20042,
+                     *       "published": 20042,
+                     *       "applied": 42,
+                     *       "parkedUsers": 0
+                     *     }
+                     */
                     "application/json": components["schemas"]["Readiness"];
                 };
             };
@@ -4217,6 +4239,11 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "openapi": "3.1.0"
+                     *     }
+                     */
                     "application/json": {
                         openapi: string;
                     };

@@ -224,9 +224,11 @@ pub fn answer<T: ToSchema>(about: &str, status: u16, data: &Value) -> ResponseBu
     described(about).content("application/json", content.build())
 }
 
-/// A success that is JSON without the envelope.
-pub fn json(about: &str, json: Value) -> ResponseBuilder {
-    let content = ContentBuilder::new().schema(Some(schema(json)));
+/// An answer that is JSON without the envelope.
+pub fn json(about: &str, json: Value, example: Value) -> ResponseBuilder {
+    let content = ContentBuilder::new()
+        .schema(Some(schema(json)))
+        .example(Some(example));
     described(about).content("application/json", content.build())
 }
 
