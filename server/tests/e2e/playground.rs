@@ -406,8 +406,8 @@ async fn what_changes_data_on_another_server_is_marked_and_asked_about_once() {
             browser.says(&mark, marked).await;
             browser.close_window().await;
         }
-        browser.try_out("profile", Method::PUT, PROFILE).await;
         browser.shot(&format!("elsewhere-{language}")).await;
+        browser.try_out("profile", Method::PUT, PROFILE).await;
         browser.press_on(SEND).await;
         let asked = browser.question().await;
         assert!(asked.starts_with(question), "{asked}");
