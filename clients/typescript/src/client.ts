@@ -58,7 +58,7 @@ export interface CommandOptions {
 export interface PhotoOptions extends CommandOptions {
   /** How far the upload is, in browsers and React Native. With it, `XMLHttpRequest` sends, not `fetch`. */
   onProgress?: (progress: Progress) => void;
-  /** Milliseconds that the upload may take. Default: 300,000. */
+  /** Milliseconds that the upload may take. Default: what `retries` of the client says, else 300,000. */
   totalMs?: number;
 }
 
@@ -90,12 +90,19 @@ export type ProfileLedgerClient = ReturnType<typeof createClient>;
 /** A client of one service for one user. Every call rejects with a `ProfileLedgerError`, or the reason of its signal. */
 export function createClient(options: ClientOptions) {
   const transport = new Transport(options);
+  const { retries } = options;
   const send = (call?: Call) => (request: Request) => transport.send(request as unknown as Outgoing, call);
-  const api = createFetchClient<paths>({
+  const asking = createFetchClient<paths>({
     baseUrl: options.baseUrl,
     fetch: send(),
     Request: Outgoing as unknown as typeof Request,
-  }) as unknown as Api;
+  });
+  asking.use({
+    onRequest({ request, options: { parseAs } }) {
+      (request as unknown as Outgoing).isOpen = parseAs !== "json";
+    },
+  });
+  const api = asking as unknown as Api;
 
   return {
     /** All operations, those without a name here too. */
@@ -149,7 +156,7 @@ export function createClient(options: ClientOptions) {
 
     /** Changes the own photo. */
     async changePhoto(photo: Photo, options: PhotoOptions = {}): Promise<Answer<OwnProfile>> {
-      const { onProgress, totalMs = 300_000 } = options;
+      const { onProgress, totalMs = retries?.totalMs ?? 300_000 } = options;
       const init = {
         ...commanding(options),
         body: { file: "" },
@@ -192,7 +199,8 @@ function read<T>(received: Received<T>, known: Answer<T> | undefined): Answer<T>
 }
 
 function answer<T>({ data, response }: Received<T>): Answer<T> {
-  if (typeof data !== "object" || data === null || !("data" in data)) throw unexpected(response);
+  // All of it is typed, so what is none of ours ends here.
+  if (typeof data?.data !== "object" || data.data === null) throw unexpected(response);
   return {
     data: data.data,
     etag: response.headers.get("ETag") ?? undefined,

@@ -46,6 +46,8 @@ export interface Call {
 /** What openapi-fetch makes in place of a `Request`, which cannot be sent twice everywhere. */
 export class Outgoing {
   readonly method: string;
+  /** Whether the caller reads the answer as it comes, such as a stream of events. */
+  isOpen = false;
 
   constructor(readonly url: string, readonly init: Omit<RequestInit, "headers"> & { headers: Headers }) {
     this.method = init.method ?? "GET";
@@ -66,6 +68,8 @@ const READS_OTHERWISE: Record<ReadsOtherwise, true> = { "/api/v1/users/check-use
 
 /** What of the body of a failure is read: far more than the service says, and far less than a stranger could send. */
 const LONGEST_FAILURE = 256 * 1024;
+/** What may have no body, not even an empty one. */
+const WITHOUT_BODY = [204, 205, 304];
 /** A timer that has longer to wait does not wait at all. */
 const LONGEST_TIMER = 2 ** 31 - 1;
 
@@ -107,7 +111,7 @@ export class Transport {
     let isOpen = false;
     try {
       const response = await this.#try(outgoing, call, ending, Date.now() + totalMs);
-      isOpen = response.ok && !isJson(response);
+      isOpen = outgoing.isOpen && response.ok;
       return response;
     } finally {
       clearTimeout(timer);
@@ -126,6 +130,8 @@ export class Transport {
     let token = hasOwnToken ? "" : await this.#token(ending);
     for (let attempt = 1; ; ) {
       if (token) headers.set("Authorization", `Bearer ${token}`);
+      // Who signed out in between is nobody any more.
+      else if (!hasOwnToken) headers.delete("Authorization");
       const answer = await this.#once(outgoing, headers, call, ending);
       if (!(answer instanceof ProfileLedgerError)) {
         if (isCommand) this.#position = Math.max(this.#position, positionOf(answer) ?? 0);
@@ -155,11 +161,12 @@ export class Transport {
         const text = await ending.or(beginning(response));
         return failure(response, text, retryAfter(response.headers, Date.now()));
       }
-      if (this.#isForeign(outgoing, response)) {
-        void response.body?.cancel();
+      if (WITHOUT_BODY.includes(response.status)) return response;
+      if (outgoing.isOpen ? this.#isForeign(outgoing, response) : !isJson(response)) {
+        response.body?.cancel().catch(() => undefined); // it may have broken off
         return unexpected(response);
       }
-      if (!isJson(response) || response.status === 304) return response;
+      if (outgoing.isOpen) return response;
       // Read here, so that an answer which breaks off is asked for again.
       const text = await ending.or(response.text());
       return isWhole(text) ? new Response(text, response) : unexpected(response);
@@ -242,7 +249,7 @@ function typeOf(response: Response): string {
 }
 
 function isJson(response: Response): boolean {
-  return /^application\/json\b/i.test(typeOf(response));
+  return /^application\/(?:[\w.-]+\+)?json\b/i.test(typeOf(response));
 }
 
 function isWhole(text: string): boolean {

@@ -1,6 +1,7 @@
 // What the client makes of a service, a gateway or a network that fails.
 
 import assert from "node:assert/strict";
+import { getEventListeners } from "node:events";
 import { after, beforeEach, test } from "node:test";
 
 import { ProfileLedgerError, createClient } from "profile-ledger-client";
@@ -246,6 +247,10 @@ for (const [what, reply] of Object.entries<Reply>({
   "a page": status(200, { "Content-Type": "text/html" }, "<html>Log in to the hotel</html>"),
   "half a document": status(200, { "Content-Type": "application/json" }, '{"isSuccess": tr'),
   "another document": json(200, []),
+  "no data": json(200, envelope(200, [])),
+  "a text": status(200, { "Content-Type": "text/plain" }, "OK"),
+  "of no type": status(200, {}, "OK"),
+  "a text without an end": (response) => response.writeHead(200, { "Content-Type": "text/plain" }).write("O"),
   "nothing": status(204),
   "an empty text": status(200, { "Content-Type": "application/json" }),
 })) {
@@ -256,6 +261,38 @@ for (const [what, reply] of Object.entries<Reply>({
     assert.equal(between.asked.length, 1);
   });
 }
+
+test("a page that has broken off already is an error like any other", async () => {
+  const broken = new ReadableStream({ start: (page) => page.error(new Error("Broken off")) });
+  const fetch = async () => new Response(broken, { headers: { "Content-Type": "text/html" } });
+  assert.equal((await failure(client({ fetch }).profile())).code, "UNEXPECTED_ANSWER");
+  // What nobody catches would fail this test.
+  await new Promise((resolve) => setImmediate(resolve));
+});
+
+test("nothing of a call stays on a signal that outlives it", async () => {
+  const { signal } = new AbortController();
+  for (const reply of [success(), status(204), gatewayPage, status(200, {}, "OK"), busy({ "Retry-After": "0" })]) {
+    failing(reply);
+    await client().profile({ signal }).catch(() => undefined);
+    assert.equal(getEventListeners(signal, "abort").length, 0);
+  }
+});
+
+test("a photo has the time that the client has, or that of its call", async () => {
+  failing(silence);
+  const made = client({ retries: { totalMs: 300 } });
+  assert.equal((await failure(made.changePhoto(Buffer.from("x")))).code, "TIMEOUT");
+  failing(silence);
+  assert.equal((await failure(client().changePhoto(Buffer.from("x"), { totalMs: 300 }))).code, "TIMEOUT");
+});
+
+test("who signed out between two attempts is nobody in the second", async () => {
+  failing(status(503, { "Retry-After": "0" }), success());
+  const tokens = ["a.b.c", ""];
+  await client({ token: () => tokens.shift()! }).profile();
+  assert.deepEqual(between.sent("authorization"), ["Bearer a.b.c", undefined]);
+});
 
 test("a token is asked for before each request, and once more after a refusal", async () => {
   const refusals: (string | undefined)[] = [];
