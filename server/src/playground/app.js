@@ -43,6 +43,19 @@ function fill(parameter, description) {
   if (value !== undefined) parameter.examples = { default: { value, "x-disabled": !isTicked } };
 }
 
+/** The servers to choose from, this one first. It is for trying things out, unless its operator gave it a name as well. */
+function withOwn(named) {
+  const other = named.filter(({ url }) => url !== own);
+  const [isNamed] = named.filter(({ url }) => url === own);
+  return [isNamed ?? { name: "Development", url: own, isForTrying: true }, ...other];
+}
+
+/** The server that is asked at an address: the longest one, as one may be below another. */
+function serverAt(servers, address) {
+  const above = servers.filter(({ url }) => address === url || address.startsWith(`${url}/`));
+  return above.sort((one, another) => another.url.length - one.url.length)[0] ?? { name: address };
+}
+
 /** The description as the page shows it. */
 function prepare(description, servers) {
   description.servers = servers.map(({ name, url }) => ({ url, description: name }));
@@ -59,26 +72,27 @@ function prepare(description, servers) {
   return description;
 }
 
-/** Sends a request; to another server, one that changes data only after its sender was asked. */
-function sender(isReading, nameOf, token) {
+/** Sends a request; where it would change real data, only after its sender was asked. */
+function sender(isReading, servers, token) {
   return async (input, init) => {
     const request = input instanceof Request ? input : new Request(input, init);
-    if (request.url.startsWith(`${own}/`)) return fetch(input, init);
+    const { name, url, isForTrying } = serverAt(servers, request.url);
     const { pathname } = new URL(request.url);
-    const isSafe = ["GET", "HEAD"].includes(request.method) || isReading(pathname);
-    const values = { method: request.method, path: pathname, server: nameOf(request.url), url: request.url };
+    const isSafe = isForTrying || ["GET", "HEAD"].includes(request.method) || isReading(pathname);
+    const values = { method: request.method, path: pathname, server: name, url: request.url };
     if (!isSafe && !confirm(text("ask", values))) throw new Error(text("notSent"));
+    if (url === own) return fetch(input, init);
     // The token of development mode is nobody else's.
     if (token && request.headers.get("authorization") === `Bearer ${token}`) request.headers.delete("authorization");
     return fetch(request);
   };
 }
 
-function warn(nameOf) {
-  return (url) => {
-    const isOwn = url === own;
-    root.dataset.server = isOwn ? "own" : "other";
-    element("warning").textContent = isOwn ? "" : text("chosen", { server: nameOf(url), url });
+function warn(servers) {
+  return (address) => {
+    const { name, isForTrying } = serverAt(servers, address);
+    root.dataset.server = isForTrying ? "for-trying" : "real";
+    element("warning").textContent = isForTrying ? "" : text("chosen", { server: name, url: address });
   };
 }
 
@@ -91,18 +105,20 @@ async function open() {
   element("other-language").lang = other;
 
   const [settings, description] = await Promise.all([json("docs/settings.json"), json(`openapi.json?lang=${language}`)]);
-  const token = settings.hasToken ? (await json("docs/token")).data.token : "";
-  const servers = [{ name: "Development", url: own }, ...settings.servers];
-  const nameOf = (url) => servers.find((server) => url === server.url || url.startsWith(`${server.url}/`))?.name ?? url;
+  // It is given to a page of this machine only, and the others are of use without one.
+  const token = settings.hasToken ? await json("docs/token").then(({ data }) => data.token, () => "") : "";
+  const servers = withOwn(settings.servers);
+  const warnOf = warn(servers);
+  warnOf(own);
   const harmless = operations(description).filter((one) => reading.includes(one.operation.operationId));
   const isReading = (pathname) => harmless.some(({ path }) => pathname.endsWith(path));
   Scalar.createApiReference("#reference", {
     content: prepare(description, servers),
     authentication: { preferredSecurityScheme: "bearer", securitySchemes: { bearer: { token } } },
-    customFetch: sender(isReading, nameOf, token),
+    customFetch: sender(isReading, servers, token),
     defaultHttpClient: { targetKey: "shell", clientKey: "curl" },
     localization: { locale: language, translations: component[language] },
-    onServerChange: warn(nameOf),
+    onServerChange: warnOf,
     onLoaded: () => { root.dataset.ready = ""; },
     // Everything of the component that leads to other places is off.
     agent: { disabled: true },

@@ -1,5 +1,7 @@
 //! The servers that the page may ask beside its own.
 
+use std::net::Ipv4Addr;
+
 use anyhow::bail;
 
 /// What the server of the page itself is called there.
@@ -10,8 +12,8 @@ const NAME_CHARACTERS: usize = 40;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ApiServer {
     pub(crate) name: String,
-    /// `http` or `https`, a host, perhaps a port and a path; without a slash at its end. It can stand in a
-    /// `Content-Security-Policy` as it is.
+    /// `http` or `https`, a host, perhaps a port and a path; without a slash at its end, and as browsers write it. It can
+    /// stand in a `Content-Security-Policy` as it is.
     pub(crate) url: String,
 }
 
@@ -61,25 +63,20 @@ pub(crate) fn parse_server(text: &str) -> Result<ApiServer, String> {
             "{OWN} is the name of this server itself: choose another"
         ));
     }
-    let url = url.trim().trim_end_matches('/');
-    if !is_server(url) {
-        return Err(
-            "an http:// or https:// URL with a host name or an IPv4 address after the =, perhaps with a port and a path, \
-             and nothing else"
-                .to_owned(),
-        );
-    }
+    let url = as_browsers_write_it(url.trim().trim_end_matches('/')).ok_or(
+        "an http:// or https:// URL with a host name or an IPv4 address after the =, perhaps with a port and a path, and \
+         nothing else",
+    )?;
     Ok(ApiServer {
         name: name.to_owned(),
-        url: url.to_owned(),
+        url,
     })
 }
 
-/// Strict, for it becomes part of a policy: a character too many there would allow more, or nothing.
-fn is_server(url: &str) -> bool {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return false;
-    };
+/// The URL of a server. Strict, for it becomes part of a policy: a character too many there would allow more, or nothing. And
+/// the page compares it with the addresses of requests, in which the default port and odd forms of IPv4 do not occur.
+fn as_browsers_write_it(url: &str) -> Option<String> {
+    let (scheme, rest) = url.split_once("://")?;
     let (authority, path) = match rest.split_once('/') {
         Some((authority, path)) => (authority, Some(path)),
         None => (rest, None),
@@ -103,10 +100,25 @@ fn is_server(url: &str) -> bool {
                 .bytes()
                 .all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b))
     };
-    ["http", "https"].contains(&scheme)
-        && host.split('.').all(is_label)
+    // What ends in a number is an address to browsers, whatever else it is (URL Standard, 3.5).
+    let is_number = |label: &str| {
+        let digits = label.strip_prefix("0x");
+        label.bytes().all(|b| b.is_ascii_digit())
+            || digits.is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))
+    };
+    let default_port = match scheme {
+        "http" => "80",
+        "https" => "443",
+        _ => return None,
+    };
+    let is_server = host.split('.').all(is_label)
+        && (!host.rsplit('.').next().is_some_and(is_number) || host.parse::<Ipv4Addr>().is_ok())
         && port.is_none_or(is_port)
-        && path.is_none_or(|path| path.split('/').all(is_segment))
+        && path.is_none_or(|path| path.split('/').all(is_segment));
+    let port = port.filter(|port| *port != default_port);
+    let port = port.map_or(String::new(), |port| format!(":{port}"));
+    let path = path.map_or(String::new(), |path| format!("/{path}"));
+    is_server.then(|| format!("{scheme}://{host}{port}{path}"))
 }
 
 #[cfg(test)]
@@ -133,6 +145,12 @@ mod tests {
                 "Staging (2)",
                 "http://10.0.0.1/profiles/v2",
                 "http://10.0.0.1/profiles/v2/",
+            ),
+            (
+                "Test=https://test.example:443/v2",
+                "Test",
+                "https://test.example/v2",
+                "https://test.example/v2/",
             ),
         ] {
             let server = parse_server(text).unwrap();
@@ -161,6 +179,12 @@ mod tests {
             "https://api.example.com:0443",
             "https://api.example.com:99999",
             "https://api.example.com:*",
+            "https://2130706433",
+            "https://127.1",
+            "https://0x7f.0.0.1",
+            "https://127.0.0.0x1",
+            "https://127.0.0.01",
+            "https://1.2.3.4.5",
             "https://[::1]:8080",
             "https://api.example.com?x=1",
             "https://api.example.com#x",
@@ -192,9 +216,10 @@ mod tests {
         let one = parse_server("Production=https://a.example").unwrap();
         let same_name = parse_server("PRODUCTION=https://b.example").unwrap();
         let same_url = parse_server("Staging=https://a.example/").unwrap();
+        let same_port = parse_server("Staging=https://a.example:443").unwrap();
         let other = parse_server("Staging=https://b.example").unwrap();
         assert!(ApiServer::refuse_same(&[one.clone(), other]).is_ok());
-        for same in [same_name, same_url] {
+        for same in [same_name, same_url, same_port] {
             let error = ApiServer::refuse_same(&[one.clone(), same]).unwrap_err();
             assert!(error.to_string().contains("twice"), "{error}");
         }

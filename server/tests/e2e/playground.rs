@@ -3,30 +3,21 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 
-use axum::Router;
-use axum::extract::{Request, State};
-use axum::http::HeaderMap;
 use events::test_servers::postgres::Postgres;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 
-use crate::browser::{Browser, PHONE};
+use crate::browser::Browser;
 use crate::roles::{Stack, read_at};
-use crate::service::{DEADLINE, DEMO_USER, Folder, Service, command, send};
+use crate::service::{DEADLINE, DEMO_USER, Folder, Service, send};
+
+mod servers;
+mod token;
 
 const PROFILE: &str = "/api/v1/users/profile";
 const PHOTO: &str = "/api/v1/users/profile/photo";
 const USERS: &str = "/api/v1/users";
-/// Every operation that changes data, with its group.
-const CHANGES: [(&str, Method, &str); 4] = [
-    ("users", Method::POST, USERS),
-    ("profile", Method::PUT, PROFILE),
-    ("photo", Method::PATCH, PHOTO),
-    ("profile", Method::PATCH, "/api/v1/users/username"),
-];
 /// The window in which a request is written, its button, and what came back.
 const WINDOW: &str = ".scalar-client--open";
 const SEND: &str = ".scalar-client--open button.bg-b-btn";
@@ -76,30 +67,30 @@ impl Browser {
         self.until(&is_closed).await;
     }
 
+    /// Clicks on the element that says something, once it is there.
+    async fn click_on_text(&self, css: &str, text: &str) {
+        let click = format!(
+            "const found = [...document.querySelectorAll({})].find((e) => e.textContent.includes({})); \
+             found?.click(); return !!found",
+            json!(css),
+            json!(text)
+        );
+        self.until(&click).await;
+    }
+
     async fn choose_server(&self, from: &str, to: &str) {
-        let find = |css: &str, text: &str| {
-            format!(
-                "return [...document.querySelectorAll({})].find((e) => e.textContent.includes({}))",
-                json!(css),
-                json!(text)
-            )
-        };
-        let button = find(".scalar-reference-intro-server button", from);
-        self.until(&button.replace("return ", "return !!")).await;
-        self.run(&format!("(() => {{ {button} }})().click()")).await;
-        let option = find("[role=option]", to);
-        self.until(&option.replace("return ", "return !!")).await;
-        self.run(&format!("(() => {{ {option} }})().click()")).await;
+        self.click_on_text(".scalar-reference-intro-server button", from)
+            .await;
+        self.click_on_text("[role=option]", to).await;
     }
 
     /// Chooses a file where the component asks for one.
     async fn choose_file(&self, path: &Path) {
         // The dialogue for files is the browser's own, and is not opened: the element that asks for it is caught.
-        self.run(
-            "HTMLInputElement.prototype.click = function () { this.id = 'chosen'; document.body.append(this); }; \
-             [...document.querySelectorAll('.scalar-client--open button')].find((e) => e.textContent.includes('Select File')).click()",
-        )
-        .await;
+        self.run("HTMLInputElement.prototype.click = function () { this.id = 'chosen'; document.body.append(this); }")
+            .await;
+        self.click_on_text(".scalar-client--open button", "Select File")
+            .await;
         self.there("#chosen").await;
         self.attach("#chosen", path).await;
     }
@@ -119,56 +110,6 @@ impl Browser {
             assert!(is_own || address.starts_with("data:"), "{address}");
         }
     }
-}
-
-/// Another server, which lets pages of any origin ask it, and answers everything with a success.
-#[derive(Clone, Default)]
-struct Elsewhere {
-    url: String,
-    asked: Arc<Mutex<Vec<(Method, String, HeaderMap)>>>,
-}
-
-impl Elsewhere {
-    async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let elsewhere = Self {
-            url: format!("http://{}", listener.local_addr().unwrap()),
-            ..Self::default()
-        };
-        let router = Router::new().fallback(answer).with_state(elsewhere.clone());
-        tokio::spawn(async { axum::serve(listener, router).await });
-        elsewhere
-    }
-
-    /// What it was asked, but for the questions of browsers whether a page may.
-    fn asked(&self) -> Vec<(Method, String, HeaderMap)> {
-        let asked = self.asked.lock().unwrap().clone();
-        let is_asked = |(method, _, _): &(Method, String, HeaderMap)| *method != Method::OPTIONS;
-        asked.into_iter().filter(is_asked).collect()
-    }
-}
-
-async fn answer(
-    State(elsewhere): State<Elsewhere>,
-    request: Request,
-) -> ([(&'static str, &'static str); 4], &'static str) {
-    let (parts, _) = request.into_parts();
-    let path = parts.uri.path().to_owned();
-    let asked = (parts.method, path, parts.headers);
-    elsewhere.asked.lock().unwrap().push(asked);
-    let allowed = [
-        ("content-type", "application/json"),
-        ("access-control-allow-origin", "*"),
-        ("access-control-allow-headers", "*, authorization"),
-        ("access-control-allow-methods", "*"),
-    ];
-    (allowed, r#"{"isSuccess":true,"data":"from elsewhere"}"#)
-}
-
-fn start(folder: &Folder, servers: &str) -> Service {
-    let mut serving = command(&folder.data_dir());
-    serving.env("API_SERVERS", servers);
-    folder.start_with(serving)
 }
 
 #[tokio::test]
@@ -346,172 +287,5 @@ async fn our_sentence_is_shown_as_it_is_in_the_language_of_the_page() {
                 .iter()
                 .all(|url| url.starts_with(&service.url) || url.starts_with("data:"))
         );
-    }
-}
-
-#[tokio::test]
-async fn what_changes_data_on_another_server_is_marked_and_asked_about_once() {
-    let elsewhere = Elsewhere::start().await;
-    let folder = Folder::new();
-    let service = start(&folder, &format!("Production={}", elsewhere.url));
-    let described = send(service.request(Method::GET, "/openapi.json")).await;
-    let mut changing = operations(&described.body);
-    changing.retain(|one| !one.starts_with("get ") && !one.ends_with("/check-username"));
-    let known = CHANGES.map(|(_, method, path)| {
-        let method = method.as_str().to_lowercase();
-        format!("{method} {path}")
-    });
-    assert_eq!(changing, BTreeSet::from(known));
-    for (language, marked, question, not_sent) in [
-        (
-            "en",
-            "This operation changes data on the chosen server",
-            "PUT /api/v1/users/profile changes data on Production.",
-            "The request was not sent.",
-        ),
-        (
-            "tr",
-            "Bu işlem, seçili sunucuda veri değiştirir",
-            "PUT /api/v1/users/profile, Production sunucusunda veri değiştirir.",
-            "İstek gönderilmedi.",
-        ),
-    ] {
-        elsewhere.asked.lock().unwrap().clear();
-        let browser = open(&service, &format!("?lang={language}")).await;
-        let marks = "return [...document.querySelectorAll('.markdown-alert-warning')].filter((e) => e.checkVisibility()).length";
-        browser.try_out("profile", Method::PUT, PROFILE).await;
-        browser.close_window().await;
-        browser.there(".markdown-alert-warning").await;
-        assert_eq!(
-            browser.run(marks).await,
-            0,
-            "this server is only for trying"
-        );
-        assert_eq!(browser.text("#warning").await, "");
-        browser.choose_server(&service.url, &elsewhere.url).await;
-        browser.says("#warning", "Production").await;
-
-        // What only reads is sent at once, and not with the token of development mode.
-        browser.try_out("profile", Method::GET, PROFILE).await;
-        browser.press_on(SEND).await;
-        browser.says(ANSWER, "from elsewhere").await;
-        browser.close_window().await;
-        let asked = elsewhere.asked();
-        assert_eq!(asked.len(), 1);
-        assert_eq!(asked[0].2.get("authorization"), None);
-
-        for (tag, method, path) in CHANGES {
-            browser.try_out(tag, method.clone(), path).await;
-            let mark = format!("section[id$=\"{method}{path}\"] .markdown-alert-warning");
-            browser.says(&mark, marked).await;
-            browser.close_window().await;
-        }
-        browser.shot(&format!("elsewhere-{language}")).await;
-        browser.try_out("profile", Method::PUT, PROFILE).await;
-        browser.press_on(SEND).await;
-        let asked = browser.question().await;
-        assert!(asked.starts_with(question), "{asked}");
-        assert!(asked.contains(&elsewhere.url), "{asked}");
-        browser.answer(false).await;
-        browser.says("body", not_sent).await;
-        assert_eq!(elsewhere.asked().len(), 1, "nothing was sent");
-
-        browser.press_on(SEND).await;
-        browser.question().await;
-        browser.answer(true).await;
-        browser.says(ANSWER, "from elsewhere").await;
-        assert!(!browser.has_alert().await, "it asks once");
-        let asked = elsewhere.asked();
-        assert_eq!((asked.len(), &asked[1].0), (2, &Method::PUT));
-        browser.shot(&format!("sent-{language}")).await;
-        browser.close_window().await;
-
-        // Back here nothing is marked or asked about.
-        browser.choose_server(&elsewhere.url, &service.url).await;
-        browser
-            .until("return document.querySelector('#warning').textContent === ''")
-            .await;
-        assert_eq!(browser.run(marks).await, 0);
-    }
-    let profile = service
-        .get(PROFILE, &service.token(DEMO_USER, "user"))
-        .await;
-    let version = profile.header("etag");
-    assert_eq!(version, "\"1\"", "nothing was sent here");
-}
-
-#[tokio::test]
-async fn the_policy_lets_the_page_ask_the_named_servers_only() {
-    let (named, other) = (Elsewhere::start().await, Elsewhere::start().await);
-    let folder = Folder::new();
-    let service = start(&folder, &format!("Production={}", named.url));
-    let browser = open(&service, "?lang=en").await;
-    browser.size(PHONE).await;
-    browser.shot("phone").await;
-    browser.was_quiet_but_for(&service, &[]).await;
-    for (url, is_reached) in [(&named.url, true), (&other.url, false)] {
-        let ask = format!(
-            "return await fetch({}).then(() => true, () => false)",
-            json!(url)
-        );
-        assert_eq!(browser.run(&ask).await, is_reached, "{url}");
-    }
-    assert_eq!((named.asked().len(), other.asked().len()), (1, 0));
-    // No text becomes a script.
-    browser
-        .run(
-            "const s = document.createElement('script'); s.textContent = 'globalThis.ran = 1'; document.body.append(s); \
-             setTimeout('globalThis.ran = 2'); setTimeout(() => { globalThis.later = true })",
-        )
-        .await;
-    browser.until("return globalThis.later === true").await;
-    assert_eq!(browser.run("return globalThis.ran ?? 0").await, 0);
-}
-
-#[tokio::test]
-async fn outside_of_development_mode_no_token_is_filled_in_and_none_is_given() {
-    let folder = Folder::new();
-    let mut serving = command(&folder.data_dir());
-    serving.env("JWT_SECRET", "a secret of at least thirty-two bytes");
-    let service = folder.start_with(serving);
-    let own = service
-        .request(Method::GET, "/docs/token")
-        .header("sec-fetch-site", "same-origin");
-    assert_eq!(send(own).await.status, StatusCode::NOT_FOUND);
-    let browser = open(&service, "").await;
-    browser
-        .says("#reference", "JWT, without the Bearer prefix")
-        .await;
-    browser.try_out("profile", Method::GET, PROFILE).await;
-    browser.press_on(SEND).await;
-    browser.says(ANSWER, "Authentication required").await;
-    browser.shot("no-token").await;
-}
-
-#[tokio::test]
-async fn no_other_site_gets_the_token_of_the_page() {
-    let folder = Folder::new();
-    let service = folder.start();
-    let ask = async |headers: &[(&str, &str)]| {
-        let mut request = service.request(Method::GET, "/docs/token");
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        send(request).await
-    };
-    let given = ask(&[("sec-fetch-site", "same-origin")]).await;
-    let token = given.data()["token"].as_str().unwrap();
-    let profile = service.get(PROFILE, token).await;
-    assert_eq!(profile.data()["_id"], DEMO_USER);
-    assert_eq!(given.header("access-control-allow-origin"), "");
-    assert_eq!(given.header("cache-control"), "no-store");
-    for headers in [
-        &[][..],
-        &[("sec-fetch-site", "cross-site")],
-        &[("sec-fetch-site", "same-origin"), ("host", "evil.example")],
-    ] {
-        let refused = ask(headers).await;
-        assert_eq!(refused.status, StatusCode::FORBIDDEN, "{headers:?}");
-        assert_eq!(refused.body["data"], Value::Null);
     }
 }
