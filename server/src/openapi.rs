@@ -199,6 +199,58 @@ mod tests {
     }
 
     #[test]
+    fn operations_that_clients_know_by_name_have_their_names() {
+        let document = document(Roles::ALL, Language::En);
+        for (method, path, name) in [
+            ("post", "", "registerUserV1"),
+            ("get", "/profile", "getUsersProfileV1"),
+            ("put", "/profile", "updateUsersProfileV1"),
+            ("patch", "/profile/photo", "updateUsersProfilePhotoV1"),
+            ("patch", "/username", "updateUsersUsernameV1"),
+            ("get", "/profile/{userId}", "getUsersProfileByUseridV1"),
+            (
+                "get",
+                "/profile/username/{username}",
+                "getUsersProfileUsernameByUsernameV1",
+            ),
+            ("post", "/check-username", "checkUsersUsernameV1"),
+            ("get", "/search", "searchUsersV1"),
+        ] {
+            let operation = &document["paths"][format!("/api/v1/users{path}")][method];
+            assert_eq!(operation["operationId"], name);
+        }
+    }
+
+    #[test]
+    fn every_failure_is_described_in_both_forms_with_an_example_and_its_code() {
+        let document = document(Roles::ALL, Language::En);
+        let mut seen = 0;
+        for (path, method, operation) in operations(&document["paths"]) {
+            for (status, answer) in operation["responses"].as_object().unwrap() {
+                let shared = answer["$ref"].as_str().map(|reference| &reference[1..]);
+                let answer = shared.map_or(answer, |at| document.pointer(at).unwrap());
+                // What is not ready says what is missing, in a form of its own.
+                if !status.starts_with(['4', '5']) || path == "/readyz" && status == "503" {
+                    continue;
+                }
+                seen += 1;
+                let described = format!("{method} {path} {status}");
+                assert!(answer["headers"]["X-Error-Code"].is_object(), "{described}");
+                let forms = answer["content"].as_object().unwrap();
+                assert_eq!(forms.len(), 2, "{described}");
+                for form in ["application/json", "application/problem+json"] {
+                    let examples = forms[form]["examples"].as_object();
+                    assert!(
+                        examples.is_some_and(|all| !all.is_empty()),
+                        "{described} {form}"
+                    );
+                }
+            }
+        }
+        assert!(seen > 100, "{seen}");
+    }
+
+    #[test]
     fn every_answer_that_has_a_shape_has_an_example() {
         let document = document(Roles::ALL, Language::En);
         let mut without = Vec::new();

@@ -91,6 +91,45 @@ async fn the_service_serves_what_the_command_prints() {
 }
 
 #[tokio::test]
+async fn documents_and_pages_can_be_asked_about_without_being_sent() {
+    let folder = Folder::new();
+    let service = folder.start();
+    for path in [
+        "/openapi.json",
+        "/openapi.json?lang=tr",
+        "/asyncapi.json",
+        "/schemas/photo-changed/1.json",
+        "/docs",
+        "/docs/app.js",
+        "/docs/scalar.js",
+    ] {
+        let whole = service.request(Method::GET, path).send().await.unwrap();
+        let whole = (whole.headers().clone(), whole.bytes().await.unwrap());
+        let head = service.request(Method::HEAD, path).send().await.unwrap();
+        assert_eq!(head.status(), StatusCode::OK, "{path}");
+        for name in ["content-type", "content-length", "cache-control", "etag"] {
+            assert!(whole.0.contains_key(name), "{path} {name}");
+            assert_eq!(head.headers().get(name), whole.0.get(name), "{path} {name}");
+        }
+        let length = head.headers()["content-length"].to_str().unwrap();
+        assert_eq!(length, whole.1.len().to_string(), "{path}");
+        assert!(head.bytes().await.unwrap().is_empty(), "{path}");
+        let again = service.request(Method::HEAD, path);
+        let again = again.header("if-none-match", &whole.0["etag"]);
+        let again = again.send().await.unwrap();
+        assert_eq!(again.status(), StatusCode::NOT_MODIFIED, "{path}");
+        let commas = ",".repeat(20_000);
+        for nonsense in [&b"\xff"[..], b"", b"\"", commas.as_bytes()] {
+            let asked = service
+                .request(Method::GET, path)
+                .header("if-none-match", nonsense)
+                .header("accept-language", &b"\xfe;q=\xff"[..]);
+            assert_eq!(asked.send().await.unwrap().status(), StatusCode::OK);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_hostile_language_or_host_changes_nothing_but_its_own_answer() {
     let folder = Folder::new();
     let service = folder.start();
