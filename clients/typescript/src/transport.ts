@@ -146,7 +146,8 @@ export class Transport {
       }
       const ms = pause(attempt, answer.retryAfterMs);
       const passesBy = answer.code === "NETWORK_ERROR" || passes(answer.status);
-      if (!passesBy || attempt >= attempts || Date.now() + ms >= deadline) throw answer;
+      const isTooLong = ms > LONGEST_TIMER || Date.now() + ms >= deadline;
+      if (!passesBy || attempt >= attempts || isTooLong) throw answer;
       await ending.sleep(ms);
       attempt += 1;
       if (!hasOwnToken) token = await this.#token(ending);

@@ -122,6 +122,13 @@ test("a call without an end in time is no call without time", async () => {
   assert.equal(between.asked.length, 2);
 });
 
+test("a wait that no timer can have is not begun, even in a call without an end", async () => {
+  failing(busy({ "Retry-After": "9999999999" }));
+  const error = await failure(client({ retries: { totalMs: Infinity } }).profile());
+  assert.equal(error.code, "UNAVAILABLE");
+  assert.equal(between.asked.length, 1);
+});
+
 test("attempts are bounded", async () => {
   failing(drop, drop, drop, drop, drop);
   const error = await failure(client({ retries: { attempts: 3 } }).updateProfile(BODY));
