@@ -84,6 +84,13 @@ pub enum FoldError {
 
 /// The document after one more event. Pure.
 pub fn fold(document: Option<Document>, recorded: &Recorded) -> Result<Document, FoldError> {
+    let mut document = document;
+    fold_into(&mut document, recorded)?;
+    document.ok_or(FoldError::NotRegistered)
+}
+
+/// The same in place. After an error the document is as it was.
+pub fn fold_into(document: &mut Option<Document>, recorded: &Recorded) -> Result<(), FoldError> {
     let expected = document.as_ref().map_or(1, |document| document.version + 1);
     if recorded.version != expected {
         return Err(FoldError::Version {
@@ -91,15 +98,16 @@ pub fn fold(document: Option<Document>, recorded: &Recorded) -> Result<Document,
             found: recorded.version,
         });
     }
-    let mut document = match (document, &recorded.event) {
-        (None, UserEvent::UserRegistered(registered)) => return Ok(begin(recorded, registered)),
-        (None, _) => return Err(FoldError::NotRegistered),
-        (Some(_), UserEvent::UserRegistered(_)) => return Err(FoldError::AlreadyRegistered),
-        (Some(document), _) if document.user_id != recorded.user_id => {
-            return Err(FoldError::OtherUser);
-        }
-        (Some(document), _) => document,
+    let Some(document) = document else {
+        let UserEvent::UserRegistered(registered) = &recorded.event else {
+            return Err(FoldError::NotRegistered);
+        };
+        *document = Some(begin(recorded, registered));
+        return Ok(());
     };
+    if document.user_id != recorded.user_id {
+        return Err(FoldError::OtherUser);
+    }
     match &recorded.event {
         UserEvent::UserRegistered(_) => return Err(FoldError::AlreadyRegistered),
         UserEvent::ProfileUpdated(updated) => updated.apply_to(&mut document.profile),
@@ -111,7 +119,7 @@ pub fn fold(document: Option<Document>, recorded: &Recorded) -> Result<Document,
     document.version = recorded.version;
     document.position = recorded.position;
     document.updated_at = recorded.recorded_at;
-    Ok(document)
+    Ok(())
 }
 
 fn begin(recorded: &Recorded, registered: &UserRegistered) -> Document {

@@ -91,3 +91,14 @@ pub async fn read_after(
     }
     Ok(events)
 }
+
+/// The next events of a ledger up to a position that it has reached: at least one, and no gap.
+pub async fn read_until(
+    history: &dyn History,
+    after: Position,
+    until: Position,
+    limit: usize,
+) -> Result<Vec<StoredEvent>, Error> {
+    let left = usize::try_from(until - after).unwrap_or(usize::MAX);
+    read_after(history, after, left.min(limit)).await
+}

@@ -15,7 +15,7 @@ pub mod read_ahead;
 pub mod relay;
 pub mod replay;
 pub mod schema;
-mod sqlite;
+pub mod sqlite;
 pub mod store;
 pub mod stream;
 #[cfg(test)]

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 
 use crate::Position;
 use crate::envelope::StoredEvent;
-use crate::feed::{self, read_after};
+use crate::feed::{self, read_until};
 use crate::store::History;
 
 /// Events of a page.
@@ -30,8 +30,7 @@ impl ReadAhead {
         reader.spawn(async move {
             let mut at = after;
             while at < until {
-                let left = usize::try_from(until - at).unwrap_or(usize::MAX);
-                let page = read_after(&*history, at, left.min(PAGE)).await;
+                let page = read_until(&*history, at, until, PAGE).await;
                 let is_last = page.is_err();
                 if let Ok(events) = &page {
                     at += events.len() as u64;

@@ -438,7 +438,7 @@ impl Relay {
             if sent >= head || Instant::now() >= until {
                 break;
             }
-            for event in feed::read_after(&*self.history, sent, PAGE).await? {
+            for event in feed::read_until(&*self.history, sent, head, PAGE).await? {
                 while !window.has_room_for(&event) {
                     self.settle(window).await?;
                 }

@@ -12,6 +12,7 @@ use crate::{EventId, Position, Time, UserId, Version};
 
 #[cfg(test)]
 mod conformance;
+mod newest;
 pub mod postgres;
 pub mod sqlite;
 
@@ -32,6 +33,14 @@ pub trait History: Send + Sync + 'static {
     async fn leaf_hashes(&self, after: Position, limit: usize) -> Result<Vec<[u8; 32]>, Error> {
         let events = self.read(after, limit).await?;
         Ok(events.iter().map(|event| event.leaf_hash.0).collect())
+    }
+
+    /// Whose the events after a position up to another one are, which the ledger has reached. A user may be named
+    /// more than once. Never for so many that they should not be in memory at once.
+    async fn users_between(&self, after: Position, until: Position) -> Result<Vec<UserId>, Error> {
+        let count = usize::try_from(until - after).unwrap_or(usize::MAX);
+        let events = self.read(after, count).await?;
+        Ok(events.iter().map(|event| event.user_id).collect())
     }
 
     /// At most `limit` events of one user after a version, by version.

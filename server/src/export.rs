@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use events::feed::read_after;
+use events::feed::read_until;
 use events::log::note::{Checkpoint, PublicKey};
 use events::log::tree::Hasher;
 use events::store::{Head, History};
@@ -302,8 +302,7 @@ async fn write(
     out.write_all(&lines::heading(format))?;
     let mut last = range.from - 1;
     while last < range.until {
-        let left = usize::try_from(range.until - last).unwrap_or(usize::MAX);
-        let events = read_after(history, last, left.min(BATCH)).await?;
+        let events = read_until(history, last, range.until, BATCH).await?;
         for event in &events {
             if LeafHash::of(&event.envelope) != event.leaf_hash {
                 bail!(

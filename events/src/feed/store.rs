@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use super::{Error, Feed, read_after};
+use super::{Error, Feed, read_until};
 use crate::Position;
 use crate::envelope::StoredEvent;
 use crate::store::History;
@@ -34,11 +34,12 @@ impl StoreFeed {
 #[async_trait]
 impl Feed for StoreFeed {
     async fn next(&mut self) -> Result<Vec<StoredEvent>, Error> {
-        self.head
+        let head = *self
+            .head
             .wait_for(|head| *head > self.after)
             .await
             .map_err(|_| Error::Closed)?;
-        let events = read_after(&*self.history, self.after, self.batch).await?;
+        let events = read_until(&*self.history, self.after, head, self.batch).await?;
         self.after += events.len() as u64;
         Ok(events)
     }

@@ -14,6 +14,7 @@ use sqlx::postgres::PgRow;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::newest::Newest;
 use super::{
     AppendError, Batch, Claim, Error, EventStore, Head, History, Outcome, OutcomeKey, Turn,
 };
@@ -77,6 +78,16 @@ SELECT
     END
 FROM moved";
 
+/// One user after the other, along the index of users and versions: asked for all of them by position, PostgreSQL
+/// would read the whole ledger where it takes users for many.
+const READ_USERS: &str = "\
+SELECT e.position, e.event_id::text, e.user_id, e.version, e.event_type, e.schema_version, e.recorded_at, e.envelope,
+    e.leaf_hash
+FROM unnest($1::text[]) AS u(user_id) CROSS JOIN LATERAL (
+    SELECT * FROM ledger.events AS e WHERE e.user_id = u.user_id AND e.position > $2 ORDER BY e.version LIMIT $3
+) AS e
+ORDER BY e.position LIMIT $3";
+
 const HEAD: &str = "SELECT store_id, epoch, position, recorded_at, appends FROM ledger.ledger_head";
 
 /// The ledger in a PostgreSQL database.
@@ -84,6 +95,7 @@ pub struct PostgresStore {
     writers: Database,
     readers: Arc<Database>,
     head: Arc<Followed>,
+    newest: Newest,
     /// The turn that was taken last, while it lasts.
     turn: Mutex<Weak<Held>>,
     /// Learns of what other processes append.
@@ -131,6 +143,7 @@ impl PostgresStore {
             writers,
             readers,
             head,
+            newest: Newest::default(),
             turn: Mutex::default(),
             _follower: follower,
         };
@@ -224,6 +237,9 @@ impl History for PostgresStore {
     }
 
     async fn read(&self, after: Position, limit: usize) -> Result<Vec<StoredEvent>, Error> {
+        if let Some(events) = self.newest.read(after, limit) {
+            return Ok(events);
+        }
         let rows = self
             .readers
             .read(|| {
@@ -255,6 +271,29 @@ impl History for PostgresStore {
                 .map_err(|_| Error::Damaged("a leaf hash has another length".to_owned()))
         };
         rows.iter().map(hash).collect()
+    }
+
+    async fn users_between(&self, after: Position, until: Position) -> Result<Vec<UserId>, Error> {
+        let count = usize::try_from(until - after).unwrap_or(usize::MAX);
+        if let Some(events) = self.newest.read(after, count) {
+            return Ok(events.iter().map(|event| event.user_id).collect());
+        }
+        let rows = self
+            .readers
+            .read(|| {
+                sqlx::query(
+                    "SELECT user_id FROM ledger.events WHERE position > $1 AND position <= $2",
+                )
+                .bind(signed(after))
+                .bind(signed(until))
+            })
+            .await?;
+        let user = |row: &PgRow| {
+            let user = row.try_get::<&str, _>("user_id")?;
+            user.parse()
+                .map_err(|_| Error::Damaged("an event has a bad user id".to_owned()))
+        };
+        rows.iter().map(user).collect()
     }
 
     async fn read_user(
@@ -308,13 +347,10 @@ impl History for PostgresStore {
         let rows = self
             .readers
             .read(|| {
-                sqlx::query(
-                    "SELECT position, event_id::text, user_id, version, event_type, schema_version, recorded_at, envelope, leaf_hash \
-                     FROM ledger.events WHERE user_id = ANY($1) AND position > $2 ORDER BY position LIMIT $3",
-                )
-                .bind(texts(users))
-                .bind(signed(after))
-                .bind(signed(limit as u64))
+                sqlx::query(READ_USERS)
+                    .bind(texts(users))
+                    .bind(signed(after))
+                    .bind(signed(limit as u64))
             })
             .await?;
         events(&rows)
@@ -406,26 +442,11 @@ impl History for PostgresStore {
 #[async_trait]
 impl EventStore for PostgresStore {
     async fn append(&self, batch: &Batch) -> Result<(), AppendError> {
-        let rows = if let Some(mut transaction) = self.turn() {
-            let written = self
-                .writers
-                .within(&mut transaction, append(batch))
-                .await
-                .map_err(refused)?;
-            fail_point::pass(FailPoint::BeforeCommit);
-            self.writers.commit(transaction).await.map_err(refused)?;
-            written
-        } else {
-            fail_point::pass(FailPoint::BeforeCommit);
-            self.writers.write(append(batch)).await.map_err(refused)?
-        };
-        fail_point::pass(FailPoint::AfterCommit);
-        if rows.is_empty() {
-            return Err(AppendError::HeadMoved);
+        let appended = self.append_once(batch).await;
+        if appended.is_err() {
+            self.newest.forget();
         }
-        self.head
-            .moved(batch.expected.position + batch.events.len() as u64);
-        Ok(())
+        appended
     }
 
     async fn take_turn(&self) -> Result<Turn, Error> {
@@ -478,6 +499,32 @@ impl EventStore for PostgresStore {
                 }
             }
         }
+        Ok(())
+    }
+}
+
+impl PostgresStore {
+    async fn append_once(&self, batch: &Batch) -> Result<(), AppendError> {
+        let rows = if let Some(mut transaction) = self.turn() {
+            let written = self
+                .writers
+                .within(&mut transaction, append(batch))
+                .await
+                .map_err(refused)?;
+            fail_point::pass(FailPoint::BeforeCommit);
+            self.writers.commit(transaction).await.map_err(refused)?;
+            written
+        } else {
+            fail_point::pass(FailPoint::BeforeCommit);
+            self.writers.write(append(batch)).await.map_err(refused)?
+        };
+        fail_point::pass(FailPoint::AfterCommit);
+        if rows.is_empty() {
+            return Err(AppendError::HeadMoved);
+        }
+        self.newest.appended(&batch.events);
+        self.head
+            .moved(batch.expected.position + batch.events.len() as u64);
         Ok(())
     }
 }

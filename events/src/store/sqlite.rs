@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sqlx::error::ErrorKind;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteRow, SqliteSynchronous,
@@ -17,10 +18,11 @@ use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::newest::Newest;
 use super::{AppendError, Batch, Claim, Error, EventStore, Head, History, Outcome, OutcomeKey};
 use crate::envelope::{LeafHash, StoredEvent};
 use crate::fail_point::{self, FailPoint};
-use crate::sqlite::{WAIT, pool, signed};
+use crate::sqlite::{Transaction, WAIT, pool, signed};
 use crate::{EventId, Position, Time, UserId, Version};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite/ledger");
@@ -40,6 +42,7 @@ pub struct SqliteStore {
     writer: SqlitePool,
     readers: SqlitePool,
     head: watch::Sender<Position>,
+    newest: Newest,
     /// Held as long as the store is open; the operating system frees it when the process dies. `None`: the
     /// store is only read.
     _lock: Option<File>,
@@ -71,6 +74,7 @@ impl SqliteStore {
             writer,
             readers,
             head: watch::Sender::new(0),
+            newest: Newest::default(),
             _lock: Some(lock),
             _follower: JoinSet::new(),
         };
@@ -98,6 +102,7 @@ impl SqliteStore {
             writer: readers.clone(),
             readers,
             head,
+            newest: Newest::default(),
             _lock: None,
             _follower: follower,
         };
@@ -226,6 +231,9 @@ impl History for SqliteStore {
     }
 
     async fn read(&self, after: Position, limit: usize) -> Result<Vec<StoredEvent>, Error> {
+        if let Some(events) = self.newest.read(after, limit) {
+            return Ok(events);
+        }
         let rows = sqlx::query(
             "SELECT position, event_id, user_id, version, event_type, schema_version, recorded_at, envelope, leaf_hash \
              FROM events WHERE position > ? ORDER BY position LIMIT ?",
@@ -372,11 +380,18 @@ impl History for SqliteStore {
 #[async_trait]
 impl EventStore for SqliteStore {
     async fn append(&self, batch: &Batch) -> Result<(), AppendError> {
-        let appended = self.append_once(batch).await;
-        if let Err(AppendError::Store(_)) = appended {
-            self.replace_writer().await;
+        let mut transaction = Transaction::of(&self.writer).await.map_err(Error::from)?;
+        let appended = append(&mut transaction, batch).await;
+        if let Err(error) = appended {
+            transaction.roll_back().await;
+            self.newest.forget();
+            return Err(error);
         }
-        appended
+        transaction.committed();
+        fail_point::pass(FailPoint::AfterCommit);
+        self.newest.appended(&batch.events);
+        self.saw(batch.expected.position + batch.events.len() as u64);
+        Ok(())
     }
 
     async fn sweep(&self, now: Time, outcomes_before: Time) -> Result<(), Error> {
@@ -392,82 +407,88 @@ impl EventStore for SqliteStore {
     }
 }
 
-impl SqliteStore {
-    async fn append_once(&self, batch: &Batch) -> Result<(), AppendError> {
-        // Dropped before the commit, by an error or by its caller, the transaction rolls back.
-        let mut transaction = self
-            .writer
-            .begin_with("BEGIN IMMEDIATE")
-            .await
-            .map_err(Error::from)?;
-        let position = batch.expected.position + batch.events.len() as u64;
-        let moved = sqlx::query(
-            "UPDATE ledger_head SET position = ?, recorded_at = ?, appends = appends + 1 \
-             WHERE position = ? AND appends = ? AND epoch = ? AND store_id = ?",
-        )
-        .bind(signed(position))
-        .bind(batch.recorded_at.millis())
-        .bind(signed(batch.expected.position))
-        .bind(signed(batch.expected.appends))
-        .bind(signed(batch.expected.epoch))
-        .bind(&batch.expected.store_id)
-        .execute(&mut *transaction)
-        .await
-        .map_err(Error::from)?;
-        if moved.rows_affected() == 0 {
-            return Err(AppendError::HeadMoved);
-        }
-        insert_events(&mut transaction, &batch.events).await?;
-        for claim in &batch.claims {
-            if !claim_name(&mut transaction, claim, batch.recorded_at).await? {
-                return Err(AppendError::NameTaken);
-            }
-        }
-        for outcome in &batch.outcomes {
-            write_outcome(&mut transaction, outcome).await?;
-        }
+/// Writes a batch and commits. Most batches are one script.
+async fn append(transaction: &mut Transaction, batch: &Batch) -> Result<(), AppendError> {
+    let expected = &batch.expected;
+    let mut chunks = batch.events.chunks(ROWS);
+    // A head that has moved is refused as no value at all.
+    let mut script = QueryBuilder::new(
+        "BEGIN IMMEDIATE; UPDATE ledger_head SET appends = appends + 1, position = iif(position = ",
+    );
+    script
+        .push_bind(signed(expected.position))
+        .push(" AND appends = ")
+        .push_bind(signed(expected.appends))
+        .push(" AND epoch = ")
+        .push_bind(signed(expected.epoch))
+        .push(" AND store_id = ")
+        .push_bind(expected.store_id.clone())
+        .push(", ")
+        .push_bind(signed(expected.position + batch.events.len() as u64))
+        .push(", NULL), recorded_at = ")
+        .push_bind(batch.recorded_at.millis())
+        .push("; ");
+    push_events(&mut script, chunks.next().unwrap_or_default());
+    let is_all = batch.events.len() <= ROWS && batch.claims.is_empty() && batch.outcomes.is_empty();
+    if is_all {
         fail_point::pass(FailPoint::BeforeCommit);
-        transaction.commit().await.map_err(Error::from)?;
-        fail_point::pass(FailPoint::AfterCommit);
-        self.saw(position);
-        Ok(())
+        script.push("COMMIT");
     }
-
-    /// Closes the writing connection; the next append opens another. After an error of the disk SQLite
-    /// has rolled back by itself, which the driver does not know: it would refuse every transaction
-    /// from then on.
-    async fn replace_writer(&self) {
-        if let Ok(connection) = self.writer.acquire().await
-            && let Err(error) = connection.close().await
-        {
-            tracing::debug!(%error, "A connection that had failed could not be closed");
+    transaction.run(&mut script).await.map_err(refused)?;
+    if is_all {
+        return Ok(());
+    }
+    for events in chunks {
+        let mut script = QueryBuilder::new("");
+        push_events(&mut script, events);
+        transaction.run(&mut script).await.map_err(Error::from)?;
+    }
+    for claim in &batch.claims {
+        if !claim_name(transaction.connection(), claim, batch.recorded_at).await? {
+            return Err(AppendError::NameTaken);
         }
+    }
+    for outcome in &batch.outcomes {
+        write_outcome(transaction.connection(), outcome).await?;
+    }
+    fail_point::pass(FailPoint::BeforeCommit);
+    let mut script = QueryBuilder::new("COMMIT");
+    transaction.run(&mut script).await.map_err(Error::from)?;
+    Ok(())
+}
+
+/// Why the head was not moved and the first events were not written.
+fn refused(error: sqlx::Error) -> AppendError {
+    let is_moved = error
+        .as_database_error()
+        .is_some_and(|error| error.kind() == ErrorKind::NotNullViolation);
+    if is_moved {
+        AppendError::HeadMoved
+    } else {
+        AppendError::Store(error.into())
     }
 }
 
-async fn insert_events(
-    connection: &mut SqliteConnection,
-    events: &[StoredEvent],
-) -> Result<(), Error> {
-    for rows in events.chunks(ROWS) {
-        let mut insert = QueryBuilder::<Sqlite>::new("INSERT INTO events (");
-        insert
-            .push(EVENT_COLUMNS)
-            .push(") ")
-            .push_values(rows, |mut row, event| {
-                row.push_bind(signed(event.position))
-                    .push_bind(event.event_id.to_string())
-                    .push_bind(event.user_id.to_string())
-                    .push_bind(signed(event.version))
-                    .push_bind(event.event_type.clone())
-                    .push_bind(i64::from(event.schema_version))
-                    .push_bind(event.recorded_at.millis())
-                    .push_bind(event.envelope.to_vec())
-                    .push_bind(event.leaf_hash.0.to_vec());
-            });
-        insert.build().execute(&mut *connection).await?;
+fn push_events(script: &mut QueryBuilder<Sqlite>, events: &[StoredEvent]) {
+    if events.is_empty() {
+        return;
     }
-    Ok(())
+    script
+        .push("INSERT INTO events (")
+        .push(EVENT_COLUMNS)
+        .push(") ")
+        .push_values(events, |mut row, event| {
+            row.push_bind(signed(event.position))
+                .push_bind(event.event_id.to_string())
+                .push_bind(event.user_id.to_string())
+                .push_bind(signed(event.version))
+                .push_bind(event.event_type.clone())
+                .push_bind(i64::from(event.schema_version))
+                .push_bind(event.recorded_at.millis())
+                .push_bind(event.envelope.to_vec())
+                .push_bind(event.leaf_hash.0.to_vec());
+        })
+        .push("; ");
 }
 
 /// `false` when the name belongs to somebody else.

@@ -2,13 +2,14 @@
 
 use super::{batch_after, register, registered, renamed, stored, user};
 use crate::envelope::StoredEvent;
-use crate::store::{Batch, EventStore, position_at};
+use crate::store::{AppendError, Batch, EventStore, position_at};
 use crate::{EventId, Time};
 
 /// Runs every test of reading, each on a new store.
 pub(super) async fn run_all(open: impl AsyncFn() -> std::sync::Arc<dyn EventStore>) {
     events_are_read_back_byte_for_byte(&*open().await).await;
     events_are_read_in_pages(&*open().await).await;
+    users_of_events_are_named(&*open().await).await;
     users_are_read_by_version_and_position(&*open().await).await;
     users_are_read_back_from_their_newest_event(&*open().await).await;
     a_time_is_found_as_a_position(&*open().await).await;
@@ -48,6 +49,22 @@ async fn events_are_read_in_pages(store: &dyn EventStore) {
     }
     assert!(seen.into_iter().eq(1..=300));
     assert!(store.read(u64::MAX, 10).await.expect("read").is_empty());
+}
+
+async fn users_of_events_are_named(store: &dyn EventStore) {
+    let before = store.head().await.expect("head");
+    register(store, 3).await;
+    // As long as nothing has failed, the newest events are in memory.
+    for _ in 0..2 {
+        for (after, until) in [(0, 3), (1, 3), (1, 2), (3, 3)] {
+            let users = store.users_between(after, until).await.expect("users");
+            let wanted: Vec<_> = (after + 1..=until).map(user).collect();
+            assert_eq!(users, wanted, "{after} to {until}");
+        }
+        let late = registered(&before, 9, "late");
+        let refused = store.append(&batch_after(&before, vec![late])).await;
+        assert!(matches!(refused, Err(AppendError::HeadMoved)));
+    }
 }
 
 async fn users_are_read_by_version_and_position(store: &dyn EventStore) {

@@ -4,6 +4,7 @@ use sqlx::{Connection as _, PgConnection};
 
 use super::super::conformance::{self, batch_after, registered, user};
 use super::*;
+use crate::UserEvent;
 use crate::test_servers::postgres::Postgres as Server;
 
 /// How long a test waits before it fails.
@@ -614,4 +615,40 @@ async fn what_was_acknowledged_survives_a_killed_server() {
         let position = usize::try_from(event.position).unwrap();
         assert_eq!(events[position - 1], event);
     }
+}
+
+#[tokio::test]
+async fn users_are_found_along_their_index_and_not_by_reading_the_whole_ledger() {
+    let (store, url) = open_new().await;
+    for version in 1..=5 {
+        let head = store.head().await.unwrap();
+        let event = |n| {
+            let update = UserEvent::ProfileUpdated(Box::default());
+            conformance::stored(&head, n, n, version, update)
+        };
+        let batch = batch_after(&head, (1..=3_000).map(event).collect());
+        store.append(&batch).await.unwrap();
+    }
+
+    // Before statistics are there, and with the plan that serves any arguments.
+    let mut stranger = stranger(&url).await;
+    let prepared = format!("PREPARE read_users (text[], bigint, bigint) AS {READ_USERS}");
+    let users: Vec<_> = (1..=64).map(|n| user(n).to_string()).collect();
+    let users = users.join(",");
+    let explained = format!("EXPLAIN EXECUTE read_users ('{{{users}}}', 0, 4096)");
+    for statement in ["SET plan_cache_mode = force_generic_plan", &prepared] {
+        let statement = sqlx::AssertSqlSafe(statement.to_owned());
+        sqlx::raw_sql(statement)
+            .execute(&mut stranger)
+            .await
+            .unwrap();
+    }
+    let plan = sqlx::raw_sql(sqlx::AssertSqlSafe(explained))
+        .fetch_all(&mut stranger)
+        .await
+        .unwrap();
+    let plan: Vec<String> = plan.iter().map(|row| row.get(0)).collect();
+    let plan = plan.join("\n");
+    assert!(plan.contains("events_user_id_version_key"), "{plan}");
+    assert!(!plan.contains("events_pkey"), "{plan}");
 }
