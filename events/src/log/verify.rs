@@ -83,14 +83,13 @@ impl Verifier {
         let Ok(recorded) = event.decode() else {
             return fault("the envelope cannot be decoded");
         };
-        let stored = recorded.to_stored();
         let is_consistent = recorded.position == event.position
             && recorded.event_id == event.event_id
             && recorded.user_id == event.user_id
             && recorded.version == event.version
             && recorded.recorded_at == event.recorded_at
-            && stored.event_type == event.event_type
-            && stored.schema_version == event.schema_version;
+            && recorded.event.event_type() == event.event_type
+            && recorded.event.schema_version() == event.schema_version;
         if !is_consistent {
             return fault("the envelope contradicts its row");
         }

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::iter::Peekable;
 
-use events::document::{Document, fold};
+use events::document::{Document, fold_into};
 use events::log::verify::{Fault, Verifier};
 use events::store::History;
 use events::{Position, StoredEvent, UserId};
@@ -133,9 +133,9 @@ impl Compared {
         if self.waits {
             return Ok(());
         }
-        let next = || {
+        let next = |folded: &mut Option<Document>| {
             let recorded = event.decode().map_err(|error| error.to_string())?;
-            fold(self.folded.clone(), &recorded).map_err(|error| error.to_string())
+            fold_into(folded, &recorded).map_err(|error| error.to_string())
         };
         let fault = |what: String| Fault::at(event.position, what);
         let user = event.user_id;
@@ -144,7 +144,7 @@ impl Compared {
             && u64::try_from(from) == Ok(event.position)
         {
             self.waits = true;
-            if next().is_ok() || recorded_at != event.recorded_at.millis() {
+            if next(&mut self.folded.clone()).is_ok() || recorded_at != event.recorded_at.millis() {
                 return Err(fault(format!(
                     "user {user} waits here, though its event can be folded"
                 )));
@@ -152,7 +152,7 @@ impl Compared {
             return Ok(());
         }
         if i64::try_from(event.version).is_ok_and(|version| version <= self.version()) {
-            self.folded = Some(next().map_err(fault)?);
+            next(&mut self.folded).map_err(fault)?;
         } else if event.position <= since {
             let what = match &self.folded {
                 None => format!("the document of user {user} is missing"),
