@@ -5,16 +5,18 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use events::document::fold;
+use events::document::fold_into;
 use events::envelope::StoredEvent;
 use events::fail_point::{self, FailPoint};
 use events::feed::{self, Feed};
 use events::store::{self, History};
 use events::{Document, Position, UserId, chain};
 use futures::FutureExt as _;
+use hashlink::LruCache;
 use tokio::sync::watch;
 
 use crate::read_model::{self, ApplyError, Batch, Documents, NOBODY, Parked, ReadModel};
+use crate::search::may_reword;
 
 /// The first wait after a failure; each further one is twice as long, up to the last.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -23,6 +25,8 @@ const LAST_WAIT: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_secs(1);
 /// Events of a parked user that are read at once.
 const PAGE: usize = 512;
+/// Documents that are kept in memory between steps.
+const KEPT: usize = 16_384;
 
 /// Why the projection cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -122,6 +126,8 @@ struct Run {
     checkpoint: Position,
     parked: HashSet<UserId>,
     feed: Box<dyn Feed>,
+    /// Documents as this owner wrote or read them last: nobody else writes.
+    documents: LruCache<UserId, Document>,
     /// Whether nothing waits to be folded or the last step succeeded. Until then a failure that was
     /// reported is not over.
     is_well: bool,
@@ -269,6 +275,7 @@ impl Projection {
             checkpoint,
             parked: HashSet::new(),
             feed: feed_after(checkpoint),
+            documents: LruCache::new(KEPT),
             is_well: checkpoint == head,
         };
         for parked in self.read_model.parked().await? {
@@ -287,7 +294,17 @@ impl Projection {
         let mut users: Vec<_> = events.iter().map(|event| event.user_id).collect();
         users.sort_unstable();
         users.dedup();
-        let before = self.read_model.documents(&users).await?;
+        let mut before = Vec::with_capacity(users.len());
+        users.retain(|user| match run.documents.remove(user) {
+            Some(document) => {
+                before.push(document);
+                false
+            }
+            None => true,
+        });
+        if !users.is_empty() {
+            before.extend(self.read_model.documents(&users).await?);
+        }
         let folded = fold_batch(before, &events, &run.parked);
         for parked in &folded.parked {
             report(parked);
@@ -296,6 +313,7 @@ impl Projection {
             from: run.checkpoint,
             to,
             documents: folded.documents,
+            same_words: folded.same_words,
             parked: folded.parked,
             unparked: Vec::new(),
         };
@@ -306,6 +324,9 @@ impl Projection {
         run.is_well = true;
         run.parked
             .extend(batch.parked.iter().map(|parked| parked.user_id));
+        for document in batch.documents {
+            run.documents.insert(document.user_id, document);
+        }
         Ok(run)
     }
 
@@ -321,9 +342,8 @@ impl Projection {
                     .is_some_and(|event| event.position > checkpoint);
             events.retain(|event| event.position <= checkpoint);
             for event in &events {
-                match fold_one(document.take(), event) {
-                    Ok(folded) => document = Some(folded),
-                    Err(_) => return Ok(false),
+                if fold_one(&mut document, event).is_err() {
+                    return Ok(false);
                 }
             }
             if is_last {
@@ -334,6 +354,7 @@ impl Projection {
             from: checkpoint,
             to: checkpoint,
             documents: document.into_iter().collect(),
+            same_words: HashSet::new(),
             parked: Vec::new(),
             unparked: vec![parked.user_id],
         };
@@ -356,6 +377,7 @@ pub(crate) fn report(parked: &Parked) {
 /// What a batch of events comes to.
 pub(crate) struct Folded {
     pub(crate) documents: Vec<Document>,
+    pub(crate) same_words: HashSet<UserId>,
     pub(crate) parked: Vec<Parked>,
 }
 
@@ -369,31 +391,44 @@ pub(crate) fn fold_batch(
         .into_iter()
         .map(|document| (document.user_id, document))
         .collect();
-    let (changed, parked) = fold_into(&mut documents, events, waiting);
-    documents.retain(|user_id, _| changed.contains(user_id));
+    let Changes { reworded, parked } = fold_events(&mut documents, events, waiting);
+    documents.retain(|user_id, _| reworded.contains_key(user_id));
     let mut documents: Vec<_> = documents.into_values().collect();
     documents.sort_unstable_by_key(|document| document.position);
-    Folded { documents, parked }
+    let same_words = reworded
+        .into_iter()
+        .filter_map(|(user_id, is_reworded)| (!is_reworded).then_some(user_id));
+    Folded {
+        documents,
+        same_words: same_words.collect(),
+        parked,
+    }
 }
 
-/// Folds events in order into documents: whose were changed, and who has to wait. Pure.
-pub(crate) fn fold_into(
+/// What events did to documents.
+pub(crate) struct Changes {
+    /// Whose were changed, and whether the words by which the user is found may be others.
+    reworded: HashMap<UserId, bool>,
+    /// Who has to wait.
+    pub(crate) parked: Vec<Parked>,
+}
+
+/// Folds events in order into documents. Pure.
+pub(crate) fn fold_events(
     documents: &mut HashMap<UserId, Document>,
     events: &[StoredEvent],
     waiting: &HashSet<UserId>,
-) -> (HashSet<UserId>, Vec<Parked>) {
-    let mut changed: HashSet<UserId> = HashSet::new();
+) -> Changes {
+    let mut reworded: HashMap<UserId, bool> = HashMap::new();
     let mut parked: BTreeMap<UserId, Parked> = BTreeMap::new();
     for event in events {
         let user_id = event.user_id;
         if waiting.contains(&user_id) || parked.contains_key(&user_id) {
             continue;
         }
-        match fold_one(documents.get(&user_id).cloned(), event) {
-            Ok(document) => {
-                documents.insert(user_id, document);
-                changed.insert(user_id);
-            }
+        let mut document = documents.remove(&user_id);
+        match fold_one(&mut document, event) {
+            Ok(may_reword) => *reworded.entry(user_id).or_default() |= may_reword,
             Err(error) => {
                 let (from, recorded_at) = (event.position, event.recorded_at);
                 parked.insert(
@@ -407,19 +442,25 @@ pub(crate) fn fold_into(
                 );
             }
         }
+        documents.extend(document.map(|document| (user_id, document)));
     }
-    (changed, parked.into_values().collect())
+    Changes {
+        reworded,
+        parked: parked.into_values().collect(),
+    }
 }
 
-/// The document after one more event, or why not. Messages hold no personal data: they are logged.
-fn fold_one(document: Option<Document>, event: &StoredEvent) -> Result<Document, String> {
+/// Folds one more event into a document, which an error leaves as it was. Whether the words by which the
+/// user is found may be others, or why not. Messages hold no personal data: they are logged.
+fn fold_one(document: &mut Option<Document>, event: &StoredEvent) -> Result<bool, String> {
     let recorded = event.decode().map_err(|error| error.to_string())?;
     if (recorded.position, recorded.user_id, recorded.version)
         != (event.position, event.user_id, event.version)
     {
         return Err("the envelope contradicts its row".to_owned());
     }
-    fold(document, &recorded).map_err(|error| error.to_string())
+    fold_into(document, &recorded).map_err(|error| error.to_string())?;
+    Ok(may_reword(&recorded.event))
 }
 
 /// Waits until the documents are the fold up to a position. `false` when that takes too long.

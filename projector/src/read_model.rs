@@ -1,6 +1,7 @@
 //! Where documents are kept: the traits. Each implementation is in a file named for its backend,
 //! and `conformance` is what every one of them must do.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -28,6 +29,9 @@ pub trait Documents: Send + Sync + 'static {
     /// The document of a user.
     async fn document(&self, user: &UserId) -> Result<Option<Document>, Error>;
 
+    /// The documents of some users, in one query.
+    async fn documents(&self, users: &[UserId]) -> Result<Vec<Document>, Error>;
+
     /// The document of the user who has a canonical username now.
     async fn document_by_username(&self, username: &str) -> Result<Option<Document>, Error>;
 
@@ -50,9 +54,6 @@ pub trait ReadModel: Documents {
 
     /// Whether a projector owns the documents, whether it lives or not.
     async fn is_owned(&self) -> Result<bool, Error>;
-
-    /// The documents of some users, in one query.
-    async fn documents(&self, users: &[UserId]) -> Result<Vec<Document>, Error>;
 
     /// Everything that is kept of users as it is kept, by user: at most so many after one. What is kept of
     /// one user is of one moment.
@@ -87,10 +88,21 @@ pub struct Batch {
     pub to: Position,
     /// The users' new documents.
     pub documents: Vec<Document>,
+    /// Those of them by whose words nothing has changed: what is kept of these stays as it is.
+    pub same_words: HashSet<UserId>,
     /// Users that cannot be folded any further.
     pub parked: Vec<Parked>,
     /// Users that were parked and fold again.
     pub unparked: Vec<UserId>,
+}
+
+impl Batch {
+    /// The documents whose words may have changed.
+    fn reworded(&self) -> impl Iterator<Item = &Document> {
+        self.documents
+            .iter()
+            .filter(|document| !self.same_words.contains(&document.user_id))
+    }
 }
 
 /// A user whose events wait because one of them could not be folded.

@@ -15,7 +15,7 @@ use events::store::{self, History};
 use events::{Document, Position, StoredEvent, UserId};
 use sha2::{Digest as _, Sha256};
 
-use crate::projection::{fold_batch, fold_into, report};
+use crate::projection::{fold_batch, fold_events, report};
 use crate::read_model::{self, ApplyError, Batch, Parked};
 
 mod beside;
@@ -283,7 +283,7 @@ impl Rebuild<'_> {
             for document in self.beside.documents(&written).await? {
                 documents.insert(document.user_id, document);
             }
-            let (_, stopped) = fold_into(&mut documents, &events, &self.waiting);
+            let stopped = fold_events(&mut documents, &events, &self.waiting).parked;
             self.park(&stopped);
             parked.extend(stopped);
             at += events.len() as Position;
@@ -328,6 +328,7 @@ impl Rebuild<'_> {
                     from,
                     to: feed::follow(from, events)?,
                     documents: folded.documents,
+                    same_words: folded.same_words,
                     parked: folded.parked,
                     unparked: Vec::new(),
                 };

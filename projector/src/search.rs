@@ -1,6 +1,6 @@
 //! How search folds letters: what a person types on any keyboard finds what another one wrote.
 
-use events::Document;
+use events::{Document, UserEvent};
 use unicode_normalization::UnicodeNormalization as _;
 use unicode_normalization::char::is_combining_mark;
 
@@ -52,6 +52,17 @@ pub(crate) fn words_of(document: &Document) -> Vec<String> {
     found.sort_unstable();
     found.dedup();
     found
+}
+
+/// Whether an event may change [`words_of`] its user.
+pub(crate) fn may_reword(event: &UserEvent) -> bool {
+    match event {
+        UserEvent::UserRegistered(_) | UserEvent::UsernameChanged(_) => true,
+        UserEvent::ProfileUpdated(updated) => {
+            updated.name.is_some() || updated.surname.is_some() || updated.expertise.is_some()
+        }
+        UserEvent::PhotoChanged(_) => false,
+    }
 }
 
 #[cfg(test)]

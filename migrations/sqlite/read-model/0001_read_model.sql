@@ -8,16 +8,17 @@ CREATE TABLE projections (
 INSERT INTO projections VALUES ('users', 0, '');
 
 -- One document a user. Usernames are not unique here: the rows of a batch are written in any order, so
--- one that passes on may stand at both users for the length of a transaction.
+-- one that passes on may stand at both users for the length of a transaction. With a rowid, as a document
+-- would not fit into a page of an index.
 CREATE TABLE users (
     user_id  TEXT    NOT NULL PRIMARY KEY,
     version  INTEGER NOT NULL,
     position INTEGER NOT NULL,
     username TEXT    NOT NULL,
     document TEXT    NOT NULL
-) STRICT, WITHOUT ROWID;
+) STRICT;
 
-CREATE INDEX users_username ON users (username, position);
+CREATE INDEX users_username ON users (username);
 
 -- The folded words by which a user is found; '#designer' stands for an expertise.
 CREATE TABLE user_words (

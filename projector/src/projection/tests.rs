@@ -205,6 +205,10 @@ impl Documents for Fragile {
     async fn document(&self, user: &UserId) -> Result<Option<Document>, read_model::Error> {
         self.inner.document(user).await
     }
+    async fn documents(&self, users: &[UserId]) -> Result<Vec<Document>, read_model::Error> {
+        self.inner.documents(users).await
+    }
+
     async fn document_by_username(
         &self,
         username: &str,
@@ -224,9 +228,7 @@ impl ReadModel for Fragile {
     async fn checkpoint(&self) -> Result<Position, read_model::Error> {
         self.inner.checkpoint().await
     }
-    async fn documents(&self, users: &[UserId]) -> Result<Vec<Document>, read_model::Error> {
-        self.inner.documents(users).await
-    }
+
     async fn stored(&self, after: &str, limit: usize) -> Result<Vec<Stored>, read_model::Error> {
         self.inner.stored(after, limit).await
     }

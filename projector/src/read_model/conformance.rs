@@ -1,6 +1,7 @@
 //! What every read model must do, whatever its backend: `run_all` panics at the first thing that one
 //! does not.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use events::user::{Consents, Profile};
@@ -50,6 +51,7 @@ fn step(from: u64, to: u64, documents: Vec<Document>) -> Batch {
         to,
         documents,
         parked: Vec::new(),
+        same_words: HashSet::new(),
         unparked: Vec::new(),
     }
 }
@@ -67,9 +69,67 @@ pub(super) async fn run_all(open: impl AsyncFn() -> Arc<dyn ReadModel>) {
     search_follows_renames(&*open().await).await;
     search_pages_have_everybody_once(&*open().await).await;
     search_is_in_the_order_of_words_and_ids(&*open().await).await;
+    words_are_left_where_nothing_has_changed_them(&*open().await).await;
+    large_steps_are_written_whole(&*open().await).await;
     hostile_searches_find_nothing(&*open().await).await;
     parked_users_come_and_go(&*open().await).await;
     all_that_is_kept_of_users_is_listed_by_user(&*open().await).await;
+}
+
+async fn words_are_left_where_nothing_has_changed_them(read_model: &dyn ReadModel) {
+    let john = document(1, "john", "John", "Doe", 1);
+    let jane = document(2, "jane", "Jane", "Doe", 2);
+    let first = step(0, 2, vec![john.clone(), jane.clone()]);
+    read_model.apply(OWNER, &first).await.expect("apply");
+    let bio = |document: &Document, position| {
+        let mut document = document.clone();
+        document.position = position;
+        document.version += 1;
+        document.profile.bio = Some("new".to_owned());
+        document
+    };
+    // Alone, and beside one that is renamed.
+    let mut alone = step(2, 3, vec![bio(&john, 3)]);
+    alone.same_words = HashSet::from([john.user_id]);
+    read_model.apply(OWNER, &alone).await.expect("apply");
+    let mut renamed = bio(&jane, 5);
+    renamed.profile.name = "Janet".to_owned();
+    let mut beside = step(3, 5, vec![bio(&john, 4), renamed.clone()]);
+    beside.same_words = HashSet::from([john.user_id]);
+    read_model.apply(OWNER, &beside).await.expect("apply");
+
+    let kept = read_model.stored("", 9).await.expect("stored");
+    assert_eq!(kept.len(), 2);
+    for (stored, document) in kept.iter().zip([bio(&john, 4), renamed]) {
+        let expected = Document {
+            version: u64::try_from(stored.document.as_ref().expect("one").version).expect("small"),
+            ..document
+        };
+        assert_eq!(stored.differs_from(Some(&expected)), None);
+    }
+}
+
+async fn large_steps_are_written_whole(read_model: &dyn ReadModel) {
+    let documents: Vec<_> = (1..=200)
+        .map(|n| document(n, &format!("user{n}"), "John", "Doe", n))
+        .collect();
+    let batch = step(0, 200, documents.clone());
+    read_model.apply(OWNER, &batch).await.expect("apply");
+    let mut again = step(200, 400, documents);
+    for document in &mut again.documents {
+        document.position += 200;
+        document.version += 1;
+    }
+    again.same_words = again
+        .documents
+        .iter()
+        .map(|document| document.user_id)
+        .collect();
+    read_model.apply(OWNER, &again).await.expect("apply");
+    let users: Vec<_> = (1..=200).map(user).collect();
+    let mut kept = read_model.documents(&users).await.expect("documents");
+    kept.sort_unstable_by_key(|document| document.position);
+    assert_eq!(kept, again.documents);
 }
 
 async fn all_that_is_kept_of_users_is_listed_by_user(read_model: &dyn ReadModel) {
@@ -436,6 +496,7 @@ async fn parked_users_come_and_go(read_model: &dyn ReadModel) {
     read_model.apply(OWNER, &batch).await.expect("apply");
     assert_eq!(read_model.parked().await.expect("parked"), [parked]);
     let batch = Batch {
+        same_words: HashSet::new(),
         unparked: vec![user(1)],
         ..step(3, 3, vec![document(1, "john", "John", "Doe", 3)])
     };

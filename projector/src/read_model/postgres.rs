@@ -34,7 +34,8 @@ const LAST: char = '\u{10ffff}';
 
 /// No rows: another projector owns the read model, or has moved the checkpoint.
 ///
-/// Most steps change no word: those that are there are left as they are.
+/// Most events change no word. Of the users of whom some may have changed, $16, those that are there are left as
+/// they are.
 ///
 /// The commit waits for the disk: a crash that took documents back would show readers an older position than they
 /// were told.
@@ -55,7 +56,7 @@ WITH moved AS (
     INSERT INTO read_model.user_words (word, user_id) SELECT word, user_id FROM wanted ON CONFLICT DO NOTHING
 ), superfluous AS (
     DELETE FROM read_model.user_words AS w USING moved
-    WHERE w.user_id = ANY($4)
+    WHERE w.user_id = ANY($16)
         AND NOT EXISTS (SELECT FROM wanted WHERE wanted.user_id = w.user_id AND wanted.word = w.word)
 ), parked AS (
     INSERT INTO read_model.parked_users (user_id, from_position, error, recorded_at)
@@ -188,10 +189,16 @@ fn parked(row: &PgRow) -> Result<Parked, Error> {
     })
 }
 
+/// The users with words are found one after the other: PostgreSQL would read all words to tell their users apart.
 const STORED: &str = "\
-WITH page AS (
+WITH RECURSIVE worded AS (
+    (SELECT user_id FROM read_model.user_words WHERE user_id > $1 ORDER BY user_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT w.user_id FROM read_model.user_words AS w WHERE w.user_id > worded.user_id ORDER BY w.user_id LIMIT 1)
+    FROM worded WHERE worded.user_id IS NOT NULL
+), page AS (
     (SELECT user_id FROM read_model.users WHERE user_id > $1 ORDER BY user_id LIMIT $2)
-    UNION (SELECT DISTINCT user_id FROM read_model.user_words WHERE user_id > $1 ORDER BY user_id LIMIT $2)
+    UNION (SELECT user_id FROM (SELECT user_id FROM worded LIMIT $2) AS w WHERE user_id IS NOT NULL)
     UNION (SELECT user_id FROM read_model.parked_users WHERE user_id > $1 ORDER BY user_id LIMIT $2)
     ORDER BY user_id LIMIT $2
 )
@@ -243,6 +250,20 @@ impl Documents for PostgresReadModel {
             })
             .await?;
         rows.first().map(document).transpose()
+    }
+
+    async fn documents(&self, users: &[UserId]) -> Result<Vec<Document>, Error> {
+        let users = texts(users);
+        let rows = self
+            .readers
+            .read(|| {
+                sqlx::query(
+                    "SELECT user_id, document FROM read_model.users WHERE user_id = ANY($1)",
+                )
+                .bind(&users)
+            })
+            .await?;
+        rows.iter().map(document).collect()
     }
 
     async fn document_by_username(&self, username: &str) -> Result<Option<Document>, Error> {
@@ -354,20 +375,6 @@ impl ReadModel for PostgresReadModel {
         Ok(rows.first().is_some_and(|row| row.get(0)))
     }
 
-    async fn documents(&self, users: &[UserId]) -> Result<Vec<Document>, Error> {
-        let users = texts(users);
-        let rows = self
-            .readers
-            .read(|| {
-                sqlx::query(
-                    "SELECT user_id, document FROM read_model.users WHERE user_id = ANY($1)",
-                )
-                .bind(&users)
-            })
-            .await?;
-        rows.iter().map(document).collect()
-    }
-
     async fn stored(&self, after: &str, limit: usize) -> Result<Vec<Stored>, Error> {
         let rows = self
             .readers
@@ -398,8 +405,8 @@ fn texts(users: &[UserId]) -> Vec<String> {
 fn apply<'q>(statement: Statement<'q>, owner: &str, batch: &Batch) -> Statement<'q> {
     let documents = &batch.documents;
     let parked = &batch.parked;
-    let (words, users_of_words): (Vec<_>, Vec<_>) = documents
-        .iter()
+    let (words, users_of_words): (Vec<_>, Vec<_>) = batch
+        .reworded()
         .flat_map(|document| {
             let user_id = document.user_id.to_string();
             words_of(document)
@@ -423,6 +430,12 @@ fn apply<'q>(statement: Statement<'q>, owner: &str, batch: &Batch) -> Statement<
         .bind(of(parked, |parked| storable(&parked.error)))
         .bind(of(parked, |parked| parked.recorded_at.millis()))
         .bind(texts(&batch.unparked))
+        .bind(
+            batch
+                .reworded()
+                .map(|document| document.user_id.to_string())
+                .collect::<Vec<_>>(),
+        )
 }
 
 fn of<T, V>(list: &[T], value_of: impl Fn(&T) -> V) -> Vec<V> {

@@ -1,16 +1,17 @@
 //! The read model in one SQLite file.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use events::fail_point::{self, FailPoint};
+use events::sqlite::{Transaction, WAIT, pool};
 use events::{Document, Position, Time, UserId};
+use sqlx::error::ErrorKind;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
-    SqliteSynchronous,
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteRow, SqliteSynchronous,
 };
 use sqlx::{AssertSqlSafe, QueryBuilder, Row as _, Sqlite, SqliteConnection};
 use tokio::sync::watch;
@@ -28,7 +29,6 @@ static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite/read-model");
 const READERS: u32 = 4;
 const SEARCHERS: u32 = 1;
 const ROWS: usize = 64;
-const WAIT: Duration = Duration::from_secs(5);
 /// Sorts after every folded word: no letter or digit is greater.
 const LAST: char = '\u{10ffff}';
 
@@ -95,15 +95,6 @@ impl SqliteReadModel {
         self.applied
             .send_if_modified(|applied| std::mem::replace(applied, position) != position);
     }
-}
-
-fn pool(connections: u32) -> SqlitePoolOptions {
-    SqlitePoolOptions::new()
-        .max_connections(connections)
-        .acquire_timeout(WAIT)
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .test_before_acquire(false)
 }
 
 fn unavailable(error: impl std::error::Error + Send + Sync + 'static) -> Error {
@@ -187,6 +178,17 @@ impl Documents for SqliteReadModel {
             .fetch_optional(&self.readers)
             .await?;
         row.as_ref().map(document).transpose()
+    }
+
+    async fn documents(&self, users: &[UserId]) -> Result<Vec<Document>, Error> {
+        let users = serde_json::to_string(users).expect("strings are JSON");
+        let rows = sqlx::query(
+            "SELECT user_id, document FROM users WHERE user_id IN (SELECT value FROM json_each(?))",
+        )
+        .bind(users)
+        .fetch_all(&self.readers)
+        .await?;
+        rows.iter().map(document).collect()
     }
 
     async fn document_by_username(&self, username: &str) -> Result<Option<Document>, Error> {
@@ -277,17 +279,6 @@ impl ReadModel for SqliteReadModel {
         Ok(row.try_get(0)?)
     }
 
-    async fn documents(&self, users: &[UserId]) -> Result<Vec<Document>, Error> {
-        let users = serde_json::to_string(users).expect("strings are JSON");
-        let rows = sqlx::query(
-            "SELECT user_id, document FROM users WHERE user_id IN (SELECT value FROM json_each(?))",
-        )
-        .bind(users)
-        .fetch_all(&self.readers)
-        .await?;
-        rows.iter().map(document).collect()
-    }
-
     async fn stored(&self, after: &str, limit: usize) -> Result<Vec<Stored>, Error> {
         let rows = sqlx::query(STORED)
             .bind(after)
@@ -306,50 +297,102 @@ impl ReadModel for SqliteReadModel {
     }
 
     async fn apply(&self, owner: &str, batch: &Batch) -> Result<(), ApplyError> {
-        let applied = self.apply_once(owner, batch).await;
-        if let Err(ApplyError::ReadModel(_)) = applied {
-            self.replace_writer().await;
+        let mut transaction = Transaction::of(&self.writer).await.map_err(Error::from)?;
+        let applied = apply(&mut transaction, owner, batch).await;
+        if let Err(error) = applied {
+            transaction.roll_back().await;
+            return Err(error);
         }
-        applied
-    }
-}
-
-impl SqliteReadModel {
-    async fn apply_once(&self, owner: &str, batch: &Batch) -> Result<(), ApplyError> {
-        let mut transaction = self
-            .writer
-            .begin_with("BEGIN IMMEDIATE")
-            .await
-            .map_err(Error::from)?;
-        let moved = sqlx::query(
-            "UPDATE projections SET position = ? WHERE name = 'users' AND position = ? AND owner = ?",
-        )
-        .bind(signed(batch.to))
-        .bind(signed(batch.from))
-        .bind(owner)
-        .execute(&mut *transaction)
-        .await
-        .map_err(Error::from)?;
-        if moved.rows_affected() == 0 {
-            return Err(ApplyError::NotOwner);
-        }
-        write(&mut transaction, "", batch).await?;
-        fail_point::pass(FailPoint::BeforeCheckpoint);
-        transaction.commit().await.map_err(Error::from)?;
+        transaction.committed();
         self.applied(batch.to);
         Ok(())
     }
+}
 
-    /// Closes the writing connection; the next step opens another. After an error of the disk SQLite
-    /// has rolled back by itself, which the driver does not know: it would refuse every transaction
-    /// from then on.
-    async fn replace_writer(&self) {
-        if let Ok(connection) = self.writer.acquire().await
-            && let Err(error) = connection.close().await
-        {
-            tracing::debug!(%error, "A connection that had failed could not be closed");
-        }
+/// Writes a batch and commits. Most batches are one script.
+async fn apply(
+    transaction: &mut Transaction,
+    owner: &str,
+    batch: &Batch,
+) -> Result<(), ApplyError> {
+    // Another owner, or another place of the checkpoint, is refused as no value at all.
+    let mut script =
+        QueryBuilder::new("BEGIN IMMEDIATE; UPDATE projections SET position = iif(position = ");
+    script
+        .push_bind(signed(batch.from))
+        .push(" AND owner = ")
+        .push_bind(owner.to_owned())
+        .push(", ")
+        .push_bind(signed(batch.to))
+        .push(", NULL) WHERE name = 'users'; ");
+    let is_all = batch.documents.len() <= ROWS
+        && batch.reworded().next().is_none()
+        && batch.parked.is_empty()
+        && batch.unparked.is_empty();
+    if is_all {
+        push_documents(&mut script, "", &batch.documents, Usernames::AsTheyWere);
+        script.push("COMMIT");
+        fail_point::pass(FailPoint::BeforeCheckpoint);
     }
+    transaction.run(&mut script).await.map_err(refused)?;
+    if !is_all {
+        write(transaction.connection(), "", batch).await?;
+        fail_point::pass(FailPoint::BeforeCheckpoint);
+        let mut script = QueryBuilder::new("COMMIT");
+        transaction.run(&mut script).await.map_err(Error::from)?;
+    }
+    Ok(())
+}
+
+/// Why the checkpoint was not moved.
+fn refused(error: sqlx::Error) -> ApplyError {
+    let is_replaced = error
+        .as_database_error()
+        .is_some_and(|error| error.kind() == ErrorKind::NotNullViolation);
+    if is_replaced {
+        ApplyError::NotOwner
+    } else {
+        ApplyError::ReadModel(error.into())
+    }
+}
+
+/// Whether documents may have other usernames than before: SQLite writes an index anew for each column that is set,
+/// whether its value differs or not.
+#[derive(Clone, Copy)]
+enum Usernames {
+    AsTheyWere,
+    Other,
+}
+
+fn push_documents<'d>(
+    script: &mut QueryBuilder<Sqlite>,
+    tables: &'static str,
+    documents: impl IntoIterator<Item = &'d Document, IntoIter: ExactSizeIterator>,
+    usernames: Usernames,
+) {
+    let documents = documents.into_iter();
+    if documents.len() == 0 {
+        return;
+    }
+    script
+        .push(format_args!(
+            "INSERT INTO {tables}users (user_id, version, position, username, document) "
+        ))
+        .push_values(documents, |mut row, document| {
+            row.push_bind(document.user_id.to_string())
+                .push_bind(signed(document.version))
+                .push_bind(signed(document.position))
+                .push_bind(document.username.clone())
+                .push_bind(text_of(document));
+        })
+        .push(
+            " ON CONFLICT (user_id) DO UPDATE SET version = excluded.version, position = excluded.position, \
+             document = excluded.document",
+        )
+        .push(match usernames {
+            Usernames::AsTheyWere => "; ",
+            Usernames::Other => ", username = excluded.username; ",
+        });
 }
 
 /// Writes what a batch holds into tables whose names begin with `tables`: nothing for the live ones.
@@ -358,22 +401,13 @@ async fn write(
     tables: &'static str,
     batch: &Batch,
 ) -> Result<(), Error> {
-    for documents in batch.documents.chunks(ROWS) {
+    let reworded: Vec<_> = batch.reworded().collect();
+    for documents in reworded.chunks(ROWS) {
         write_words(connection, tables, documents).await?;
-        let mut upsert = QueryBuilder::<Sqlite>::new(format!(
-            "INSERT INTO {tables}users (user_id, version, position, username, document) "
-        ));
-        upsert.push_values(documents, |mut row, document| {
-            row.push_bind(document.user_id.to_string())
-                .push_bind(signed(document.version))
-                .push_bind(signed(document.position))
-                .push_bind(document.username.clone())
-                .push_bind(text_of(document));
-        });
-        upsert.push(
-            " ON CONFLICT (user_id) DO UPDATE SET version = excluded.version, position = excluded.position, \
-             username = excluded.username, document = excluded.document",
-        );
+    }
+    for documents in batch.documents.chunks(ROWS) {
+        let mut upsert = QueryBuilder::new("");
+        push_documents(&mut upsert, tables, documents, Usernames::Other);
         upsert.build().execute(&mut *connection).await?;
     }
     for parked in &batch.parked {
@@ -404,7 +438,7 @@ async fn write(
 async fn write_words(
     connection: &mut SqliteConnection,
     tables: &'static str,
-    documents: &[Document],
+    documents: &[&Document],
 ) -> Result<(), Error> {
     let users: Vec<_> = documents.iter().map(|document| document.user_id).collect();
     let users = serde_json::to_string(&users).expect("strings are JSON");
@@ -414,7 +448,7 @@ async fn write_words(
     .bind(users)
     .fetch_all(&mut *connection)
     .await?;
-    let mut there = std::collections::HashSet::new();
+    let mut there = HashSet::new();
     for row in &rows {
         there.insert((
             row.try_get::<String, _>("user_id")?,
@@ -495,6 +529,7 @@ mod tests {
             to: 7,
             documents: vec![],
             parked: vec![],
+            same_words: HashSet::new(),
             unparked: vec![],
         };
         read_model.apply("", &batch).await.unwrap();
@@ -515,6 +550,7 @@ mod tests {
             to: 1,
             documents: vec![document.clone()],
             parked: vec![],
+            same_words: HashSet::new(),
             unparked: vec![],
         };
         read_model.apply("", &batch).await.unwrap();

@@ -168,6 +168,7 @@ async fn spoil(read_model: &dyn Replaceable, documents: Vec<Document>) {
         to: checkpoint,
         documents,
         parked: Vec::new(),
+        same_words: HashSet::new(),
         unparked: Vec::new(),
     };
     read_model.apply("a bug", &batch).await.expect("applied");
@@ -218,6 +219,7 @@ async fn a_wrong_document_is_found_repaired_and_brought_back(opened: Opened) {
         to: 31,
         documents: vec![wrong.clone()],
         parked: Vec::new(),
+        same_words: HashSet::new(),
         unparked: Vec::new(),
     };
     let late = opened.service.apply("a bug", &step).await;
@@ -359,6 +361,7 @@ async fn a_read_model_ahead_of_the_ledger_is_rebuilt_if_that_is_accepted(opened:
         to: 9,
         documents: Vec::new(),
         parked: Vec::new(),
+        same_words: HashSet::new(),
         unparked: Vec::new(),
     };
     opened.service.apply("", &batch).await.expect("applied");

@@ -5,6 +5,8 @@
 //! looks the names of a prepared statement up again when the tables behind them have changed, and whoever
 //! waited for the swap's locks finds the new ones. The row of the checkpoint stays where it is.
 
+use std::collections::HashSet;
+
 use async_trait::async_trait;
 use events::postgres::signed;
 use events::{Document, Position, UserId};
@@ -381,6 +383,7 @@ impl Beside for PostgresBeside {
             to: position,
             documents: Vec::new(),
             parked: parked.to_vec(),
+            same_words: HashSet::new(),
             unparked: Vec::new(),
         })
         .await

@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::time::Duration;
 
 use events::store::postgres::PostgresStore;
@@ -32,6 +33,7 @@ fn step(from: Position, to: Position, documents: Vec<Document>) -> Batch {
         to,
         documents,
         parked: Vec::new(),
+        same_words: HashSet::new(),
         unparked: Vec::new(),
     }
 }
@@ -253,6 +255,7 @@ async fn the_program_needs_no_right_to_change_tables() {
     let document = conformance::document(1, "john", "John", "Doe", 1);
     projector.take_over("me").await.unwrap();
     let batch = Batch {
+        same_words: HashSet::new(),
         unparked: vec![document.user_id],
         ..step(0, 1, vec![document.clone()])
     };

@@ -4,17 +4,19 @@
 //! The swap renames tables. SQLite prepares the statements of every connection of every process anew when
 //! names have changed, and who reads never waits.
 
+use std::collections::HashSet;
 use std::fs::{File, TryLockError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use events::{Document, Position, UserId};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous};
-use sqlx::{AssertSqlSafe, ConnectOptions as _, QueryBuilder, Row as _, Sqlite, SqliteConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, QueryBuilder, Row as _, SqliteConnection};
 use tokio::time::Instant;
 
 use super::{
-    SqliteReadModel, document, parked, signed, text_of, unavailable, unsigned, write, write_words,
+    SqliteReadModel, Usernames, document, parked, push_documents, signed, unavailable, unsigned,
+    write, write_words,
 };
 use crate::read_model::{Batch, Parked};
 use crate::rebuild::{Beside, Error, Replaceable, Row, Tables, Which};
@@ -225,20 +227,9 @@ impl Beside for SqliteBeside {
             let begun = Instant::now();
             self.begin().await?;
             for documents in documents.chunks(INSERT) {
-                let mut upsert = QueryBuilder::<Sqlite>::new(
-                    "INSERT INTO next_users (user_id, version, position, username, document) ",
-                );
-                upsert.push_values(documents, |mut row, document| {
-                    row.push_bind(document.user_id.to_string())
-                        .push_bind(signed(document.version))
-                        .push_bind(signed(document.position))
-                        .push_bind(document.username.clone())
-                        .push_bind(text_of(document));
-                });
-                upsert.push(
-                    " ON CONFLICT (user_id) DO UPDATE SET version = excluded.version, position = excluded.position, \
-                     username = excluded.username, document = excluded.document",
-                );
+                let mut upsert = QueryBuilder::new("");
+                let documents = documents.iter().copied();
+                push_documents(&mut upsert, "next_", documents, Usernames::Other);
                 upsert.build().execute(&mut self.connection).await?;
             }
             self.commit().await?;
@@ -262,6 +253,7 @@ impl Beside for SqliteBeside {
             let documents: Vec<Document> = page.iter().map(document).collect::<Result<_, _>>()?;
             let begun = Instant::now();
             self.begin().await?;
+            let documents: Vec<_> = documents.iter().collect();
             write_words(&mut self.connection, "next_", &documents).await?;
             self.commit().await?;
             self.yield_after(begun).await;
@@ -279,6 +271,7 @@ impl Beside for SqliteBeside {
             to: position,
             documents: Vec::new(),
             parked: parked.to_vec(),
+            same_words: HashSet::new(),
             unparked: Vec::new(),
         })
         .await
