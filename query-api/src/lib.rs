@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::Router;
@@ -15,15 +16,16 @@ use utoipa::OpenApi as _;
 use utoipa::openapi::OpenApi;
 
 pub mod asyncapi;
+mod hot_documents;
 mod routes;
 mod streams;
 #[cfg(test)]
 mod testing;
 
+use hot_documents::HotDocuments;
 pub use streams::Streams;
 
 /// What the routes need.
-#[derive(Clone)]
 pub struct QueryApi {
     /// The user documents.
     pub documents: Arc<dyn Documents>,
@@ -45,15 +47,35 @@ pub struct QueryApi {
     pub public_url: Arc<str>,
 }
 
-impl FromRef<QueryApi> for Arc<Verifier> {
-    fn from_ref(api: &QueryApi) -> Self {
+/// The same, as requests share it.
+#[derive(Clone)]
+struct Shared(Arc<(QueryApi, HotDocuments)>);
+
+impl Shared {
+    /// The user documents, those that were read last from memory.
+    fn hot(&self) -> &HotDocuments {
+        &self.0.1
+    }
+}
+
+impl Deref for Shared {
+    type Target = QueryApi;
+
+    fn deref(&self) -> &QueryApi {
+        &self.0.0
+    }
+}
+
+impl FromRef<Shared> for Arc<Verifier> {
+    fn from_ref(api: &Shared) -> Self {
         Self::clone(&api.verifier)
     }
 }
 
-/// The routes that only read.
+/// The routes that only read. Their runtime must be running.
 pub fn router(api: QueryApi) -> Router {
-    routes::router().with_state(api)
+    let hot = HotDocuments::new(Arc::clone(&api.documents), Arc::clone(&api.history));
+    routes::router().with_state(Shared(Arc::new((api, hot))))
 }
 
 /// The routes that only read, described.

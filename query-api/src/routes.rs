@@ -28,7 +28,7 @@ use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::openapi::{self as described, RefOr};
 use utoipa::{IntoParams, IntoResponses, OpenApi, ToSchema};
 
-use crate::QueryApi;
+use crate::{QueryApi, Shared};
 
 mod audit;
 mod check_username;
@@ -47,7 +47,7 @@ const TIME: Duration = Duration::from_secs(10);
 const WAIT: Duration = Duration::from_secs(2);
 
 /// Every route. The router is made of these, and the test of hostile requests goes through them.
-fn routes() -> [(&'static str, MethodRouter<QueryApi>); 22] {
+fn routes() -> [(&'static str, MethodRouter<Shared>); 22] {
     [
         (
             "/api/v1/users/profile",
@@ -138,7 +138,7 @@ fn routes() -> [(&'static str, MethodRouter<QueryApi>); 22] {
     ]
 }
 
-pub(crate) fn router() -> Router<QueryApi> {
+pub(crate) fn router() -> Router<Shared> {
     let routes = routes().into_iter();
     routes.fold(Router::new(), |router, (path, route)| {
         router.route(path, route)
@@ -196,10 +196,10 @@ pub(crate) struct Reader {
     conditions: HeaderMap,
 }
 
-impl FromRequestParts<QueryApi> for Reader {
+impl FromRequestParts<Shared> for Reader {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, api: &QueryApi) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, api: &Shared) -> Result<Self, ApiError> {
         Client::from_request_parts(parts, api).await?;
         let mut parameters = Fields::from_query(parts.uri.query());
         let wanted = wanted_position(&parts.headers, &mut parameters);
@@ -223,10 +223,10 @@ pub(crate) struct Parameters {
     wanted: Position,
 }
 
-impl FromRequestParts<QueryApi> for Parameters {
+impl FromRequestParts<Shared> for Parameters {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, api: &QueryApi) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, api: &Shared) -> Result<Self, ApiError> {
         Client::from_request_parts(parts, api).await?;
         let mut fields = Fields::from_query(parts.uri.query());
         let wanted = wanted_position(&parts.headers, &mut fields);

@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
@@ -25,7 +26,7 @@ use http_kit::caller::Role;
 use http_kit::clock::Clock;
 use http_kit::testing::{Answer, Ask, now, token, verifier};
 use jiff::Timestamp;
-use projector::projection::Projection;
+use projector::projection::{Projection, wait_for};
 use projector::read_model::sqlite::SqliteReadModel;
 use tokio_util::sync::CancellationToken;
 
@@ -51,7 +52,7 @@ pub(crate) struct Api {
     /// Ends the streams.
     pub(crate) stopping: CancellationToken,
     store: Arc<SqliteStore>,
-    read_model: Arc<SqliteReadModel>,
+    pub(crate) read_model: Arc<SqliteReadModel>,
     now: Arc<Mutex<Timestamp>>,
     folder: tempfile::TempDir,
 }
@@ -147,6 +148,11 @@ impl Api {
         let head = self.store.head().await.unwrap().position;
         let ask = ask.header("ledger-min-position", head.to_string());
         ask.send(&self.router).await
+    }
+
+    /// Waits until the documents are the fold up to a position.
+    pub(crate) async fn applied(&self, position: Position) {
+        assert!(wait_for(&*self.read_model, position, Duration::from_secs(20)).await);
     }
 
     /// Signs what the ledger is now.

@@ -26,7 +26,7 @@ use utoipa::{IntoParams, PartialSchema, ToSchema};
 
 use super::place as places;
 use super::{AtLeast, Example, WAIT, not_found, not_yet_readable, wanted_position};
-use crate::QueryApi;
+use crate::{QueryApi, Shared};
 
 pub(super) mod all_events;
 pub(super) mod diff;
@@ -52,10 +52,10 @@ pub(super) struct Asked {
     pub(super) parameters: Fields,
 }
 
-impl FromRequestParts<QueryApi> for Asked {
+impl FromRequestParts<Shared> for Asked {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, api: &QueryApi) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, api: &Shared) -> Result<Self, ApiError> {
         let caller = Caller::from_request_parts(parts, api).await?;
         let client = Client::from_request_parts(parts, api).await?;
         let mut parameters = Fields::from_query(parts.uri.query());

@@ -18,7 +18,7 @@ use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::{Example, Reader, Shows};
-use crate::QueryApi;
+use crate::Shared;
 
 /// Whether a username could be taken.
 #[derive(Serialize, ToSchema)]
@@ -83,7 +83,7 @@ impl Refuses for Question {
     security(("bearer" = []))
 )]
 pub(super) async fn check(
-    State(api): State<QueryApi>,
+    State(api): State<Shared>,
     caller: Caller,
     reader: Reader,
     JsonBody(body): JsonBody,

@@ -27,7 +27,7 @@ use utoipa::{IntoParams, IntoResponses};
 
 use super::audit::{Asked, head, within};
 use super::{place, position, position_header};
-use crate::{QueryApi, Streams};
+use crate::{Shared, Streams};
 
 /// Where it is.
 pub(crate) const PATH: &str = "/api/v1/events/stream";
@@ -54,7 +54,7 @@ pub(crate) const AGAIN: Duration = Duration::from_secs(1);
     security(("bearer" = []))
 )]
 pub(super) async fn follow(
-    State(api): State<QueryApi>,
+    State(api): State<Shared>,
     mut asked: Asked,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {

@@ -17,7 +17,7 @@ use utoipa::openapi::{self as described, RefOr, Schema};
 use utoipa::{IntoResponses, PartialSchema};
 
 use super::not_found;
-use crate::QueryApi;
+use crate::Shared;
 
 /// The files that a photo can have. The type of each is fixed by its name, whatever the store says.
 const FILES: [(&str, &str); 6] = [
@@ -77,7 +77,7 @@ impl IntoResponses for PhotoBytes {
     security()
 )]
 pub(super) async fn read(
-    State(api): State<QueryApi>,
+    State(api): State<Shared>,
     Path((user, hash, photo, file)): Path<(String, String, String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {

@@ -9,7 +9,7 @@ use http_kit::error::ApiError;
 use http_kit::openapi::{Fails, Known, NotThere};
 
 use super::{OneUser, Reader, not_found};
-use crate::QueryApi;
+use crate::Shared;
 
 /// Read the own profile
 #[utoipa::path(
@@ -22,7 +22,7 @@ use crate::QueryApi;
     security(("bearer" = []))
 )]
 pub(super) async fn read(
-    State(api): State<QueryApi>,
+    State(api): State<Shared>,
     caller: Caller,
     mut reader: Reader,
 ) -> Result<Response, ApiError> {
@@ -30,7 +30,7 @@ pub(super) async fn read(
     std::mem::take(&mut reader.parameters).finish()?;
     let user_id: UserId = caller.subject.parse().map_err(|_| not_found())?;
     let document = api
-        .documents
+        .hot()
         .document(&user_id)
         .await
         .map_err(ApiError::unavailable)?

@@ -1,6 +1,8 @@
 //! `GET /api/v1/users/profile/{userId}` and `GET /api/v1/users/profile/username/{username}`: a user as
 //! strangers see it.
 
+use std::sync::Arc;
+
 use axum::extract::{Path, State};
 use axum::response::Response;
 use events::profile::PublicProfile;
@@ -10,7 +12,7 @@ use http_kit::error::ApiError;
 use http_kit::openapi::{Fails, Known, NotThere};
 
 use super::{OneUser, Reader, not_found};
-use crate::QueryApi;
+use crate::{QueryApi, Shared};
 
 /// Read a public profile
 ///
@@ -25,7 +27,7 @@ use crate::QueryApi;
     security((), ("bearer" = []))
 )]
 pub(super) async fn by_id(
-    State(api): State<QueryApi>,
+    State(api): State<Shared>,
     _caller: OptionalCaller,
     Path(user_id): Path<String>,
     mut reader: Reader,
@@ -34,7 +36,7 @@ pub(super) async fn by_id(
     // What is no id is the id of nobody.
     let user_id = user_id.parse().map_err(|_| not_found())?;
     let document = api
-        .documents
+        .hot()
         .document(&user_id)
         .await
         .map_err(ApiError::unavailable)?;
@@ -54,7 +56,7 @@ pub(super) async fn by_id(
     security((), ("bearer" = []))
 )]
 pub(super) async fn by_username(
-    State(api): State<QueryApi>,
+    State(api): State<Shared>,
     _caller: OptionalCaller,
     Path(username): Path<String>,
     mut reader: Reader,
@@ -67,7 +69,7 @@ pub(super) async fn by_username(
     // History may hold names that today's rules refuse, so only the spelling is made canonical.
     let username = username.to_ascii_lowercase();
     let document = api
-        .documents
+        .hot()
         .document_by_username(&username)
         .await
         .map_err(ApiError::unavailable)?;
@@ -77,7 +79,7 @@ pub(super) async fn by_username(
 fn answer(
     api: &QueryApi,
     reader: &Reader,
-    document: Option<Document>,
+    document: Option<Arc<Document>>,
 ) -> Result<Response, ApiError> {
     let document = document.ok_or_else(not_found)?;
     let today = Time::from(api.clock.now()).date();

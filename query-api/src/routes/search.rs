@@ -18,7 +18,7 @@ use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{Example, Reader, Shows};
-use crate::QueryApi;
+use crate::Shared;
 
 const DEFAULT_LIMIT: u32 = 5;
 const MAX_LIMIT: u32 = 100;
@@ -86,7 +86,7 @@ impl Refuses for Asked {
     security(("bearer" = []))
 )]
 pub(super) async fn search(
-    State(api): State<QueryApi>,
+    State(api): State<Shared>,
     caller: Caller,
     reader: Reader,
 ) -> Result<Answer, ApiError> {

@@ -19,8 +19,8 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::user::Moment;
 use super::{Asked, newest, not_replayed, place, places, within};
-use crate::QueryApi;
 use crate::routes::{Example, Shows, not_found};
+use crate::{QueryApi, Shared};
 
 /// What differs between two versions of a user.
 #[derive(Serialize, ToSchema)]
@@ -74,7 +74,7 @@ impl Refuses for Versions {
     security(("bearer" = []))
 )]
 pub(in crate::routes) async fn compare(
-    State(api): State<QueryApi>,
+    State(api): State<Shared>,
     mut asked: Asked,
     Path(user_id): Path<String>,
 ) -> Result<Answer, ApiError> {

@@ -14,7 +14,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::{
     Asked, Order, Page, PageOf, order, page_limit, place, text, texts, user_id, user_ids, within,
 };
-use crate::QueryApi;
+use crate::Shared;
 use crate::routes::{Example, Shows};
 
 /// A look at a history.
@@ -97,7 +97,7 @@ impl From<RecordedRead> for Item {
     security(("bearer" = []))
 )]
 pub(in crate::routes) async fn list(
-    State(api): State<QueryApi>,
+    State(api): State<Shared>,
     mut asked: Asked,
 ) -> Result<Answer, ApiError> {
     asked.require_auditor()?;

@@ -22,8 +22,8 @@ use utoipa::openapi::{self as described, RefOr};
 use utoipa::{IntoParams, IntoResponses, ToSchema};
 
 use super::{Asked, head, newest, not_replayed, place, places, time, times, within};
-use crate::QueryApi;
 use crate::routes::Example;
+use crate::{QueryApi, Shared};
 
 /// Which moment is asked for.
 enum At {
@@ -130,7 +130,7 @@ impl Moment {
     security(("bearer" = []))
 )]
 pub(in crate::routes) async fn read(
-    State(api): State<QueryApi>,
+    State(api): State<Shared>,
     mut asked: Asked,
     Path(user_id): Path<String>,
 ) -> Result<Answer, ApiError> {

@@ -13,7 +13,7 @@ use utoipa::openapi::{self as described, RefOr};
 use super::{
     Asked, EventPage, Item, Order, Page, PageOf, newest, order, page_limit, place, within,
 };
-use crate::QueryApi;
+use crate::Shared;
 use crate::routes::Example as _;
 
 /// A page of a user, described.
@@ -42,7 +42,7 @@ impl IntoResponses for UserPage {
     security(("bearer" = []))
 )]
 pub(in crate::routes) async fn list(
-    State(api): State<QueryApi>,
+    State(api): State<Shared>,
     mut asked: Asked,
     Path(user_id): Path<String>,
 ) -> Result<Answer, ApiError> {

@@ -12,7 +12,7 @@ use utoipa::IntoResponses;
 use utoipa::openapi::{self as described, RefOr};
 
 use super::{EXAMPLE_CHECKPOINT, newest, not_yet_signed, plain};
-use crate::QueryApi;
+use crate::Shared;
 use crate::routes::Parameters;
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -58,7 +58,7 @@ fn texts(about: &str, example: &str) -> BTreeMap<String, RefOr<described::Respon
     security(("bearer" = []))
 )]
 pub(in crate::routes) async fn read(
-    State(api): State<QueryApi>,
+    State(api): State<Shared>,
     _: Caller,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
@@ -80,7 +80,7 @@ pub(in crate::routes) async fn read(
     security(("bearer" = []))
 )]
 pub(in crate::routes) async fn key(
-    State(api): State<QueryApi>,
+    State(api): State<Shared>,
     _: Caller,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {

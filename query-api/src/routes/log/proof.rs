@@ -17,9 +17,9 @@ use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{EXAMPLE_CHECKPOINT, newest, not_yet_signed, tree};
-use crate::QueryApi;
 use crate::routes::audit::{Asked, place, within};
 use crate::routes::{Example, Parameters, Shows, not_found, place as places};
+use crate::{QueryApi, Shared};
 
 /// A proof that an event is in the ledger. Hashes are hexadecimal digits.
 #[derive(Serialize, ToSchema)]
@@ -165,7 +165,7 @@ fn bad(name: &'static str) -> Vec<ApiError> {
     security(("bearer" = []))
 )]
 pub(in crate::routes) async fn inclusion(
-    State(api): State<QueryApi>,
+    State(api): State<Shared>,
     _: Caller,
     Parameters { mut fields, wanted }: Parameters,
 ) -> Result<Answer, ApiError> {
@@ -203,7 +203,7 @@ pub(in crate::routes) async fn inclusion(
     security(("bearer" = []))
 )]
 pub(in crate::routes) async fn consistency(
-    State(api): State<QueryApi>,
+    State(api): State<Shared>,
     _: Caller,
     Parameters { mut fields, wanted }: Parameters,
 ) -> Result<Answer, ApiError> {
@@ -239,7 +239,7 @@ pub(in crate::routes) async fn consistency(
     security(("bearer" = []))
 )]
 pub(in crate::routes) async fn whole_history(
-    State(api): State<QueryApi>,
+    State(api): State<Shared>,
     mut asked: Asked,
     Path(user_id): Path<String>,
 ) -> Result<Answer, ApiError> {

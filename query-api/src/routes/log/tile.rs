@@ -13,9 +13,9 @@ use utoipa::openapi::{self as described, RefOr, Schema};
 use utoipa::{IntoResponses, PartialSchema};
 
 use super::{newest, plain, tree};
-use crate::QueryApi;
 use crate::routes::audit::Asked;
 use crate::routes::not_found;
+use crate::{QueryApi, Shared};
 
 const BYTES: &str = "application/octet-stream";
 /// A tile never changes.
@@ -73,7 +73,7 @@ struct Place {
     security(("bearer" = []))
 )]
 pub(in crate::routes) async fn read(
-    State(api): State<QueryApi>,
+    State(api): State<Shared>,
     mut asked: Asked,
     Path((level, index)): Path<(String, String)>,
 ) -> Result<Response, ApiError> {

@@ -1,0 +1,422 @@
+//! The documents that were read last, in memory, kept right by the ledger.
+//!
+//! A document that is kept is given only while everything that is kept is known to be the fold up to the position
+//! that the read model has reached: whoever waited for a position never gets an older document. What changes
+//! otherwise than by events, such as tables that were rebuilt, is seen within [`AGE`].
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use events::store::History;
+use events::{Document, Position, UserId};
+use moka::sync::Cache;
+use projector::Documents;
+use projector::read_model::Error;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use together::Together;
+
+mod together;
+
+/// Documents that are kept.
+const DOCUMENTS: u64 = 16_384;
+/// How long a document is kept at the most.
+const AGE: Duration = Duration::from_secs(1);
+/// When more events than these were applied at once, everything is forgotten instead of their users.
+const EVENTS: usize = 4_096;
+
+/// The documents of a read model, the hot ones from memory.
+pub(crate) struct HotDocuments {
+    documents: Arc<dyn Documents>,
+    together: Together,
+    applied: watch::Receiver<Position>,
+    kept: Arc<Kept>,
+    /// Forgets whose documents have changed.
+    _follower: JoinSet<()>,
+}
+
+struct Kept {
+    documents: Cache<UserId, Arc<Document>>,
+    /// Who had a username when it was last asked for.
+    users: Cache<String, UserId>,
+    /// Everything that is kept is the fold up to there.
+    as_of: RwLock<Position>,
+}
+
+impl HotDocuments {
+    /// The documents of a read model, which is a projection of a ledger.
+    pub(crate) fn new(documents: Arc<dyn Documents>, history: Arc<dyn History>) -> Self {
+        let applied = documents.watch_applied();
+        let kept = Arc::new(Kept {
+            documents: Cache::builder()
+                .max_capacity(DOCUMENTS)
+                .time_to_live(AGE)
+                .build(),
+            users: Cache::builder()
+                .max_capacity(DOCUMENTS)
+                .time_to_live(AGE)
+                .build(),
+            as_of: RwLock::new(*applied.borrow()),
+        });
+        let mut follower = JoinSet::new();
+        follower.spawn(Arc::clone(&kept).follow(applied.clone(), history));
+        Self {
+            together: Together::new(Arc::clone(&documents)),
+            documents,
+            applied,
+            kept,
+            _follower: follower,
+        }
+    }
+
+    /// The document of a user.
+    pub(crate) async fn document(&self, user: &UserId) -> Result<Option<Arc<Document>>, Error> {
+        if let Some(document) = self.kept(user) {
+            return Ok(Some(document));
+        }
+        let as_of = self.kept.as_of();
+        let document = self.together.document(user).await?;
+        if let Some(document) = &document {
+            self.kept.keep(document, as_of);
+        }
+        Ok(document)
+    }
+
+    /// The document of the user who has a canonical username now.
+    pub(crate) async fn document_by_username(
+        &self,
+        username: &str,
+    ) -> Result<Option<Arc<Document>>, Error> {
+        if let Some(user) = self.kept.users.get(username)
+            && let Some(document) = self.kept(&user)
+            && document.username == username
+        {
+            return Ok(Some(document));
+        }
+        let as_of = self.kept.as_of();
+        let found = self.documents.document_by_username(username).await?;
+        let document = found.map(Arc::new);
+        if let Some(document) = &document {
+            self.kept.keep(document, as_of);
+            self.kept
+                .users
+                .insert(username.to_owned(), document.user_id);
+        }
+        Ok(document)
+    }
+
+    fn kept(&self, user: &UserId) -> Option<Arc<Document>> {
+        let applied = *self.applied.borrow();
+        if self.kept.as_of() == applied {
+            self.kept.documents.get(user)
+        } else {
+            None
+        }
+    }
+}
+
+impl Kept {
+    fn as_of(&self) -> Position {
+        *self.as_of.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a document that was read when everything kept was the fold up to a position, unless what has changed
+    /// since was forgotten meanwhile: this one may be among it.
+    fn keep(&self, document: &Arc<Document>, read_at: Position) {
+        let as_of = self.as_of.read().unwrap_or_else(PoisonError::into_inner);
+        if *as_of == read_at {
+            self.documents
+                .insert(document.user_id, Arc::clone(document));
+        }
+    }
+
+    async fn follow(
+        self: Arc<Self>,
+        mut applied: watch::Receiver<Position>,
+        history: Arc<dyn History>,
+    ) {
+        loop {
+            let as_of = self.as_of();
+            let position = match applied.wait_for(|position| *position != as_of).await {
+                Ok(position) => *position,
+                Err(_) => return,
+            };
+            let changed = match position.checked_sub(as_of) {
+                Some(events) if events <= EVENTS as u64 => {
+                    history.users_between(as_of, position).await.ok()
+                }
+                _ => None,
+            };
+            let mut as_of = self.as_of.write().unwrap_or_else(PoisonError::into_inner);
+            match changed {
+                Some(users) => users
+                    .iter()
+                    .for_each(|user| self.documents.invalidate(user)),
+                None => self.documents.invalidate_all(),
+            }
+            *as_of = position;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use async_trait::async_trait;
+    use events::Time;
+    use events::store::{self, Claim, Head, Outcome, OutcomeKey};
+    use events::{EventId, StoredEvent, Version};
+    use projector::read_model::{Parked, Search};
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::testing::{Api, JOHN};
+
+    /// A read model and a ledger in memory that are moved by hand.
+    struct Fake {
+        documents: Mutex<HashMap<UserId, Document>>,
+        applied: watch::Sender<Position>,
+        /// Whose the events are, by position.
+        users: Mutex<Vec<UserId>>,
+        reads: AtomicUsize,
+        /// Reads go on with the document that they found when they are let.
+        held: Semaphore,
+    }
+
+    async fn hot() -> (Arc<Fake>, HotDocuments, Document) {
+        let api = Api::with_users().await;
+        let john = JOHN.parse().unwrap();
+        api.applied(3).await;
+        let document = api.read_model.document(&john).await.unwrap().unwrap();
+        let fake = Arc::new(Fake {
+            documents: Mutex::new(HashMap::from([(john, document.clone())])),
+            applied: watch::Sender::new(1),
+            users: Mutex::new(vec![john]),
+            reads: AtomicUsize::new(0),
+            held: Semaphore::new(1_000),
+        });
+        let hot = HotDocuments::new(Arc::clone(&fake) as _, Arc::clone(&fake) as _);
+        (fake, hot, document)
+    }
+
+    impl Fake {
+        fn reads(&self) -> usize {
+            self.reads.load(Ordering::Relaxed)
+        }
+
+        /// One more event of the user, and its document.
+        fn change(&self, user: UserId) -> Position {
+            let mut users = self.users.lock().unwrap();
+            users.push(user);
+            let position = users.len() as Position;
+            if let Some(document) = self.documents.lock().unwrap().get_mut(&user) {
+                document.position = position;
+            }
+            drop(users);
+            self.applied.send_replace(position);
+            position
+        }
+    }
+
+    #[async_trait]
+    impl Documents for Fake {
+        fn watch_applied(&self) -> watch::Receiver<Position> {
+            self.applied.subscribe()
+        }
+
+        async fn document(&self, user: &UserId) -> Result<Option<Document>, Error> {
+            self.reads.fetch_add(1, Ordering::Relaxed);
+            let document = self.documents.lock().unwrap().get(user).cloned();
+            self.held.acquire().await.unwrap().forget();
+            Ok(document)
+        }
+
+        async fn documents(&self, _: &[UserId]) -> Result<Vec<Document>, Error> {
+            unreachable!()
+        }
+
+        async fn document_by_username(&self, username: &str) -> Result<Option<Document>, Error> {
+            self.reads.fetch_add(1, Ordering::Relaxed);
+            let documents = self.documents.lock().unwrap();
+            let mut documents = documents.values();
+            Ok(documents
+                .find(|document| document.username == username)
+                .cloned())
+        }
+
+        async fn search(&self, _: &Search) -> Result<Vec<Document>, Error> {
+            unreachable!()
+        }
+
+        async fn parked(&self) -> Result<Vec<Parked>, Error> {
+            unreachable!()
+        }
+    }
+
+    #[async_trait]
+    impl History for Fake {
+        async fn head(&self) -> Result<Head, store::Error> {
+            unreachable!()
+        }
+
+        fn watch_head(&self) -> watch::Receiver<Position> {
+            unreachable!()
+        }
+
+        async fn read(&self, _: Position, _: usize) -> Result<Vec<StoredEvent>, store::Error> {
+            unreachable!()
+        }
+
+        async fn users_between(
+            &self,
+            after: Position,
+            until: Position,
+        ) -> Result<Vec<UserId>, store::Error> {
+            let range = usize::try_from(after).unwrap()..usize::try_from(until).unwrap();
+            Ok(self.users.lock().unwrap()[range].to_vec())
+        }
+
+        async fn read_user(
+            &self,
+            _: &UserId,
+            _: Version,
+            _: usize,
+        ) -> Result<Vec<StoredEvent>, store::Error> {
+            unreachable!()
+        }
+
+        async fn read_user_back(
+            &self,
+            _: &UserId,
+            _: Version,
+            _: usize,
+        ) -> Result<Vec<StoredEvent>, store::Error> {
+            unreachable!()
+        }
+
+        async fn read_users(
+            &self,
+            _: &[UserId],
+            _: Position,
+            _: usize,
+        ) -> Result<Vec<StoredEvent>, store::Error> {
+            unreachable!()
+        }
+
+        async fn claims(&self, _: &[String]) -> Result<Vec<Claim>, store::Error> {
+            unreachable!()
+        }
+
+        async fn claims_after(&self, _: &str, _: usize) -> Result<Vec<Claim>, store::Error> {
+            unreachable!()
+        }
+
+        async fn outcomes(&self, _: &[OutcomeKey]) -> Result<Vec<Outcome>, store::Error> {
+            unreachable!()
+        }
+
+        async fn position_of(&self, _: &EventId) -> Result<Option<Position>, store::Error> {
+            unreachable!()
+        }
+    }
+
+    /// Waits until what changed was forgotten.
+    async fn followed(hot: &HotDocuments, position: Position) {
+        while hot.kept.as_of() != position {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_document_that_was_read_is_read_again_only_after_an_event_of_its_user() {
+        let (fake, hot, document) = hot().await;
+        let john = document.user_id;
+        for _ in 0..3 {
+            assert_eq!(*hot.document(&john).await.unwrap().unwrap(), document);
+            let found = hot.document_by_username(&document.username).await.unwrap();
+            assert_eq!(*found.unwrap(), document);
+        }
+        assert_eq!(fake.reads(), 2, "one by id and one by username");
+
+        let other = UserId::new(Time::from_millis(0), [9; 8]);
+        followed(&hot, fake.change(other)).await;
+        hot.document(&john).await.unwrap();
+        assert_eq!(fake.reads(), 2, "an event of somebody else");
+
+        followed(&hot, fake.change(john)).await;
+        let read = hot.document(&john).await.unwrap().unwrap();
+        assert_eq!((read.position, fake.reads()), (3, 3));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_given_from_memory_before_what_changed_is_forgotten() {
+        let (fake, hot, document) = hot().await;
+        let john = document.user_id;
+        hot.document(&john).await.unwrap();
+        // The follower has not run yet.
+        let position = fake.change(john);
+        let read = hot.document(&john).await.unwrap().unwrap();
+        assert_eq!(read.position, position);
+    }
+
+    #[tokio::test]
+    async fn a_document_that_was_read_before_a_change_is_not_kept_after_it() {
+        let (fake, hot, document) = hot().await;
+        let john = document.user_id;
+        fake.held.forget_permits(1_000);
+        let reading = async {
+            let read = hot.document(&john).await.unwrap().unwrap();
+            assert_eq!(read.position, document.position);
+        };
+        let changing = async {
+            while fake.reads() == 0 {
+                tokio::task::yield_now().await;
+            }
+            let position = fake.change(john);
+            followed(&hot, position).await;
+            fake.held.add_permits(1_000);
+            position
+        };
+        let ((), position) = tokio::join!(reading, changing);
+        let read = hot.document(&john).await.unwrap().unwrap();
+        assert_eq!(read.position, position);
+    }
+
+    #[tokio::test]
+    async fn a_username_that_passed_on_leads_to_its_new_holder() {
+        let (fake, hot, document) = hot().await;
+        let name = document.username.clone();
+        let john = document.user_id;
+        hot.document_by_username(&name).await.unwrap();
+        let jane = UserId::new(Time::from_millis(0), [9; 8]);
+        {
+            let mut documents = fake.documents.lock().unwrap();
+            documents.get_mut(&john).unwrap().username = "given_up".to_owned();
+            let mut new = document.clone();
+            new.user_id = jane;
+            documents.insert(jane, new);
+        }
+        fake.change(john);
+        followed(&hot, fake.change(jane)).await;
+        let found = hot.document_by_username(&name).await.unwrap().unwrap();
+        assert_eq!(found.user_id, jane);
+    }
+
+    #[tokio::test]
+    async fn everything_is_forgotten_when_the_read_model_goes_back_or_far_ahead() {
+        let (fake, hot, document) = hot().await;
+        let john = document.user_id;
+        for position in [0, 1 + 2 * EVENTS as Position] {
+            hot.document(&john).await.unwrap();
+            let reads = fake.reads();
+            fake.applied.send_replace(position);
+            followed(&hot, position).await;
+            hot.document(&john).await.unwrap();
+            assert_eq!(fake.reads(), reads + 1, "{position}");
+        }
+    }
+}
