@@ -28,24 +28,12 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(run: &Run, args: &Args) -> anyhow::Result<()> {
-    let table = Table::new(
-        &format!("Growth, {}", run.storage()),
-        &[
-            "events",
-            "users",
-            "start: banner",
-            "ready",
-            "memory idle",
-            "after reads and commands",
-            "command p50",
-            "p99",
-            "read p50",
-            "p99",
-        ],
-    );
+    let table = table(run);
     for events in &args.events {
         Place::lend(&run.settings, async |place| {
-            grown(run, place, *events, &table).await
+            let users = fill(place, *events).await?;
+            place.verify().await?;
+            measure(run, place, &users, *events, &table).await
         })
         .await
         .with_context(|| format!("{events} events"))?;
@@ -82,9 +70,33 @@ pub(crate) async fn fill(place: &Place, events: u64) -> anyhow::Result<Arc<Users
     Ok(users)
 }
 
-async fn grown(run: &Run, place: &Place, events: u64, table: &Table) -> anyhow::Result<()> {
-    let users = fill(place, events).await?;
-    place.verify().await?;
+/// The table of [`measure`].
+pub(crate) fn table(run: &Run) -> Table {
+    Table::new(
+        &format!("Growth, {}", run.storage()),
+        &[
+            "events",
+            "users",
+            "start: banner",
+            "ready",
+            "memory idle",
+            "after reads and commands",
+            "command p50",
+            "p99",
+            "read p50",
+            "p99",
+        ],
+    )
+}
+
+/// What a service does on a ledger that has grown so far. Its commands make it grow a little further.
+pub(crate) async fn measure(
+    run: &Run,
+    place: &Place,
+    users: &Arc<Users>,
+    events: u64,
+    table: &Table,
+) -> anyhow::Result<()> {
     let mut rounds = Rounds::default();
     let (mut number, mut head) = (0, events);
     for round in 0..run.rounds {
@@ -94,7 +106,7 @@ async fn grown(run: &Run, place: &Place, events: u64, table: &Table) -> anyhow::
         let idle = service.usage().resident;
         let mut random = Random::new(round.into());
         let from = number;
-        let (sending, all) = (Arc::clone(&users), users.count);
+        let (sending, all) = (Arc::clone(users), users.count);
         let scripts = vec![move || {
             number += 1;
             users::profile(&sending.token(random.below(all)), number)
@@ -103,7 +115,7 @@ async fn grown(run: &Run, place: &Place, events: u64, table: &Table) -> anyhow::
         number = from + commands.latencies.len();
         head = follows(head, &commands.positions)?;
         let mut random = Random::new(u64::from(round) + 100);
-        let reading = Arc::clone(&users);
+        let reading = Arc::clone(users);
         let scripts = vec![move || {
             let token = reading.token(random.below(all));
             request(

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::Run;
 use crate::baseline::read_in_order;
 use crate::commands::Random;
-use crate::growth::fill;
+use crate::growth::{self, fill};
 use crate::http::Connection;
 use crate::load::{count, latencies, record};
 use crate::place::Place;
@@ -89,7 +89,9 @@ async fn measure(run: &Run, args: &Args, place: &Place) -> anyhow::Result<()> {
             mebibytes(rounds.median(2)),
         ]);
     }
-    proofs(run, args, place, &users).await
+    proofs(run, args, place, &users).await?;
+    growth::measure(run, place, &users, args.events, &growth::table(run)).await?;
+    place.verify().await
 }
 
 /// What a command made.
