@@ -32,7 +32,8 @@ mod token;
 mod user;
 mod verify;
 
-/// Gives memory back soon after a photo is done; the system's keeps much of it.
+/// Gives memory back soon after a photo is done; the system's keeps much of it. Without transparent huge pages, which
+/// would hold 2 MiB for every few KiB that are used.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
