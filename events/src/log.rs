@@ -146,3 +146,6 @@ impl<'a> Reader<'a> {
         Ok(hashes)
     }
 }
+
+#[cfg(test)]
+mod tests;
