@@ -92,7 +92,13 @@ impl Database {
         let is_pooled = is_pooled(url);
         let mut options = options(url)?;
         if !is_pooled {
-            options = options.options([("statement_timeout", STATEMENT_TIMEOUT)]);
+            options = options.options([
+                ("statement_timeout", STATEMENT_TIMEOUT),
+                // A statement that was prepared while a table was small would go on reading all of it when it has
+                // grown, until statistics are made. Every statement has an index, and none is worth compiling.
+                ("enable_seqscan", "off"),
+                ("jit", "off"),
+            ]);
             if is_read_only {
                 options = options.options([("default_transaction_read_only", "on")]);
             }

@@ -79,12 +79,13 @@ SELECT
 FROM moved";
 
 /// One user after the other, along the index of users and versions: asked for all of them by position, PostgreSQL
-/// would read the whole ledger where it takes users for many.
+/// would read the whole ledger where it takes users for many. `+ 0` keeps the index of positions out of it, which it
+/// would read to its end for each user.
 const READ_USERS: &str = "\
 SELECT e.position, e.event_id::text, e.user_id, e.version, e.event_type, e.schema_version, e.recorded_at, e.envelope,
     e.leaf_hash
 FROM unnest($1::text[]) AS u(user_id) CROSS JOIN LATERAL (
-    SELECT * FROM ledger.events AS e WHERE e.user_id = u.user_id AND e.position > $2 ORDER BY e.version LIMIT $3
+    SELECT * FROM ledger.events AS e WHERE e.user_id = u.user_id AND e.position + 0 > $2 ORDER BY e.version LIMIT $3
 ) AS e
 ORDER BY e.position LIMIT $3";
 

@@ -652,3 +652,14 @@ async fn users_are_found_along_their_index_and_not_by_reading_the_whole_ledger()
     assert!(plan.contains("events_user_id_version_key"), "{plan}");
     assert!(!plan.contains("events_pkey"), "{plan}");
 }
+
+#[tokio::test]
+async fn plans_that_were_made_while_tables_were_small_do_not_read_large_ones_whole() {
+    let (store, _) = open_new().await;
+    // The plan for any arguments is chosen once, and without statistics ten rows are a tenth of a small table.
+    for (setting, wanted) in [("enable_seqscan", "off"), ("jit", "off")] {
+        let shown = || sqlx::query("SELECT current_setting($1)").bind(setting);
+        let rows = store.readers.read(shown).await.unwrap();
+        assert_eq!(rows[0].get::<&str, _>(0), wanted, "{setting}");
+    }
+}
