@@ -56,7 +56,11 @@ pub(crate) async fn fill(place: &Place, events: u64) -> anyhow::Result<Arc<Users
         running.spawn(async move {
             for _ in 0..mine {
                 let answer = connection.send(script.next()).await?;
-                anyhow::ensure!(answer.status == 200, "a command was refused");
+                anyhow::ensure!(
+                    answer.status == 200,
+                    "a command was refused: {}",
+                    String::from_utf8_lossy(&answer.body)
+                );
             }
             anyhow::Ok(())
         });
@@ -185,7 +189,11 @@ async fn one_user(run: &Run, place: &Place) -> anyhow::Result<()> {
 
 async fn change(connection: &mut Connection, token: &str, number: u64) -> anyhow::Result<()> {
     let answer = connection.send(users::profile(token, number)).await?;
-    anyhow::ensure!(answer.status == 200, "a command was refused");
+    anyhow::ensure!(
+        answer.status == 200,
+        "a command was refused: {}",
+        String::from_utf8_lossy(&answer.body)
+    );
     Ok(())
 }
 
