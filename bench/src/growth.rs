@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::Run;
 use crate::commands::{Load, Random, follows};
-use crate::http::{Connection, request};
+use crate::http::{Answer, Connection, request};
 use crate::load::{Pace, Script as _, count, drive, latencies, record};
 use crate::place::{Place, Service};
 use crate::report::{Rounds, Table, mebibytes, quantiles, time};
@@ -56,11 +56,7 @@ pub(crate) async fn fill(place: &Place, events: u64) -> anyhow::Result<Arc<Users
         running.spawn(async move {
             for _ in 0..mine {
                 let answer = connection.send(script.next()).await?;
-                anyhow::ensure!(
-                    answer.status == 200,
-                    "a command was refused: {}",
-                    String::from_utf8_lossy(&answer.body)
-                );
+                accepted(&answer)?;
             }
             anyhow::Ok(())
         });
@@ -187,14 +183,15 @@ async fn one_user(run: &Run, place: &Place) -> anyhow::Result<()> {
     place.verify().await
 }
 
+fn accepted(answer: &Answer) -> anyhow::Result<()> {
+    let why = || String::from_utf8_lossy(&answer.body).into_owned();
+    anyhow::ensure!(answer.status == 200, "a command was refused: {}", why());
+    Ok(())
+}
+
 async fn change(connection: &mut Connection, token: &str, number: u64) -> anyhow::Result<()> {
     let answer = connection.send(users::profile(token, number)).await?;
-    anyhow::ensure!(
-        answer.status == 200,
-        "a command was refused: {}",
-        String::from_utf8_lossy(&answer.body)
-    );
-    Ok(())
+    accepted(&answer)
 }
 
 async fn lone_user(

@@ -324,11 +324,19 @@ mod tests {
         }
     }
 
+    async fn until(is_so: impl Fn() -> bool) {
+        let so = async {
+            while !is_so() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let deadline = Duration::from_secs(20);
+        tokio::time::timeout(deadline, so).await.expect("in time");
+    }
+
     /// Waits until what changed was forgotten.
     async fn followed(hot: &HotDocuments, position: Position) {
-        while hot.kept.as_of() != position {
-            tokio::task::yield_now().await;
-        }
+        until(|| hot.kept.as_of() == position).await;
     }
 
     #[tokio::test]
@@ -373,9 +381,7 @@ mod tests {
             assert_eq!(read.position, document.position);
         };
         let changing = async {
-            while fake.reads() == 0 {
-                tokio::task::yield_now().await;
-            }
+            until(|| fake.reads() > 0).await;
             let position = fake.change(john);
             followed(&hot, position).await;
             fake.held.add_permits(1_000);
