@@ -37,14 +37,15 @@ pub trait LogStore: Send + Sync + 'static {
     /// can only be the same.
     async fn add_hashes(&self, level: u32, first: u64, hashes: &[Hash]) -> Result<(), Error>;
 
-    /// The newest checkpoint.
+    /// The newest checkpoint: the last of those that were counted.
     async fn checkpoint(&self) -> Result<Option<SignedCheckpoint>, Error>;
 
-    /// Checkpoints over more leaves than a size, the smallest first.
+    /// Checkpoints whose number is beyond one, in their order, whether counted or not.
     async fn checkpoints(&self, after: u64, limit: usize) -> Result<Vec<SignedCheckpoint>, Error>;
 
-    /// Keeps a checkpoint, unless there is one of its size.
-    async fn add_checkpoint(&self, checkpoint: &SignedCheckpoint) -> Result<(), Error>;
+    /// Keeps and counts the next checkpoint. `false`: there is one of its number, so another one was signed
+    /// meanwhile.
+    async fn add_checkpoint(&self, checkpoint: &SignedCheckpoint) -> Result<bool, Error>;
 
     /// The public key of the log; the given one becomes it if there is none.
     async fn adopt_key(&self, key: &str) -> Result<String, Error>;
@@ -56,10 +57,22 @@ pub trait LogStore: Send + Sync + 'static {
 /// A checkpoint as it was signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignedCheckpoint {
+    /// 1, 2, 3 in the order of signing, without a gap.
+    pub number: u64,
     /// How many leaves.
     pub size: u64,
     /// The signed note, which says the root.
     pub note: String,
+}
+
+/// The row is missing that counts checkpoints.
+fn no_head() -> Error {
+    Error::Damaged("the log has no head".to_owned())
+}
+
+/// A checkpoint was counted, and is not there.
+fn missing(number: u64) -> Error {
+    Error::Damaged(format!("checkpoint {number}, the newest, is missing"))
 }
 
 /// What is read of the tree for one purpose. Each tile is read once.

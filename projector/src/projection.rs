@@ -1,6 +1,7 @@
 //! The projection: from the feed, through the fold, into the read model.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt::Display;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -225,7 +226,7 @@ impl Projection {
         }
         let checkpoint = self.read_model.take_over(&self.owner).await?;
         for parked in self.read_model.parked().await? {
-            match self.unpark(&parked, checkpoint).await {
+            match self.unpark(parked, checkpoint).await {
                 // That one tries the same first of all.
                 Err(Error::NotOwner) => return Ok(self.read_model.parked().await?),
                 tried => tried?,
@@ -279,8 +280,9 @@ impl Projection {
             is_well: checkpoint == head,
         };
         for parked in self.read_model.parked().await? {
-            if !self.unpark(&parked, checkpoint).await? {
-                run.parked.insert(parked.user_id);
+            let user = parked.user_id;
+            if !self.unpark(parked, checkpoint).await? {
+                run.parked.insert(user);
             }
         }
         Ok(run)
@@ -330,10 +332,12 @@ impl Projection {
         Ok(run)
     }
 
-    /// Folds a parked user from its first event up to the checkpoint. `false`: it still cannot be.
-    async fn unpark(&self, parked: &Parked, checkpoint: Position) -> Result<bool, Error> {
+    /// Folds a parked user from its first event up to the checkpoint. `false`: it still cannot be, or no further than
+    /// another event.
+    async fn unpark(&self, parked: Parked, checkpoint: Position) -> Result<bool, Error> {
         let mut document: Option<Document> = None;
-        loop {
+        let mut still = None;
+        'folded: loop {
             let after = document.as_ref().map_or(0, |document| document.version);
             let mut events = self.history.read_user(&parked.user_id, after, PAGE).await?;
             let is_last = events.len() < PAGE
@@ -342,25 +346,37 @@ impl Projection {
                     .is_some_and(|event| event.position > checkpoint);
             events.retain(|event| event.position <= checkpoint);
             for event in &events {
-                if fold_one(&mut document, event).is_err() {
-                    return Ok(false);
+                if let Err(error) = fold_one(&mut document, event) {
+                    still = Some(Parked::at(event, error));
+                    break 'folded;
                 }
             }
             if is_last {
                 break;
             }
         }
+        let folds = still.is_none();
+        if still
+            .as_ref()
+            .is_some_and(|still| *still == parked || still.from < parked.from)
+        {
+            // A document that is there is not taken back: a rebuild does that.
+            return Ok(false);
+        }
         let batch = Batch {
             from: checkpoint,
             to: checkpoint,
             documents: document.into_iter().collect(),
             same_words: HashSet::new(),
-            parked: Vec::new(),
-            unparked: vec![parked.user_id],
+            unparked: folds.then_some(parked.user_id).into_iter().collect(),
+            parked: still.into_iter().collect(),
         };
         self.read_model.apply(&self.owner, &batch).await?;
-        tracing::info!(user.id = %parked.user_id, "A parked user folds again");
-        Ok(true)
+        batch.parked.iter().for_each(report);
+        if folds {
+            tracing::info!(user.id = %parked.user_id, "A parked user folds again");
+        }
+        Ok(folds)
     }
 }
 
@@ -430,16 +446,7 @@ pub(crate) fn fold_events(
         match fold_one(&mut document, event) {
             Ok(may_reword) => *reworded.entry(user_id).or_default() |= may_reword,
             Err(error) => {
-                let (from, recorded_at) = (event.position, event.recorded_at);
-                parked.insert(
-                    user_id,
-                    Parked {
-                        user_id,
-                        from,
-                        error,
-                        recorded_at,
-                    },
-                );
+                parked.insert(user_id, Parked::at(event, error));
             }
         }
         documents.extend(document.map(|document| (user_id, document)));
@@ -451,15 +458,18 @@ pub(crate) fn fold_events(
 }
 
 /// Folds one more event into a document, which an error leaves as it was. Whether the words by which the
-/// user is found may be others, or why not. Messages hold no personal data: they are logged.
-fn fold_one(document: &mut Option<Document>, event: &StoredEvent) -> Result<bool, String> {
-    let recorded = event.decode().map_err(|error| error.to_string())?;
+/// user is found may be others, or why it cannot be folded: that is what is kept of a user who waits. Messages hold no
+/// personal data: they are logged.
+pub fn fold_one(document: &mut Option<Document>, event: &StoredEvent) -> Result<bool, String> {
+    // PostgreSQL keeps no NUL in a text.
+    let message = |error: &dyn Display| error.to_string().replace('\0', "\u{fffd}");
+    let recorded = event.decode().map_err(|error| message(&error))?;
     if (recorded.position, recorded.user_id, recorded.version)
         != (event.position, event.user_id, event.version)
     {
         return Err("the envelope contradicts its row".to_owned());
     }
-    fold_into(document, &recorded).map_err(|error| error.to_string())?;
+    fold_into(document, &recorded).map_err(|error| message(&error))?;
     Ok(may_reword(&recorded.event))
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use events::{Document, Position, Time, UserId};
+use events::{Document, Position, StoredEvent, Time, UserId};
 use tokio::sync::watch;
 
 use crate::search::words_of;
@@ -118,6 +118,18 @@ pub struct Parked {
     pub recorded_at: Time,
 }
 
+impl Parked {
+    /// The user of an event that cannot be folded.
+    pub(crate) fn at(event: &StoredEvent, error: String) -> Self {
+        Self {
+            user_id: event.user_id,
+            from: event.position,
+            error,
+            recorded_at: event.recorded_at,
+        }
+    }
+}
+
 /// Everything that is kept of a user, as it is kept: whether it is what it should be is for the reader to
 /// say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,8 +140,19 @@ pub struct Stored {
     pub document: Option<StoredDocument>,
     /// The words by which the user is found, in the order of their bytes, between line ends.
     pub words: String,
-    /// The position at which the user waits, and when that event was recorded, in milliseconds since 1970.
-    pub parked: Option<(i64, i64)>,
+    /// Where and why the user waits.
+    pub parked: Option<StoredParked>,
+}
+
+/// Why a user waits, as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredParked {
+    /// The position of the event that could not be folded.
+    pub from: i64,
+    /// Why.
+    pub error: String,
+    /// When the event was recorded, in milliseconds since 1970.
+    pub recorded_at: i64,
 }
 
 /// A document as it is kept.

@@ -10,6 +10,9 @@ use events::log::note::Signer;
 use crate::config::Config;
 use crate::parts::Parts;
 
+/// Of a key that was made here, what its name begins with; the ledger's id follows.
+pub(crate) const NAME: &str = "profile-ledger/";
+
 /// Reads the key, or makes the first one, named for its ledger, readable by its owner only. Of processes that do
 /// so at once, one makes it. `Err`: the log has a key, and this process has another one, or none; it works
 /// all the same, and signs nothing.
@@ -33,7 +36,7 @@ pub(crate) async fn open(
             .head()
             .await
             .context("the ledger cannot be read")?;
-        let name = format!("profile-ledger/{}", head.store_id);
+        let name = format!("{NAME}{}", head.store_id);
         let signer = Signer::new(&name, randomness.bytes()).with_context(describe)?;
         let temporary = path.with_extension(hex::encode(randomness.bytes::<8>()));
         make(&temporary, &path, &signer.to_secret_text()).with_context(describe)?;

@@ -14,8 +14,9 @@ pub(super) async fn run_all(open: impl AsyncFn() -> Arc<dyn LogStore>) {
     another_key_signs_nothing(open().await).await;
 }
 
-fn checkpoint(size: u64) -> SignedCheckpoint {
+fn checkpoint(number: u64, size: u64) -> SignedCheckpoint {
     SignedCheckpoint {
+        number,
         size,
         note: format!("note {size}"),
     }
@@ -26,7 +27,7 @@ pub(super) async fn fill(log: &dyn LogStore) {
     log.add_hashes(1, 0, &[[0; 32], [1; 32], [2; 32]])
         .await
         .unwrap();
-    log.add_checkpoint(&checkpoint(5)).await.unwrap();
+    log.add_checkpoint(&checkpoint(1, 5)).await.unwrap();
     log.adopt_key("a key").await.unwrap();
 }
 
@@ -45,14 +46,26 @@ async fn what_is_added_again_is_passed_over(log: &dyn LogStore) {
     assert_eq!(log.hashes(2, 0, 300).await.unwrap(), hashes[5..]);
     assert_eq!(log.hashes(9, u64::MAX, 300).await.unwrap(), [[0; 32]; 0]);
 
-    for size in [3, 3, 8] {
-        log.add_checkpoint(&checkpoint(size)).await.unwrap();
+    for (number, size, is_next) in [
+        (2, 3, false),
+        (1, 3, true),
+        (1, 4, false),
+        (2, 8, true),
+        (4, 9, false),
+    ] {
+        let added = log.add_checkpoint(&checkpoint(number, size)).await;
+        assert_eq!(added.unwrap(), is_next, "{number}");
     }
-    assert_eq!(log.checkpoint().await.unwrap(), Some(checkpoint(8)));
+    assert_eq!(log.checkpoint().await.unwrap(), Some(checkpoint(2, 8)));
     let all = log.checkpoints(0, 10).await.unwrap();
-    assert_eq!(all, [checkpoint(3), checkpoint(8)]);
-    assert_eq!(log.checkpoints(3, 10).await.unwrap(), [checkpoint(8)]);
-    assert_eq!(log.checkpoints(0, 1).await.unwrap(), [checkpoint(3)]);
+    assert_eq!(all, [checkpoint(1, 3), checkpoint(2, 8)]);
+    assert_eq!(log.checkpoints(1, 10).await.unwrap(), [checkpoint(2, 8)]);
+    assert_eq!(log.checkpoints(0, 1).await.unwrap(), [checkpoint(1, 3)]);
+    assert!(
+        log.add_checkpoint(&checkpoint(3, 8)).await.is_err(),
+        "sizes grow"
+    );
+    assert_eq!(log.checkpoint().await.unwrap(), Some(checkpoint(2, 8)));
 }
 
 async fn the_first_key_stays(log: &dyn LogStore) {

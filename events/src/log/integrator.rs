@@ -74,18 +74,27 @@ impl Integrator {
             )));
         }
         let head = self.history.head().await?.position;
-        let signed = self.log.checkpoint().await?.map_or(0, |last| last.size);
+        let (number, signed) = self
+            .log
+            .checkpoint()
+            .await?
+            .map_or((0, 0), |last| (last.number, last.size));
         if head <= signed {
             return Ok(signed);
         }
         self.integrate(head).await?;
         let mut reader = Reader::new(&*self.history, &*self.log, head);
         let root = reader.root().await?;
-        let note = self.signer.sign(head, &root);
-        self.log
-            .add_checkpoint(&SignedCheckpoint { size: head, note })
-            .await?;
-        Ok(head)
+        let next = SignedCheckpoint {
+            number: number + 1,
+            size: head,
+            note: self.signer.sign(head, &root),
+        };
+        if self.log.add_checkpoint(&next).await? {
+            return Ok(head);
+        }
+        // Another one signed meanwhile, perhaps less.
+        Ok(self.log.checkpoint().await?.map_or(0, |last| last.size))
     }
 
     /// Works out every inner hash that a tree of so many leaves has.

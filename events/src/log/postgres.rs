@@ -8,7 +8,7 @@ use sqlx::migrate::Migrator;
 use sqlx::postgres::PgRow;
 
 use super::tree::Hash;
-use super::{LogStore, SignedCheckpoint};
+use super::{LogStore, SignedCheckpoint, missing, no_head};
 use crate::postgres::{Database, is_migrated, signed};
 use crate::store::Error;
 
@@ -59,8 +59,16 @@ fn hash(row: &PgRow) -> Result<Hash, Error> {
         .map_err(|_| Error::Damaged("a hash of the tree has another length".to_owned()))
 }
 
+/// No row: one of this number was counted, by another process or in an attempt whose answer was lost.
+const ADD_CHECKPOINT: &str = "\
+WITH moved AS (UPDATE log.head SET number = $1 WHERE number + 1 = $1 RETURNING number), kept AS (
+    INSERT INTO log.checkpoints (number, size, note) SELECT number, $2, $3 FROM moved
+)
+SELECT number FROM moved";
+
 fn checkpoint(row: &PgRow) -> Result<SignedCheckpoint, Error> {
     Ok(SignedCheckpoint {
+        number: number(row, "number")?,
         size: number(row, "size")?,
         note: row.try_get("note")?,
     })
@@ -114,10 +122,18 @@ impl LogStore for PostgresLog {
         let rows = self
             .database
             .read(|| {
-                sqlx::query("SELECT size, note FROM log.checkpoints ORDER BY size DESC LIMIT 1")
+                sqlx::query(
+                    "SELECT h.number, c.size, c.note FROM log.head AS h \
+                     LEFT JOIN log.checkpoints AS c ON c.number = h.number",
+                )
             })
             .await?;
-        rows.first().map(checkpoint).transpose()
+        let row = rows.first().ok_or_else(no_head)?;
+        match (number(row, "number")?, row.try_get("size")?) {
+            (0, None) => Ok(None),
+            (number, None::<i64>) => Err(missing(number)),
+            _ => checkpoint(row).map(Some),
+        }
     }
 
     async fn checkpoints(&self, after: u64, limit: usize) -> Result<Vec<SignedCheckpoint>, Error> {
@@ -125,7 +141,7 @@ impl LogStore for PostgresLog {
             .database
             .read(|| {
                 sqlx::query(
-                    "SELECT size, note FROM log.checkpoints WHERE size > $1 ORDER BY size LIMIT $2",
+                    "SELECT number, size, note FROM log.checkpoints WHERE number > $1 ORDER BY number LIMIT $2",
                 )
                 .bind(signed(after))
                 .bind(signed(limit as u64))
@@ -134,14 +150,12 @@ impl LogStore for PostgresLog {
         rows.iter().map(checkpoint).collect()
     }
 
-    async fn add_checkpoint(&self, checkpoint: &SignedCheckpoint) -> Result<(), Error> {
-        let statement = sqlx::query(
-            "INSERT INTO log.checkpoints (size, note) VALUES ($1, $2) ON CONFLICT DO NOTHING",
-        )
-        .bind(signed(checkpoint.size))
-        .bind(&checkpoint.note);
-        self.database.write(statement).await?;
-        Ok(())
+    async fn add_checkpoint(&self, checkpoint: &SignedCheckpoint) -> Result<bool, Error> {
+        let statement = sqlx::query(ADD_CHECKPOINT)
+            .bind(signed(checkpoint.number))
+            .bind(signed(checkpoint.size))
+            .bind(&checkpoint.note);
+        Ok(!self.database.write(statement).await?.is_empty())
     }
 
     async fn adopt_key(&self, key: &str) -> Result<String, Error> {
@@ -212,29 +226,30 @@ mod tests {
         assert_eq!(reading.count(1).await.unwrap(), 4);
         assert!(reading.add_hashes(1, 4, &[[9; 32]]).await.is_err());
         let mut program = PgConnection::connect(&url_of_program).await.unwrap();
-        for table in ["hashes", "checkpoints", "log_key"] {
-            for statement in [
-                format!("DELETE FROM log.{table}"),
-                format!("TRUNCATE log.{table}"),
-                format!(
-                    "UPDATE log.{table} SET {} = DEFAULT",
-                    match table {
-                        "hashes" => "hash",
-                        "checkpoints" => "note",
-                        _ => "public_key",
-                    }
-                ),
-            ] {
-                for (connection, code) in [(&mut owner, "P0001"), (&mut program, "42501")] {
-                    let refused = sqlx::raw_sql(AssertSqlSafe(statement.clone()))
-                        .execute(connection)
-                        .await;
-                    let error = refused.expect_err(&statement);
-                    let found = error
-                        .as_database_error()
-                        .and_then(sqlx::error::DatabaseError::code);
-                    assert_eq!(found.as_deref(), Some(code), "{statement}");
-                }
+        for (statement, program_code) in [
+            ("DELETE FROM log.hashes", "42501"),
+            ("TRUNCATE log.hashes", "42501"),
+            ("UPDATE log.hashes SET hash = DEFAULT", "42501"),
+            ("DELETE FROM log.checkpoints", "42501"),
+            ("TRUNCATE log.checkpoints", "42501"),
+            ("UPDATE log.checkpoints SET note = DEFAULT", "42501"),
+            ("DELETE FROM log.log_key", "42501"),
+            ("TRUNCATE log.log_key", "42501"),
+            ("UPDATE log.log_key SET public_key = DEFAULT", "42501"),
+            ("DELETE FROM log.head", "42501"),
+            ("TRUNCATE log.head", "42501"),
+            // The program moves it, and only on.
+            ("UPDATE log.head SET number = number - 1", "P0001"),
+            ("INSERT INTO log.checkpoints VALUES (3, 9, '')", "P0001"),
+            ("INSERT INTO log.checkpoints VALUES (2, 5, '')", "P0001"),
+        ] {
+            for (connection, code) in [(&mut owner, "P0001"), (&mut program, program_code)] {
+                let refused = sqlx::raw_sql(statement).execute(connection).await;
+                let error = refused.expect_err(statement);
+                let found = error
+                    .as_database_error()
+                    .and_then(sqlx::error::DatabaseError::code);
+                assert_eq!(found.as_deref(), Some(code), "{statement}");
             }
         }
     }

@@ -11,7 +11,7 @@ use sqlx::sqlite::{
 use sqlx::{QueryBuilder, Row as _, Sqlite};
 
 use super::tree::Hash;
-use super::{LogStore, SignedCheckpoint};
+use super::{LogStore, SignedCheckpoint, missing, no_head};
 use crate::sqlite::{WAIT, pool, signed};
 use crate::store::Error;
 
@@ -80,6 +80,7 @@ fn checkpoint(row: &SqliteRow) -> Result<SignedCheckpoint, Error> {
     // SQLite keeps bytes that are no text as text, too: such a note opens with no key.
     let note: Vec<u8> = row.try_get("note")?;
     Ok(SignedCheckpoint {
+        number: unsigned(row, "number")?,
         size: unsigned(row, "size")?,
         note: String::from_utf8_lossy(&note).into_owned(),
     })
@@ -129,32 +130,49 @@ impl LogStore for SqliteLog {
     }
 
     async fn checkpoint(&self) -> Result<Option<SignedCheckpoint>, Error> {
-        let row = sqlx::query("SELECT size, note FROM checkpoints ORDER BY size DESC LIMIT 1")
-            .fetch_optional(&self.readers)
-            .await?;
-        row.as_ref().map(checkpoint).transpose()
+        let row = sqlx::query(
+            "SELECT h.number, c.size, c.note FROM head AS h \
+             LEFT JOIN checkpoints AS c ON c.number = h.number",
+        )
+        .fetch_optional(&self.readers)
+        .await?
+        .ok_or_else(no_head)?;
+        match (unsigned(&row, "number")?, row.try_get("size")?) {
+            (0, None) => Ok(None),
+            (number, None::<i64>) => Err(missing(number)),
+            _ => checkpoint(&row).map(Some),
+        }
     }
 
     async fn checkpoints(&self, after: u64, limit: usize) -> Result<Vec<SignedCheckpoint>, Error> {
-        let rows =
-            sqlx::query("SELECT size, note FROM checkpoints WHERE size > ? ORDER BY size LIMIT ?")
-                .bind(signed(after))
-                .bind(signed(limit as u64))
-                .fetch_all(&self.readers)
-                .await?;
+        let rows = sqlx::query(
+            "SELECT number, size, note FROM checkpoints WHERE number > ? ORDER BY number LIMIT ?",
+        )
+        .bind(signed(after))
+        .bind(signed(limit as u64))
+        .fetch_all(&self.readers)
+        .await?;
         rows.iter().map(checkpoint).collect()
     }
 
-    async fn add_checkpoint(&self, checkpoint: &SignedCheckpoint) -> Result<(), Error> {
-        sqlx::query(
-            "INSERT INTO checkpoints (size, note) SELECT ?1, ?2 \
-             WHERE NOT EXISTS (SELECT 1 FROM checkpoints WHERE size = ?1)",
-        )
-        .bind(signed(checkpoint.size))
-        .bind(&checkpoint.note)
-        .execute(&self.writer)
-        .await?;
-        Ok(())
+    async fn add_checkpoint(&self, checkpoint: &SignedCheckpoint) -> Result<bool, Error> {
+        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let number = signed(checkpoint.number);
+        let moved = sqlx::query("UPDATE head SET number = ?1 WHERE number + 1 = ?1")
+            .bind(number)
+            .execute(&mut *transaction)
+            .await?;
+        if moved.rows_affected() == 0 {
+            return Ok(false);
+        }
+        sqlx::query("INSERT INTO checkpoints (number, size, note) VALUES (?, ?, ?)")
+            .bind(number)
+            .bind(signed(checkpoint.size))
+            .bind(&checkpoint.note)
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(true)
     }
 
     async fn adopt_key(&self, key: &str) -> Result<String, Error> {
@@ -230,7 +248,10 @@ mod tests {
             "INSERT OR REPLACE INTO hashes SELECT level, place, zeroblob(32) FROM hashes",
             "UPDATE checkpoints SET note = ''",
             "DELETE FROM checkpoints",
-            "INSERT OR REPLACE INTO checkpoints SELECT size, '' FROM checkpoints",
+            "INSERT OR REPLACE INTO checkpoints SELECT number, size, '' FROM checkpoints",
+            "UPDATE head SET number = number - 1",
+            "DELETE FROM head",
+            "INSERT OR REPLACE INTO head VALUES (1, 0)",
             "UPDATE log_key SET public_key = ''",
             "DELETE FROM log_key",
             "INSERT OR REPLACE INTO log_key VALUES (1, '')",

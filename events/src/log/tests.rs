@@ -43,7 +43,7 @@ impl LogStore for Uniform {
         unreachable!()
     }
 
-    async fn add_checkpoint(&self, _: &SignedCheckpoint) -> Result<(), Error> {
+    async fn add_checkpoint(&self, _: &SignedCheckpoint) -> Result<bool, Error> {
         unreachable!()
     }
 

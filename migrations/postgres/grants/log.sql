@@ -3,4 +3,5 @@
 -- answers queries needs no more than USAGE and SELECT.
 GRANT USAGE ON SCHEMA log TO profile_ledger;
 GRANT SELECT ON log.migrations TO profile_ledger;
+GRANT SELECT, UPDATE ON log.head TO profile_ledger;
 GRANT SELECT, INSERT ON log.hashes, log.checkpoints, log.log_key TO profile_ledger;

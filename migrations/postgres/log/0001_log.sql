@@ -7,10 +7,20 @@ CREATE TABLE log.hashes (
     PRIMARY KEY (level, place)
 );
 
+-- How many checkpoints were signed, one row: whoever signs the next moves it first, so one that is missing is missed,
+-- the newest too. The room left in its page keeps the many updates in that page.
+CREATE TABLE log.head (
+    only_row integer PRIMARY KEY CHECK (only_row = 1),
+    number   bigint  NOT NULL
+) WITH (fillfactor = 10);
+
+INSERT INTO log.head VALUES (1, 0);
+
 -- What was signed, for ever.
 CREATE TABLE log.checkpoints (
-    size bigint PRIMARY KEY CHECK (size > 0),
-    note text   NOT NULL
+    number bigint PRIMARY KEY,
+    size   bigint NOT NULL UNIQUE CHECK (size > 0),
+    note   text   NOT NULL
 );
 
 -- Whose signatures these are.
@@ -23,14 +33,41 @@ CREATE FUNCTION log.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     RAISE EXCEPTION '%', TG_ARGV[0];
 END $$;
 
+CREATE FUNCTION log.head_goes_up_by_one() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF NEW.number <> OLD.number + 1 THEN
+        RAISE EXCEPTION 'the number of signed checkpoints goes up by one';
+    END IF;
+    RETURN NEW;
+END $$;
+
+CREATE FUNCTION log.checkpoints_come_in_order() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF NEW.number <> coalesce((SELECT max(c.number) FROM log.checkpoints AS c), 0) + 1
+        OR NEW.size <= (SELECT coalesce(max(c.size), 0) FROM log.checkpoints AS c)
+    THEN
+        RAISE EXCEPTION 'checkpoints are numbered 1, 2, 3 without a gap, and their sizes grow';
+    END IF;
+    RETURN NEW;
+END $$;
+
+CREATE TRIGGER head_goes_up_by_one BEFORE UPDATE ON log.head
+    FOR EACH ROW EXECUTE FUNCTION log.head_goes_up_by_one();
+CREATE TRIGGER head_stays BEFORE DELETE OR TRUNCATE ON log.head
+    FOR EACH STATEMENT EXECUTE FUNCTION log.refuse('the head of the log is never deleted');
 CREATE TRIGGER hashes_are_never_changed BEFORE UPDATE OR DELETE OR TRUNCATE ON log.hashes
     FOR EACH STATEMENT EXECUTE FUNCTION log.refuse('hashes are never changed or deleted');
+CREATE TRIGGER checkpoints_come_in_order BEFORE INSERT ON log.checkpoints
+    FOR EACH ROW EXECUTE FUNCTION log.checkpoints_come_in_order();
 CREATE TRIGGER checkpoints_are_never_changed BEFORE UPDATE OR DELETE OR TRUNCATE ON log.checkpoints
     FOR EACH STATEMENT EXECUTE FUNCTION log.refuse('checkpoints are never changed or deleted');
 CREATE TRIGGER the_key_is_never_changed BEFORE UPDATE OR DELETE OR TRUNCATE ON log.log_key
     FOR EACH STATEMENT EXECUTE FUNCTION log.refuse('the key of the log is never changed or deleted');
 
 -- Not even a session that replays another server's changes gets past these.
+ALTER TABLE log.head
+    ENABLE ALWAYS TRIGGER head_goes_up_by_one,
+    ENABLE ALWAYS TRIGGER head_stays;
 ALTER TABLE log.hashes ENABLE ALWAYS TRIGGER hashes_are_never_changed;
-ALTER TABLE log.checkpoints ENABLE ALWAYS TRIGGER checkpoints_are_never_changed;
+ALTER TABLE log.checkpoints
+    ENABLE ALWAYS TRIGGER checkpoints_come_in_order,
+    ENABLE ALWAYS TRIGGER checkpoints_are_never_changed;
 ALTER TABLE log.log_key ENABLE ALWAYS TRIGGER the_key_is_never_changed;

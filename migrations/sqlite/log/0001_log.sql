@@ -7,10 +7,19 @@ CREATE TABLE hashes (
     PRIMARY KEY (level, place)
 ) STRICT, WITHOUT ROWID;
 
+-- How many checkpoints were signed, one row: it is moved with each, so one that is missing is missed, the newest too.
+CREATE TABLE head (
+    only_row INTEGER NOT NULL PRIMARY KEY CHECK (only_row = 1),
+    number   INTEGER NOT NULL
+) STRICT;
+
+INSERT INTO head VALUES (1, 0);
+
 -- What was signed, for ever.
 CREATE TABLE checkpoints (
-    size INTEGER NOT NULL PRIMARY KEY CHECK (size > 0),
-    note TEXT    NOT NULL
+    number INTEGER NOT NULL PRIMARY KEY,
+    size   INTEGER NOT NULL UNIQUE CHECK (size > 0),
+    note   TEXT    NOT NULL
 ) STRICT;
 
 -- Whose signatures these are.
@@ -37,9 +46,20 @@ END;
 CREATE TRIGGER checkpoints_are_never_deleted BEFORE DELETE ON checkpoints BEGIN
     SELECT RAISE(ABORT, 'checkpoints are never deleted');
 END;
-CREATE TRIGGER checkpoints_only_grow BEFORE INSERT ON checkpoints BEGIN
-    SELECT RAISE(ABORT, 'checkpoints only grow')
-    WHERE NEW.size <= (SELECT coalesce(max(size), 0) FROM checkpoints);
+CREATE TRIGGER checkpoints_come_in_order BEFORE INSERT ON checkpoints BEGIN
+    SELECT RAISE(ABORT, 'checkpoints are numbered 1, 2, 3 without a gap, and their sizes grow')
+    WHERE NEW.number <> (SELECT coalesce(max(number), 0) + 1 FROM checkpoints)
+        OR NEW.size <= (SELECT coalesce(max(size), 0) FROM checkpoints);
+END;
+
+CREATE TRIGGER head_goes_up_by_one BEFORE UPDATE ON head BEGIN
+    SELECT RAISE(ABORT, 'the number of signed checkpoints goes up by one') WHERE NEW.number <> OLD.number + 1;
+END;
+CREATE TRIGGER head_is_never_deleted BEFORE DELETE ON head BEGIN
+    SELECT RAISE(ABORT, 'the head of the log is never deleted');
+END;
+CREATE TRIGGER there_is_one_head BEFORE INSERT ON head BEGIN
+    SELECT RAISE(ABORT, 'the log has a head') WHERE EXISTS (SELECT 1 FROM head);
 END;
 
 CREATE TRIGGER the_key_is_never_changed BEFORE UPDATE ON log_key BEGIN

@@ -403,6 +403,41 @@ async fn a_parked_user_waits_over_a_restart_and_folds_when_its_event_can_be() {
     assert_eq!(fixture.read_model.parked().await.unwrap(), []);
 }
 
+#[tokio::test]
+async fn a_user_that_waits_for_another_reason_than_before_is_said_to() {
+    let fixture = Fixture::new().await;
+    let first = fixture.ledger.register(1);
+    let head = fixture.ledger.record_from_the_future(1);
+    let running = fixture.start();
+    fixture.reach(head).await;
+    drop(running);
+    let parked = fixture.read_model.parked().await.unwrap();
+
+    // As an earlier program left it, to which even the first event was new.
+    let kept = Parked {
+        from: first,
+        error: "in other words".to_owned(),
+        ..parked[0].clone()
+    };
+    fixture.read_model.take_over("earlier").await.unwrap();
+    let batch = Batch {
+        from: head,
+        to: head,
+        documents: Vec::new(),
+        same_words: HashSet::new(),
+        parked: vec![kept],
+        unparked: Vec::new(),
+    };
+    fixture.read_model.apply("earlier", &batch).await.unwrap();
+    fixture.read_model.take_over(NOBODY).await.unwrap();
+
+    let _running = fixture.start();
+    let head = fixture.ledger.register(2);
+    fixture.reach(head).await;
+    assert_eq!(fixture.read_model.parked().await.unwrap(), parked);
+    assert_eq!(fixture.username(1).await.as_deref(), Some("user1"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_idle_feed_asks_the_ledger_nothing_and_wakes_at_once() {
     let ledger = Ledger::new();

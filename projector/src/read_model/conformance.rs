@@ -7,7 +7,7 @@ use std::sync::Arc;
 use events::user::{Consents, Profile};
 use events::{Document, Time, UserId};
 
-use super::{ApplyError, Batch, Parked, Part, ReadModel, Search};
+use super::{ApplyError, Batch, Parked, Part, ReadModel, Search, StoredParked};
 use crate::search::words;
 
 /// The identifier of the nth user of a test.
@@ -165,10 +165,15 @@ async fn all_that_is_kept_of_users_is_listed_by_user(read_model: &dyn ReadModel)
         users,
         (0..=7).map(|n| user(n).to_string()).collect::<Vec<_>>()
     );
+    let kept = || StoredParked {
+        from: 8,
+        error: "of a test".to_owned(),
+        recorded_at: 5,
+    };
     for (n, stored) in listed.iter().enumerate() {
         let wanted = n.checked_sub(1).map(|n| &documents[n]);
         assert_eq!(stored.differs_from(wanted), None);
-        assert_eq!(stored.parked, matches!(n, 0 | 4).then_some((8, 5)));
+        assert_eq!(stored.parked, matches!(n, 0 | 4).then(kept));
     }
     assert_eq!(
         listed[1].differs_from(Some(&documents[1])),

@@ -16,7 +16,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::{
-    ApplyError, Batch, Documents, Error, Parked, ReadModel, Search, Stored, StoredDocument, text_of,
+    ApplyError, Batch, Documents, Error, Parked, ReadModel, Search, Stored, StoredDocument,
+    StoredParked, text_of,
 };
 use crate::search::{expertise_word, words_of};
 
@@ -202,7 +203,7 @@ WITH RECURSIVE worded AS (
     UNION (SELECT user_id FROM read_model.parked_users WHERE user_id > $1 ORDER BY user_id LIMIT $2)
     ORDER BY user_id LIMIT $2
 )
-SELECT page.user_id, u.version, u.position, u.username, u.document, p.from_position, p.recorded_at, coalesce((
+SELECT page.user_id, u.version, u.position, u.username, u.document, p.from_position, p.error, p.recorded_at AS parked_at, coalesce((
     SELECT string_agg(w.word, E'\\n' ORDER BY w.word) FROM read_model.user_words AS w WHERE w.user_id = page.user_id
 ), '') AS words
 FROM page
@@ -220,13 +221,19 @@ fn stored(row: &PgRow) -> Result<Stored, Error> {
         }),
         None => None,
     };
-    let parked: Option<i64> = row.try_get("from_position")?;
-    let recorded_at: Option<i64> = row.try_get("recorded_at")?;
+    let parked = match row.try_get("from_position")? {
+        Some(from) => Some(StoredParked {
+            from,
+            error: row.try_get("error")?,
+            recorded_at: row.try_get("parked_at")?,
+        }),
+        None => None,
+    };
     Ok(Stored {
         user_id: row.try_get("user_id")?,
         document,
         words: row.try_get("words")?,
-        parked: parked.zip(recorded_at),
+        parked,
     })
 }
 

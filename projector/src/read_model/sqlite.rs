@@ -17,8 +17,8 @@ use sqlx::{AssertSqlSafe, QueryBuilder, Row as _, Sqlite, SqliteConnection};
 use tokio::sync::watch;
 
 use super::{
-    ApplyError, Batch, Documents, Error, Parked, ReadModel, Search, Stored, StoredDocument, signed,
-    text_of,
+    ApplyError, Batch, Documents, Error, Parked, ReadModel, Search, Stored, StoredDocument,
+    StoredParked, signed, text_of,
 };
 use crate::search::{expertise_word, words_of};
 
@@ -135,7 +135,7 @@ WITH page AS (
     UNION SELECT user_id FROM (SELECT user_id FROM parked_users WHERE user_id > ?1 ORDER BY user_id LIMIT ?2)
     ORDER BY user_id LIMIT ?2
 )
-SELECT page.user_id, u.version, u.position, u.username, u.document, p.from_position, p.recorded_at, coalesce((
+SELECT page.user_id, u.version, u.position, u.username, u.document, p.from_position, p.error, p.recorded_at AS parked_at, coalesce((
     SELECT group_concat(w.word, char(10) ORDER BY w.word) FROM user_words AS w WHERE w.user_id = page.user_id
 ), '') AS words
 FROM page LEFT JOIN users AS u ON u.user_id = page.user_id LEFT JOIN parked_users AS p ON p.user_id = page.user_id
@@ -156,13 +156,19 @@ fn stored(row: &SqliteRow) -> Result<Stored, Error> {
         }),
         None => None,
     };
-    let parked: Option<i64> = row.try_get("from_position")?;
-    let recorded_at: Option<i64> = row.try_get("recorded_at")?;
+    let parked = match row.try_get("from_position")? {
+        Some(from) => Some(StoredParked {
+            from,
+            error: text("error")?.unwrap_or_default(),
+            recorded_at: row.try_get("parked_at")?,
+        }),
+        None => None,
+    };
     Ok(Stored {
         user_id: text("user_id")?.unwrap_or_default(),
         document,
         words: text("words")?.unwrap_or_default(),
-        parked: parked.zip(recorded_at),
+        parked,
     })
 }
 

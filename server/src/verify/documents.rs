@@ -3,11 +3,12 @@
 use std::collections::{HashMap, VecDeque};
 use std::iter::Peekable;
 
-use events::document::{Document, fold_into};
+use events::document::Document;
 use events::log::verify::{Fault, Verifier};
 use events::store::History;
 use events::{Position, StoredEvent, UserId};
 use projector::ReadModel;
+use projector::projection::fold_one;
 use projector::read_model::{Part, Stored};
 
 use super::{PAGE, Report};
@@ -133,32 +134,41 @@ impl Compared {
         if self.waits {
             return Ok(());
         }
-        let next = |folded: &mut Option<Document>| {
-            let recorded = event.decode().map_err(|error| error.to_string())?;
-            fold_into(folded, &recorded).map_err(|error| error.to_string())
-        };
-        let fault = |what: String| Fault::at(event.position, what);
+        let fault = |what: String| Err(Fault::at(event.position, what));
         let user = event.user_id;
-        let parked = self.stored.as_ref().and_then(|stored| stored.parked);
-        if let Some((from, recorded_at)) = parked
-            && u64::try_from(from) == Ok(event.position)
+        let parked = self
+            .stored
+            .as_ref()
+            .and_then(|stored| stored.parked.as_ref());
+        if let Some(parked) = parked
+            && u64::try_from(parked.from) == Ok(event.position)
         {
             self.waits = true;
-            if next(&mut self.folded.clone()).is_ok() || recorded_at != event.recorded_at.millis() {
-                return Err(fault(format!(
+            return match fold_one(&mut self.folded.clone(), event) {
+                Err(error)
+                    if error == parked.error
+                        && parked.recorded_at == event.recorded_at.millis() =>
+                {
+                    Ok(())
+                }
+                Err(_) => fault(format!(
+                    "user {user} waits here, but for another reason than is kept"
+                )),
+                Ok(_) => fault(format!(
                     "user {user} waits here, though its event can be folded"
-                )));
-            }
-            return Ok(());
+                )),
+            };
         }
         if i64::try_from(event.version).is_ok_and(|version| version <= self.version()) {
-            next(&mut self.folded).map_err(fault)?;
+            if let Err(error) = fold_one(&mut self.folded, event) {
+                return fault(error);
+            }
         } else if event.position <= since {
             let what = match &self.folded {
                 None => format!("the document of user {user} is missing"),
                 Some(_) => format!("the document of user {user} is older"),
             };
-            return Err(fault(what));
+            return fault(what);
         }
         Ok(())
     }
@@ -215,7 +225,7 @@ impl Batch {
             let is_ahead = |at: i64| u64::try_from(at).is_ok_and(|at| at > self.until);
             let places = [
                 stored.document.as_ref().map(|document| document.position),
-                stored.parked.map(|(from, _)| from),
+                stored.parked.as_ref().map(|parked| parked.from),
             ];
             if places.into_iter().flatten().any(is_ahead) {
                 return fault(format!(
@@ -232,7 +242,7 @@ impl Batch {
 /// Something wrong with what is kept of a user, at the position that it names; a position that is none may be any.
 fn fault(stored: &Stored, head: Position, what: &str) -> Fault {
     let document = stored.document.as_ref().map(|document| document.position);
-    let parked = stored.parked.map(|(from, _)| from);
+    let parked = stored.parked.as_ref().map(|parked| parked.from);
     let named = document.or(parked).and_then(|at| u64::try_from(at).ok());
     match named.filter(|at| (1..=head).contains(at)) {
         Some(at) => Fault::at(at, what),

@@ -3,16 +3,17 @@
 use std::collections::VecDeque;
 
 use anyhow::Context as _;
-use events::log::LogStore;
 use events::log::note::{Checkpoint, PublicKey};
 use events::log::tree::{Hash, TILE, perfect};
 use events::log::verify::{Fault, Verifier, open};
-use events::store::{self, History};
+use events::log::{LogStore, SignedCheckpoint};
+use events::store::{self, Head, History};
 use events::{Position, StoredEvent};
 
 use super::claims::Claims;
 use super::{PAGE, Report, checkpoint};
 use crate::config::VerifyArgs;
+use crate::log_key;
 
 /// Checkpoints that are read at once.
 const CHECKPOINTS: usize = 1_000;
@@ -27,12 +28,13 @@ pub(super) async fn verify(
     verifier: &mut Verifier,
     report: &mut Report,
 ) -> anyhow::Result<()> {
-    let key = key(log, args).await?;
+    let head = history.head().await?;
+    let key = key(log, args, &head).await?;
+    let head = head.position;
     let mut checkpoints = Checkpoints::default();
     checkpoints.trust(args, key.as_ref())?;
     let mut levels = Levels::default();
     let mut claims = Claims::default();
-    let head = history.head().await?.position;
     let mut page = read(history, 0).await?;
     while !page.is_empty() {
         let after = page.last().map_or(0, |event| event.position);
@@ -57,7 +59,7 @@ pub(super) async fn verify(
         return missing(verifier.size() + 1, "the head is beyond it".to_owned());
     }
     // What was signed must be there still. Newer ones are of events that came meanwhile.
-    let newest = log.checkpoint().await?.map_or(0, |newest| newest.size);
+    let newest = checkpoints.end(log).await?;
     let beyond = read(history, head).await?;
     let now = history.head().await?;
     if newest > now.position {
@@ -82,18 +84,29 @@ pub(super) async fn verify(
 
 /// The key that checkpoints are opened with: the one that was given, and it must be the one that is kept. Whoever
 /// takes the key away does not take away what was signed.
-async fn key(log: &dyn LogStore, args: &VerifyArgs) -> anyhow::Result<Option<PublicKey>> {
+async fn key(
+    log: &dyn LogStore,
+    args: &VerifyArgs,
+    head: &Head,
+) -> anyhow::Result<Option<PublicKey>> {
     let kept = log.key().await?;
-    let newest = log.checkpoint().await?.map_or(0, |newest| newest.size);
+    let is_signed = !log.checkpoints(0, 1).await?.is_empty();
     let fault = |what: &str| {
         let what = format!("the key that is kept beside the checkpoints {what}");
-        Fault::within(1, newest.max(1), what)
+        Fault::within(1, head.position.max(1), what)
     };
     let kept = match kept {
         Some(kept) => Some(PublicKey::parse(&kept).map_err(|_| fault("is none"))?),
-        None if newest > 0 => return Err(fault("is missing").into()),
+        None if is_signed => return Err(fault("is missing").into()),
         None => None,
     };
+    // A key that was made here has the name of its ledger.
+    let ledger = kept
+        .as_ref()
+        .and_then(|kept| kept.name().strip_prefix(log_key::NAME));
+    if ledger.is_some_and(|ledger| ledger != head.store_id) {
+        return Err(fault("is that of another ledger").into());
+    }
     match (&args.public_key, kept) {
         (Some(given), Some(kept)) if *given != kept => Err(fault("is another one").into()),
         (Some(given), _) => Ok(Some(given.clone())),
@@ -180,11 +193,12 @@ impl Levels {
     }
 }
 
-/// Checkpoints in the order of their sizes.
+/// Checkpoints in their order.
 #[derive(Default)]
 struct Checkpoints {
-    kept: VecDeque<(u64, String)>,
-    last: u64,
+    kept: VecDeque<SignedCheckpoint>,
+    /// Number and size of the last that was read.
+    last: (u64, u64),
     is_at_end: bool,
     /// One that was kept outside.
     trusted: Option<Checkpoint>,
@@ -211,23 +225,61 @@ impl Checkpoints {
     ) -> anyhow::Result<u64> {
         let size = verifier.size();
         let mut confirmed = 0;
+        if self.kept.is_empty() && !self.is_at_end {
+            let page = self.page(log).await?;
+            self.is_at_end = page.len() < CHECKPOINTS;
+            self.kept = page.into();
+        }
+        let signed = self.kept.pop_front_if(|signed| signed.size == size);
         if let Some(trusted) = self.trusted.take_if(|trusted| trusted.size == size) {
             verifier.confirm(&trusted)?;
             confirmed += 1;
+            if signed.is_none() {
+                let what = "the checkpoint that was given is none of those that are kept";
+                return Err(Fault::at(size, what).into());
+            }
         }
-        if self.kept.is_empty() && !self.is_at_end && self.last < size {
-            let page = log.checkpoints(size - 1, CHECKPOINTS).await?;
-            self.is_at_end = page.is_empty();
-            self.last = page.last().map_or(size, |last| last.size);
-            self.kept = page
-                .into_iter()
-                .map(|signed| (signed.size, signed.note))
-                .collect();
-        }
-        if let Some((_, note)) = self.kept.pop_front_if(|(at, _)| *at == size) {
-            verifier.confirm(&open(key, size, &note)?)?;
+        if let Some(signed) = signed {
+            verifier.confirm(&open(key, size, &signed.note)?)?;
             confirmed += 1;
         }
         Ok(confirmed)
+    }
+
+    /// The next checkpoints. None is missing, and each is over more events than the one before it.
+    async fn page(&mut self, log: &dyn LogStore) -> anyhow::Result<Vec<SignedCheckpoint>> {
+        let page = log.checkpoints(self.last.0, CHECKPOINTS).await?;
+        for next in &page {
+            let (number, size) = self.last;
+            if next.number != number + 1 || next.size <= size {
+                let what = format!(
+                    "checkpoint {} is missing, or over another number of events; found {} over {}",
+                    number + 1,
+                    next.number,
+                    next.size
+                );
+                return Err(Fault::within(size + 1, next.size.max(size + 1), what).into());
+            }
+            self.last = (next.number, next.size);
+        }
+        Ok(page)
+    }
+
+    /// Reads to the last checkpoint, which is the one that was counted last; the size of that.
+    async fn end(&mut self, log: &dyn LogStore) -> anyhow::Result<u64> {
+        while !self.page(log).await?.is_empty() {}
+        // The next may have been signed just now.
+        let newest = match log.checkpoint().await {
+            Err(store::Error::Damaged(what)) => return Err(Fault::at(self.last.1 + 1, what).into()),
+            newest => newest?.map_or((0, 0), |newest| (newest.number, newest.size)),
+        };
+        if newest.0 < self.last.0 {
+            let what = format!(
+                "checkpoint {} is kept, though {} were signed",
+                self.last.0, newest.0
+            );
+            return Err(Fault::at(self.last.1, what).into());
+        }
+        Ok(newest.1)
     }
 }

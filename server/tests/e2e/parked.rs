@@ -1,12 +1,11 @@
 //! Users whose events wait: listed, folded again and reported, on the command line and beside the service.
 
 use std::process::{Command, Output};
-use std::sync::Arc;
 
 use events::envelope::Previous;
 use events::store::postgres::PostgresStore;
 use events::store::sqlite::SqliteStore;
-use events::store::{Batch, EventStore};
+use events::store::{Batch, EventStore, claims_of};
 use events::test_servers::postgres::Postgres;
 use events::{EventId, UserEvent, UserId};
 use reqwest::{Method, StatusCode};
@@ -74,36 +73,44 @@ impl Data {
 
     /// Registers the demo user once more, which no command would and nobody can fold. Where that is.
     async fn register_again(&self) -> u64 {
-        let store: Arc<dyn EventStore> = if let Some(url) = &self.database {
-            Arc::new(PostgresStore::open(url).await.unwrap())
+        if let Some(url) = &self.database {
+            register_again(&PostgresStore::open(url).await.unwrap()).await
         } else {
-            let path = self.folder.data_dir().join("ledger.db");
-            Arc::new(SqliteStore::open(&path).await.unwrap())
-        };
-        let user: UserId = DEMO_USER.parse().unwrap();
-        let events = store.read_user(&user, 0, 100).await.unwrap();
-        let (first, last) = (events.first().unwrap(), events.last().unwrap());
-        let expected = store.head().await.unwrap();
-        let mut again = first.decode().unwrap();
-        assert!(matches!(again.event, UserEvent::UserRegistered(_)));
-        again.position = expected.position + 1;
-        again.version = last.version + 1;
-        again.event_id = EventId::new(expected.recorded_at, [1; 10]);
-        again.recorded_at = expected.recorded_at;
-        again.previous = Some(Previous {
-            position: last.position,
-            hash: last.leaf_hash,
-        });
-        let batch = Batch {
-            recorded_at: expected.recorded_at,
-            events: vec![again.to_stored()],
-            claims: Vec::new(),
-            outcomes: Vec::new(),
-            expected,
-        };
-        store.append(&batch).await.unwrap();
-        again.position
+            register_again_in(&self.folder).await
+        }
     }
+}
+
+/// Registers the demo user once more in files that no service has open. Where that is.
+pub(crate) async fn register_again_in(folder: &Folder) -> u64 {
+    let path = folder.data_dir().join("ledger.db");
+    register_again(&SqliteStore::open(&path).await.unwrap()).await
+}
+
+async fn register_again(store: &dyn EventStore) -> u64 {
+    let user: UserId = DEMO_USER.parse().unwrap();
+    let events = store.read_user(&user, 0, 100).await.unwrap();
+    let (first, last) = (events.first().unwrap(), events.last().unwrap());
+    let expected = store.head().await.unwrap();
+    let mut again = first.decode().unwrap();
+    assert!(matches!(again.event, UserEvent::UserRegistered(_)));
+    again.position = expected.position + 1;
+    again.version = last.version + 1;
+    again.event_id = EventId::new(expected.recorded_at, [1; 10]);
+    again.recorded_at = expected.recorded_at;
+    again.previous = Some(Previous {
+        position: last.position,
+        hash: last.leaf_hash,
+    });
+    let batch = Batch {
+        recorded_at: expected.recorded_at,
+        events: vec![again.to_stored()],
+        claims: claims_of(&user, &again.event),
+        outcomes: Vec::new(),
+        expected,
+    };
+    store.append(&batch).await.unwrap();
+    again.position
 }
 
 async fn put(service: &Service, bio: &str) -> u64 {
@@ -123,7 +130,7 @@ async fn read_at(service: &Service, position: u64) -> Value {
 }
 
 /// Waits until the service has folded what there is, up to who waits.
-async fn parked_users(service: &Service, wanted: u64) {
+pub(crate) async fn parked_users(service: &Service, wanted: u64) {
     let seen = async {
         loop {
             let ready = send(service.request(Method::GET, "/readyz")).await.body;

@@ -9,8 +9,9 @@ use proptest::test_runner::{Config, TestRunner};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _, SqliteConnection};
 
+use crate::parked::{parked_users, register_again_in};
 use crate::service::{DEMO_USER, Folder, command};
-use crate::verify::{rename, verify, work};
+use crate::verify::{checkpoint, rename, verify, work};
 
 /// Users beside the demo user: enough for two hashes over 256 events each.
 const USERS: usize = 520;
@@ -27,9 +28,9 @@ struct Table {
     rows: &'static [&'static str],
 }
 
-/// What is kept and is no fold of anything is left out: the ledger's name, epoch and count of appends, answers under
-/// idempotency keys, the owner of a projection, and the words that explain why a user waits.
-const TABLES: [Table; 10] = [
+/// What is kept and is no fold of anything is left out: epoch and count of appends, answers under idempotency keys, and
+/// the owner of a projection.
+const TABLES: [Table; 11] = [
     Table {
         file: "ledger.db",
         name: "events",
@@ -44,7 +45,7 @@ const TABLES: [Table; 10] = [
         name: "ledger_head",
         keys: &["only_row"],
         numbers: &["position"],
-        texts: &[],
+        texts: &["store_id"],
         blobs: &[],
         rows: &[],
     },
@@ -80,7 +81,7 @@ const TABLES: [Table; 10] = [
         name: "parked_users",
         keys: &["user_id"],
         numbers: &["from_position", "recorded_at"],
-        texts: &["user_id"],
+        texts: &["user_id", "error"],
         blobs: &[],
         rows: &["user_id"],
     },
@@ -105,11 +106,20 @@ const TABLES: [Table; 10] = [
     Table {
         file: "log.db",
         name: "checkpoints",
-        keys: &["size"],
-        numbers: &["size"],
+        keys: &["number"],
+        numbers: &["number", "size"],
         texts: &["note"],
         blobs: &[],
-        rows: &["size"],
+        rows: &["number", "size"],
+    },
+    Table {
+        file: "log.db",
+        name: "head",
+        keys: &["only_row"],
+        numbers: &["number"],
+        texts: &[],
+        blobs: &[],
+        rows: &[],
     },
     Table {
         file: "log.db",
@@ -271,8 +281,6 @@ async fn statements(
             let value = flipped(table, column, &one, byte, bit);
             format!("UPDATE {name} SET {column} = {value} WHERE {condition}")
         }
-        // A checkpoint less is a signature less, and nothing that was signed is changed by it.
-        Deed::Drop if name == "checkpoints" => return None,
         Deed::Drop => format!("DELETE FROM {name} WHERE {condition}"),
         Deed::Insert => {
             if table.rows.is_empty() {
@@ -355,6 +363,12 @@ async fn signed_files() -> Folder {
     }
     rename(&service, "john.again").await;
     work(&service, 1).await;
+    service.stop();
+    // One user waits.
+    let position = register_again_in(&folder).await;
+    let service = folder.start();
+    parked_users(&service, 1).await;
+    checkpoint(&service, &position.to_string()).await;
     service.stop();
     // All of each file into the file itself.
     for file in ["ledger.db", "read-model.db", "log.db"] {
@@ -441,7 +455,7 @@ fn whatever_byte_or_row_is_flipped_dropped_inserted_or_swapped_is_named() {
 }
 
 /// A table, what is done to it, and what is said of that.
-const IN_POSTGRESQL: [(&str, &str, &str); 27] = [
+const IN_POSTGRESQL: [(&str, &str, &str); 33] = [
     (
         "read_model.users",
         "UPDATE read_model.users SET document = replace(document, 'Doe', 'Dof')",
@@ -539,6 +553,28 @@ const IN_POSTGRESQL: [(&str, &str, &str); 27] = [
         "checkpoint",
     ),
     (
+        "log.checkpoints",
+        "DELETE FROM log.checkpoints WHERE number = 1",
+        "checkpoint 1 is missing",
+    ),
+    (
+        "log.checkpoints",
+        "DELETE FROM log.checkpoints WHERE number = (SELECT number FROM log.head)",
+        "the newest, is missing",
+    ),
+    (
+        "log.checkpoints",
+        "INSERT INTO log.checkpoints SELECT number + 1, size + 1, note FROM log.checkpoints \
+         ORDER BY number DESC LIMIT 1",
+        "were signed",
+    ),
+    (
+        "log.head",
+        "UPDATE log.head SET number = number - 1",
+        "were signed",
+    ),
+    ("log.head", "DELETE FROM log.head", "no head"),
+    (
         "ledger.events",
         "UPDATE ledger.events SET schema_version = 2 WHERE position = 4",
         "contradicts",
@@ -577,6 +613,11 @@ const IN_POSTGRESQL: [(&str, &str, &str); 27] = [
         "ledger.ledger_head",
         "DELETE FROM ledger.ledger_head",
         "no head",
+    ),
+    (
+        "ledger.ledger_head",
+        "UPDATE ledger.ledger_head SET store_id = replace(store_id, '0', '1') || '0'",
+        "of another ledger",
     ),
 ];
 

@@ -40,7 +40,7 @@ pub(crate) async fn rename(service: &Service, username: &str) {
 }
 
 /// The newest checkpoint, once it is over a position.
-async fn checkpoint(service: &Service, position: &str) -> String {
+pub(crate) async fn checkpoint(service: &Service, position: &str) -> String {
     let token = service.token("an-auditor", "auditor");
     let signed = async {
         loop {
@@ -152,6 +152,15 @@ async fn an_untouched_ledger_is_confirmed_beside_the_running_service_and_without
     let told = String::from_utf8(told.stdout).unwrap();
     assert!(told.starts_with("301 events, root "), "{told}");
     assert!(told.ends_with("Nothing is wrong.\n"), "{told}");
+
+    // Whoever takes back what was signed last and what counts it leaves a log as it once was; but not for who kept it.
+    let log = folder.data_dir().join("log.db");
+    let forgotten = "DROP TRIGGER checkpoints_are_never_deleted; DROP TRIGGER head_goes_up_by_one; \
+        DELETE FROM checkpoints WHERE size = 301; UPDATE head SET number = number - 1";
+    in_sqlite(&log, &[forgotten.to_owned()]).await;
+    assert_eq!(verify(&folder.data_dir(), &[], &[]).0, 0);
+    let found = verify(&folder.data_dir(), &arguments, &[]);
+    names(&found, 301, "none of those that are kept");
 }
 
 #[tokio::test]
