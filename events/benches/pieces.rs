@@ -6,6 +6,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use events::document::{fold, fold_into};
 use events::envelope::{Context, LeafHash, Previous, Recorded};
 use events::log::tree::perfect;
+use events::message::{from_message, to_message};
 use events::user::{Change, Consents, Profile, ProfileUpdated, UserRegistered};
 use events::{Document, EventId, Time, UserEvent, UserId};
 
@@ -92,6 +93,13 @@ fn pieces(criterion: &mut Criterion) {
     });
     criterion.bench_function("read an envelope", |bencher| {
         bencher.iter(|| black_box(&stored).decode());
+    });
+    let (headers, body) = to_message(&stored);
+    criterion.bench_function("make a message of an event", |bencher| {
+        bencher.iter(|| to_message(black_box(&stored)));
+    });
+    criterion.bench_function("read a message", |bencher| {
+        bencher.iter(|| from_message(black_box(&headers), black_box(&body)));
     });
     criterion.bench_function("fold an event into a document", |bencher| {
         let mut document = Some(document.clone());

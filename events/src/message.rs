@@ -2,13 +2,15 @@
 //! header and the payload is the body, so a subscriber may read one without the other, and the exact
 //! envelope can be put together again.
 
-use std::fmt::Write as _;
+use std::borrow::Cow;
+use std::fmt;
 
-use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_ID;
+use async_nats::{HeaderMap, HeaderName};
 use bytes::Bytes;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
-use serde::Deserialize;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
@@ -30,34 +32,58 @@ enum Kind {
     Number,
 }
 
+/// An attribute of the envelope.
+struct Attribute {
+    /// The name of its header.
+    header: &'static str,
+    kind: Kind,
+}
+
+impl Attribute {
+    const fn text(header: &'static str) -> Self {
+        let kind = Kind::Text;
+        Self { header, kind }
+    }
+
+    const fn number(header: &'static str) -> Self {
+        let kind = Kind::Number;
+        Self { header, kind }
+    }
+
+    /// Its name in the envelope.
+    fn name(&self) -> &'static str {
+        &self.header["ce-".len()..]
+    }
+}
+
 /// The attributes of the envelope, in the order of its bytes; `data` comes after the last.
-const ATTRIBUTES: [(&str, Kind); 26] = [
-    ("specversion", Kind::Text),
-    ("id", Kind::Text),
-    ("source", Kind::Text),
-    ("type", Kind::Text),
-    ("subject", Kind::Text),
-    ("time", Kind::Text),
-    ("datacontenttype", Kind::Text),
-    ("dataschema", Kind::Text),
-    ("sequence", Kind::Text),
-    ("recordedtime", Kind::Text),
-    ("partitionkey", Kind::Text),
-    ("streamversion", Kind::Number),
-    ("schemaversion", Kind::Number),
-    ("prevposition", Kind::Number),
-    ("prevhash", Kind::Text),
-    ("authtype", Kind::Text),
-    ("authid", Kind::Text),
-    ("correlationid", Kind::Text),
-    ("causationid", Kind::Text),
-    ("traceparent", Kind::Text),
-    ("clientlang", Kind::Text),
-    ("clienttz", Kind::Text),
-    ("clientplatform", Kind::Text),
-    ("clientappver", Kind::Text),
-    ("clientdevice", Kind::Text),
-    ("requestid", Kind::Text),
+const ATTRIBUTES: [Attribute; 26] = [
+    Attribute::text("ce-specversion"),
+    Attribute::text("ce-id"),
+    Attribute::text("ce-source"),
+    Attribute::text("ce-type"),
+    Attribute::text("ce-subject"),
+    Attribute::text("ce-time"),
+    Attribute::text("ce-datacontenttype"),
+    Attribute::text("ce-dataschema"),
+    Attribute::text("ce-sequence"),
+    Attribute::text("ce-recordedtime"),
+    Attribute::text("ce-partitionkey"),
+    Attribute::number("ce-streamversion"),
+    Attribute::number("ce-schemaversion"),
+    Attribute::number("ce-prevposition"),
+    Attribute::text("ce-prevhash"),
+    Attribute::text("ce-authtype"),
+    Attribute::text("ce-authid"),
+    Attribute::text("ce-correlationid"),
+    Attribute::text("ce-causationid"),
+    Attribute::text("ce-traceparent"),
+    Attribute::text("ce-clientlang"),
+    Attribute::text("ce-clienttz"),
+    Attribute::text("ce-clientplatform"),
+    Attribute::text("ce-clientappver"),
+    Attribute::text("ce-clientdevice"),
+    Attribute::text("ce-requestid"),
 ];
 
 /// A message that is no event of the ledger. It says what is wrong, never what was there: that may be
@@ -92,29 +118,59 @@ pub fn to_message(event: &StoredEvent) -> (HeaderMap, Bytes) {
 
 /// `None` when the exact bytes would be lost.
 fn to_binary(event: &StoredEvent) -> Option<(HeaderMap, Bytes)> {
-    #[derive(Deserialize)]
-    struct Parts<'a> {
-        #[serde(borrow)]
-        data: &'a RawValue,
-        #[serde(flatten)]
-        attributes: Map<String, Value>,
-    }
-
-    let parts: Parts<'_> = serde_json::from_slice(&event.envelope).ok()?;
+    let Members(members) = serde_json::from_slice(&event.envelope).ok()?;
+    let ((last, data), attributes) = members.split_last()?;
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, JSON);
-    for (name, value) in &parts.attributes {
-        let text = match value {
-            Value::String(text) => utf8_percent_encode(text, ENCODED).to_string(),
-            Value::Number(number) => number.to_string(),
-            _ => return None,
+    let mut again = Vec::with_capacity(event.envelope.len());
+    let mut known = ATTRIBUTES.iter();
+    for (name, value) in attributes {
+        let attribute = known.find(|known| known.name() == name)?;
+        let value: Cow<'_, str> = match attribute.kind {
+            Kind::Number => Some(value.get())
+                .filter(|value| value.bytes().all(|byte| byte.is_ascii_digit()))?
+                .into(),
+            Kind::Text => serde_json::from_str::<Text<'_>>(value.get()).ok()?.0,
         };
-        headers.insert(format!("ce-{name}"), text);
+        attribute.write(&value, &mut again);
+        let header = HeaderName::from_static(attribute.header);
+        headers.insert(header, utf8_percent_encode(&value, ENCODED).to_string());
     }
-    let data = parts.data.get().as_bytes();
-    let exact = envelope(&headers, data).is_ok_and(|bytes| bytes == event.envelope);
-    exact.then(|| (headers, event.envelope.slice_ref(data)))
+    let data = data.get().as_bytes();
+    end(data, &mut again);
+    (last == "data" && again == event.envelope).then(|| (headers, event.envelope.slice_ref(data)))
 }
+
+/// The members of an object in their order.
+struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct InOrder;
+
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
+                let mut members = Vec::with_capacity(ATTRIBUTES.len() + 1);
+                while let Some((Text(name), value)) = map.next_entry()? {
+                    members.push((name, value));
+                }
+                Ok(members)
+            }
+        }
+
+        deserializer.deserialize_map(InOrder).map(Members)
+    }
+}
+
+/// A text that is copied only where it holds an escape.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// The event that a message holds, with the exact bytes of its envelope. Its type need not be known.
 pub fn from_message(headers: &HeaderMap, body: &Bytes) -> Result<StoredEvent, Error> {
@@ -131,23 +187,25 @@ pub fn from_message(headers: &HeaderMap, body: &Bytes) -> Result<StoredEvent, Er
 /// The event of an envelope, by the exact bytes. Its type need not be known.
 pub fn structured(envelope: Bytes) -> Result<StoredEvent, Error> {
     #[derive(Deserialize)]
-    struct Place {
+    struct Place<'a> {
         id: EventId,
-        r#type: String,
+        #[serde(borrow)]
+        r#type: Cow<'a, str>,
         subject: UserId,
-        sequence: String,
+        #[serde(borrow)]
+        sequence: Cow<'a, str>,
         recordedtime: Time,
         streamversion: Version,
         schemaversion: u32,
     }
 
-    let place: Place = serde_json::from_slice(&envelope).map_err(Error::Envelope)?;
+    let place: Place<'_> = serde_json::from_slice(&envelope).map_err(Error::Envelope)?;
     Ok(StoredEvent {
         position: place.sequence.parse().map_err(|_| Error::Position)?,
         event_id: place.id,
         user_id: place.subject,
         version: place.streamversion,
-        event_type: place.r#type,
+        event_type: place.r#type.into_owned(),
         schema_version: place.schemaversion,
         recorded_at: place.recordedtime,
         leaf_hash: LeafHash::of(&envelope),
@@ -157,25 +215,40 @@ pub fn structured(envelope: Bytes) -> Result<StoredEvent, Error> {
 
 /// Puts an envelope together from headers and payload.
 fn envelope(headers: &HeaderMap, data: &[u8]) -> Result<Vec<u8>, Error> {
-    let mut json = String::from("{");
-    for (name, kind) in ATTRIBUTES {
-        let Some(value) = headers.get(format!("ce-{name}")) else {
+    let mut json = Vec::with_capacity(1024 + data.len());
+    for attribute in &ATTRIBUTES {
+        let Some(value) = headers.get(HeaderName::from_static(attribute.header)) else {
             continue;
         };
         let value = percent_decode_str(value.as_str())
             .decode_utf8()
-            .map_err(|_| Error::Encoding(name))?;
-        let value = match kind {
-            Kind::Number => value.into_owned(),
-            Kind::Text => serde_json::to_string(&value).expect("text is JSON"),
-        };
-        write!(json, "\"{name}\":{value},").expect("a string takes all that is written");
+            .map_err(|_| Error::Encoding(attribute.name()))?;
+        attribute.write(&value, &mut json);
     }
-    let mut bytes = json.into_bytes();
-    bytes.extend_from_slice(b"\"data\":");
-    bytes.extend_from_slice(data);
-    bytes.push(b'}');
-    Ok(bytes)
+    end(data, &mut json);
+    Ok(json)
+}
+
+impl Attribute {
+    /// Writes the attribute as the next member of an envelope.
+    fn write(&self, value: &str, json: &mut Vec<u8>) {
+        json.push(if json.is_empty() { b'{' } else { b',' });
+        json.push(b'"');
+        json.extend_from_slice(self.name().as_bytes());
+        json.extend_from_slice(b"\":");
+        match self.kind {
+            Kind::Number => json.extend_from_slice(value.as_bytes()),
+            Kind::Text => serde_json::to_writer(json, value).expect("text is JSON"),
+        }
+    }
+}
+
+/// Ends an envelope with its payload.
+fn end(data: &[u8], json: &mut Vec<u8>) {
+    json.push(if json.is_empty() { b'{' } else { b',' });
+    json.extend_from_slice(b"\"data\":");
+    json.extend_from_slice(data);
+    json.push(b'}');
 }
 
 /// The JSON Schema of the headers of an event's message in binary mode, from that of its envelope.
@@ -194,22 +267,23 @@ pub fn headers_schema(envelope: &Value) -> Value {
         (NATS_MESSAGE_ID.to_string(), message_id),
     ]);
     let mut required = vec![CONTENT_TYPE.to_owned(), NATS_MESSAGE_ID.to_string()];
-    for (name, kind) in ATTRIBUTES {
-        let attribute = &envelope["properties"][name];
-        let mut header = json!({"type": "string", "description": attribute["description"]});
-        match kind {
+    for attribute in &ATTRIBUTES {
+        let name = attribute.name();
+        let described = &envelope["properties"][name];
+        let mut header = json!({"type": "string", "description": described["description"]});
+        match attribute.kind {
             Kind::Number => header["pattern"] = "^[0-9]+$".into(),
             Kind::Text => {
                 for keyword in ["const", "format", "pattern"] {
-                    if let Some(value) = attribute.get(keyword) {
+                    if let Some(value) = described.get(keyword) {
                         header[keyword] = value.clone();
                     }
                 }
             }
         }
-        properties.insert(format!("ce-{name}"), header);
+        properties.insert(attribute.header.to_owned(), header);
         if is_required(name) {
-            required.push(format!("ce-{name}"));
+            required.push(attribute.header.to_owned());
         }
     }
     json!({"type": "object", "properties": properties, "required": required})
@@ -292,7 +366,7 @@ mod tests {
     #[test]
     fn every_attribute_of_a_full_envelope_has_its_header() {
         let json: Map<String, Value> = serde_json::from_slice(&full().envelope).unwrap();
-        let mut names: Vec<_> = ATTRIBUTES.iter().map(|(name, _)| *name).collect();
+        let mut names: Vec<_> = ATTRIBUTES.iter().map(Attribute::name).collect();
         names.push("data");
         assert!(
             json.keys().eq(&names),
@@ -305,7 +379,7 @@ mod tests {
         let schemas = crate::schema::all();
         let envelope = &schemas.last().unwrap().schema;
         let described = envelope["properties"].as_object().unwrap();
-        let names = ATTRIBUTES.iter().map(|(name, _)| *name).chain(["data"]);
+        let names = ATTRIBUTES.iter().map(Attribute::name).chain(["data"]);
         assert!(described.keys().eq(names));
         let headers = headers_schema(envelope);
         let described = headers["properties"].as_object().unwrap();
