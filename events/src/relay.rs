@@ -36,6 +36,7 @@ use tokio::time::Instant;
 use crate::envelope::StoredEvent;
 use crate::fail_point::{self, FailPoint};
 use crate::feed;
+use crate::read_ahead::ReadAhead;
 use crate::store::{self, History};
 use crate::stream::{self, Connection, LedgerStream, difference};
 use crate::{Position, chain};
@@ -438,16 +439,39 @@ impl Relay {
             if sent >= head || Instant::now() >= until {
                 break;
             }
-            for event in feed::read_until(&*self.history, sent, head, PAGE).await? {
-                while !window.has_room_for(&event) {
-                    self.settle(window).await?;
-                }
-                fail_point::pass(FailPoint::BeforePublish);
-                window.send(stream, &event).await?;
-                sent = event.position;
+            if head - sent <= PAGE as u64 {
+                let events = feed::read_until(&*self.history, sent, head, PAGE).await?;
+                sent = self.send(stream, window, events).await?;
+                continue;
+            }
+            // What has gathered while the stream was away: the next events are read while these are published.
+            let mut pages = ReadAhead::new(Arc::clone(&self.history), sent, head);
+            while Instant::now() < until
+                && let Some(events) = pages.next().await?
+            {
+                sent = self.send(stream, window, events).await?;
             }
         }
         while self.settle(window).await? {}
+        Ok(sent)
+    }
+
+    /// Publishes events, as many at once as the window has room for; the position of the last.
+    async fn send(
+        &mut self,
+        stream: &LedgerStream,
+        window: &mut Window,
+        events: Vec<StoredEvent>,
+    ) -> Result<Position, Error> {
+        let mut sent = 0;
+        for event in events {
+            while !window.has_room_for(&event) {
+                self.settle(window).await?;
+            }
+            fail_point::pass(FailPoint::BeforePublish);
+            window.send(stream, &event).await?;
+            sent = event.position;
+        }
         Ok(sent)
     }
 
