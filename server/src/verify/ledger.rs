@@ -31,6 +31,10 @@ pub(super) async fn verify(
     let head = history.head().await?;
     let key = key(log, args, &head).await?;
     let head = head.position;
+    if history.has_strays().await? || log.has_strays().await? {
+        let what = "something is kept before it, where nothing can be";
+        return Err(Fault::at(1, what).into());
+    }
     let mut checkpoints = Checkpoints::default();
     checkpoints.trust(args, key.as_ref())?;
     let mut levels = Levels::default();
