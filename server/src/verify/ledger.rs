@@ -93,8 +93,9 @@ async fn key(
     args: &VerifyArgs,
     head: &Head,
 ) -> anyhow::Result<Option<PublicKey>> {
-    let kept = log.key().await?;
+    // In this order: the key of a log that is signed for the first time meanwhile was kept before.
     let is_signed = !log.checkpoints(0, 1).await?.is_empty();
+    let kept = log.key().await?;
     let fault = |what: &str| {
         let what = format!("the key that is kept beside the checkpoints {what}");
         Fault::within(1, head.position.max(1), what)
