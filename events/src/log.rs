@@ -52,6 +52,10 @@ pub trait LogStore: Send + Sync + 'static {
 
     /// The public key of the log, once there is one.
     async fn key(&self) -> Result<Option<String>, Error>;
+
+    /// Whether something is kept where this program keeps nothing: before the first hash or checkpoint, above the
+    /// last level, or beside the head or the key.
+    async fn has_strays(&self) -> Result<bool, Error>;
 }
 
 /// A checkpoint as it was signed.

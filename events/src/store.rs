@@ -79,6 +79,12 @@ pub trait History: Send + Sync + 'static {
     /// Where an event is, if it is in the ledger: settles whether a commit whose answer was lost
     /// took place.
     async fn position_of(&self, event: &EventId) -> Result<Option<Position>, Error>;
+
+    /// Whether something is kept where this program keeps nothing: before the first event or username, or beside
+    /// the head. Whoever reads from the first on does not meet it.
+    async fn has_strays(&self) -> Result<bool, Error> {
+        Ok(false)
+    }
 }
 
 /// The position of the last event that was recorded at or before a time; 0 when there is none. Needs no

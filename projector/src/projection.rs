@@ -308,9 +308,6 @@ impl Projection {
             before.extend(self.read_model.documents(&users).await?);
         }
         let folded = fold_batch(before, &events, &run.parked);
-        for parked in &folded.parked {
-            report(parked);
-        }
         let batch = Batch {
             from: run.checkpoint,
             to,
@@ -322,6 +319,8 @@ impl Projection {
         fail_point::pass(FailPoint::BeforeApply);
         self.read_model.apply(&self.owner, &batch).await?;
         fail_point::pass(FailPoint::AfterCheckpoint);
+        // Only now: for a projector that another one took over from, what that folded cannot be folded again.
+        batch.parked.iter().for_each(report);
         run.checkpoint = to;
         run.is_well = true;
         run.parked

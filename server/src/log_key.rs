@@ -14,8 +14,8 @@ use crate::parts::Parts;
 pub(crate) const NAME: &str = "profile-ledger/";
 
 /// Reads the key, or makes the first one, named for its ledger, readable by its owner only. Of processes that do
-/// so at once, one makes it. `Err`: the log has a key, and this process has another one, or none; it works
-/// all the same, and signs nothing.
+/// so at once, one makes it. `Err`: the log has a key, and this process has another one, or none, or one that was made
+/// for another ledger; it works all the same, and signs nothing.
 pub(crate) async fn open(
     config: &Config,
     parts: &Parts,
@@ -30,14 +30,19 @@ pub(crate) async fn open(
     let describe = || format!("cannot use the key of the log {}", path.display());
     let adopted = parts.log.key().await.context("the log cannot be read")?;
     let is_there = path.try_exists().with_context(describe)?;
-    if !is_there && adopted.is_none() {
+    let mut name = None;
+    if adopted.is_none() {
         let head = parts
             .store
             .head()
             .await
             .context("the ledger cannot be read")?;
-        let name = format!("{NAME}{}", head.store_id);
-        let signer = Signer::new(&name, randomness.bytes()).with_context(describe)?;
+        name = Some(format!("{NAME}{}", head.store_id));
+    }
+    if let Some(name) = &name
+        && !is_there
+    {
+        let signer = Signer::new(name, randomness.bytes()).with_context(describe)?;
         let temporary = path.with_extension(hex::encode(randomness.bytes::<8>()));
         make(&temporary, &path, &signer.to_secret_text()).with_context(describe)?;
     }
@@ -51,8 +56,17 @@ pub(crate) async fn open(
     }
     let text = std::fs::read_to_string(&path).with_context(describe)?;
     let signer = Signer::parse(&text).with_context(describe)?;
+    let key = signer.public_key();
     match adopted {
-        Some(adopted) if adopted != signer.public_key().to_string() => Ok(Err(format!(
+        // Nobody could tell the signatures of the two ledgers apart.
+        None if key.name().starts_with(NAME) && name.as_deref() != Some(key.name()) => {
+            Ok(Err(format!(
+                "the key {} was made for another ledger, {}: give this one a key of its own with --log-key",
+                path.display(),
+                key.name()
+            )))
+        }
+        Some(adopted) if adopted != key.to_string() => Ok(Err(format!(
             "the key {} is another one than {adopted}, which the log is signed with",
             path.display()
         ))),

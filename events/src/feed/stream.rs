@@ -56,11 +56,14 @@ impl StreamFeed {
     }
 
     /// Nothing has come for a while. If there is more, the server has forgotten that somebody follows: it
-    /// started again, say.
+    /// started again, say. Or what would come next was taken away, and everything after it.
     async fn look_after(&mut self, after: Position) -> Result<(), Error> {
         let messages = self.messages.take();
         let last = self.connection.stream().await?.bounds().await?.last;
-        self.messages = messages.filter(|_| last <= after);
+        if last > after {
+            return self.judge(after).await;
+        }
+        self.messages = messages;
         Ok(())
     }
 
@@ -237,6 +240,24 @@ mod tests {
             ),
             "{error:?}"
         );
+    }
+
+    #[tokio::test]
+    async fn a_hole_at_the_end_is_a_gap_and_not_waited_for() {
+        let stream = Stream::new().await;
+        stream.publish(1..=5).await;
+        stream.delete(4).await;
+        stream.delete(5).await;
+        let mut feed = stream.feed(Some(0)).await;
+        let mut last = 0;
+        while last < 3 {
+            let events = next(&mut feed).await.unwrap();
+            last = crate::feed::follow(last, &events).unwrap();
+        }
+        for mut feed in [feed, stream.feed(Some(3)).await] {
+            let error = next(&mut feed).await.unwrap_err();
+            assert!(matches!(error, Error::Gap { expected: 4, .. }), "{error:?}");
+        }
     }
 
     #[tokio::test]

@@ -181,6 +181,21 @@ impl LogStore for PostgresLog {
             .map(|row| row.try_get("public_key"))
             .transpose()?)
     }
+
+    async fn has_strays(&self) -> Result<bool, Error> {
+        let rows = self
+            .database
+            .read(|| {
+                sqlx::query(
+                    "SELECT EXISTS (SELECT FROM log.hashes WHERE level < 1 OR level > 8 OR place < 0) \
+                     OR EXISTS (SELECT FROM log.checkpoints WHERE number < 1) \
+                     OR EXISTS (SELECT FROM log.head WHERE only_row <> 1) \
+                     OR EXISTS (SELECT FROM log.log_key WHERE only_row <> 1)",
+                )
+            })
+            .await?;
+        Ok(rows.first().map_or(Ok(false), |row| row.try_get(0))?)
+    }
 }
 
 #[cfg(test)]

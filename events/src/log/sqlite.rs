@@ -194,6 +194,18 @@ impl LogStore for SqliteLog {
         let key: Option<Vec<u8>> = row.map(|row| row.try_get("public_key")).transpose()?;
         Ok(key.map(|key| String::from_utf8_lossy(&key).into_owned()))
     }
+
+    async fn has_strays(&self) -> Result<bool, Error> {
+        let row = sqlx::query(
+            "SELECT EXISTS (SELECT 1 FROM hashes WHERE level < 1 OR level > 8 OR place < 0) \
+             OR EXISTS (SELECT 1 FROM checkpoints WHERE number < 1) \
+             OR EXISTS (SELECT 1 FROM head WHERE only_row <> 1) \
+             OR EXISTS (SELECT 1 FROM log_key WHERE only_row <> 1)",
+        )
+        .fetch_one(&self.readers)
+        .await?;
+        Ok(row.try_get(0)?)
+    }
 }
 
 #[cfg(test)]

@@ -47,6 +47,10 @@ impl LogStore for Uniform {
         unreachable!()
     }
 
+    async fn has_strays(&self) -> Result<bool, Error> {
+        unreachable!()
+    }
+
     async fn adopt_key(&self, _: &str) -> Result<String, Error> {
         unreachable!()
     }

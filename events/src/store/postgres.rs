@@ -396,6 +396,20 @@ impl History for PostgresStore {
         self.head.moved(position.unwrap_or(0));
         Ok(position)
     }
+
+    async fn has_strays(&self) -> Result<bool, Error> {
+        let rows = self
+            .readers
+            .read(|| {
+                sqlx::query(
+                    "SELECT EXISTS (SELECT FROM ledger.events WHERE position < 1) \
+                     OR EXISTS (SELECT FROM ledger.username_claims WHERE username = '') \
+                     OR EXISTS (SELECT FROM ledger.ledger_head WHERE only_row <> 1)",
+                )
+            })
+            .await?;
+        Ok(rows.first().map_or(Ok(false), |row| row.try_get(0))?)
+    }
 }
 
 #[async_trait]

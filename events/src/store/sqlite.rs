@@ -375,6 +375,17 @@ impl History for SqliteStore {
         self.saw(position.unwrap_or(0));
         Ok(position)
     }
+
+    async fn has_strays(&self) -> Result<bool, Error> {
+        let row = sqlx::query(
+            "SELECT EXISTS (SELECT 1 FROM events WHERE position < 1) \
+             OR EXISTS (SELECT 1 FROM username_claims WHERE username = '') \
+             OR EXISTS (SELECT 1 FROM ledger_head WHERE only_row <> 1)",
+        )
+        .fetch_one(&self.readers)
+        .await?;
+        Ok(row.try_get(0)?)
+    }
 }
 
 #[async_trait]

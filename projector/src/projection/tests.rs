@@ -438,6 +438,55 @@ async fn a_user_that_waits_for_another_reason_than_before_is_said_to() {
     assert_eq!(fixture.username(1).await.as_deref(), Some("user1"));
 }
 
+#[tokio::test]
+async fn a_projector_that_was_overtaken_tells_of_no_parked_user() {
+    let said = Arc::new(Said::default());
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(Arc::clone(&said))
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let fixture = Fixture::new().await;
+    let head = fixture.ledger.register(1);
+    let mut running = fixture.start();
+    fixture.reach(head).await;
+
+    // Another one folds the next event first.
+    let ahead = Ledger::new();
+    ahead.register(1);
+    let to = ahead.register(2);
+    let event = ahead.events.lock().unwrap()[1].clone();
+    let document = fold(None, &event.decode().unwrap()).unwrap();
+    fixture.read_model.take_over("later").await.unwrap();
+    let batch = Batch {
+        from: head,
+        to,
+        documents: vec![document],
+        same_words: HashSet::new(),
+        parked: Vec::new(),
+        unparked: Vec::new(),
+    };
+    fixture.read_model.apply("later", &batch).await.unwrap();
+    fixture.ledger.register(2);
+    running.state(|state| *state == State::Standby).await;
+    let said = String::from_utf8(said.0.lock().unwrap().clone()).unwrap();
+    assert!(said.contains("Another projector has taken over"), "{said}");
+    assert!(!said.contains("cannot be folded"), "{said}");
+}
+
+/// What was logged.
+#[derive(Default)]
+struct Said(Mutex<Vec<u8>>);
+
+impl std::io::Write for &Said {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_idle_feed_asks_the_ledger_nothing_and_wakes_at_once() {
     let ledger = Ledger::new();

@@ -9,9 +9,9 @@ use async_trait::async_trait;
 use events::fail_point::{self, FailPoint};
 use events::postgres::{Database, Followed, Statement, is_migrated, signed, storable};
 use events::{Document, Position, Time, UserId};
-use sqlx::Row as _;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, Row as _};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -383,9 +383,18 @@ impl ReadModel for PostgresReadModel {
     }
 
     async fn stored(&self, after: &str, limit: usize) -> Result<Vec<Stored>, Error> {
+        // Nobody has an empty id; of somebody who was given one anyway, what is kept is found.
+        let statement = match after {
+            "" => STORED.replace("> $1", ">= $1"),
+            _ => STORED.to_owned(),
+        };
         let rows = self
             .readers
-            .read(|| sqlx::query(STORED).bind(after).bind(signed(limit as u64)))
+            .read(|| {
+                sqlx::query(AssertSqlSafe(statement.as_str()))
+                    .bind(after)
+                    .bind(signed(limit as u64))
+            })
             .await?;
         rows.iter().map(stored).collect()
     }

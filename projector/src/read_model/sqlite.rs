@@ -286,7 +286,12 @@ impl ReadModel for SqliteReadModel {
     }
 
     async fn stored(&self, after: &str, limit: usize) -> Result<Vec<Stored>, Error> {
-        let rows = sqlx::query(STORED)
+        // Nobody has an empty id; of somebody who was given one anyway, what is kept is found.
+        let statement = match after {
+            "" => STORED.replace("> ?1", ">= ?1"),
+            _ => STORED.to_owned(),
+        };
+        let rows = sqlx::query(AssertSqlSafe(statement))
             .bind(after)
             .bind(signed(limit as u64))
             .fetch_all(&self.readers)

@@ -31,6 +31,10 @@ pub(super) async fn verify(
     let head = history.head().await?;
     let key = key(log, args, &head).await?;
     let head = head.position;
+    if history.has_strays().await? || log.has_strays().await? {
+        let what = "something is kept before it, where nothing can be";
+        return Err(Fault::at(1, what).into());
+    }
     let mut checkpoints = Checkpoints::default();
     checkpoints.trust(args, key.as_ref())?;
     let mut levels = Levels::default();
@@ -89,8 +93,9 @@ async fn key(
     args: &VerifyArgs,
     head: &Head,
 ) -> anyhow::Result<Option<PublicKey>> {
-    let kept = log.key().await?;
+    // In this order: the key of a log that is signed for the first time meanwhile was kept before.
     let is_signed = !log.checkpoints(0, 1).await?.is_empty();
+    let kept = log.key().await?;
     let fault = |what: &str| {
         let what = format!("the key that is kept beside the checkpoints {what}");
         Fault::within(1, head.position.max(1), what)

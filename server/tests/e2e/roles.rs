@@ -444,6 +444,34 @@ async fn a_projector_without_the_key_of_the_log_works_and_says_that_it_signs_not
     assert!(!elsewhere.data_dir().join("log.key").exists());
 }
 
+#[tokio::test]
+async fn a_key_that_was_made_for_another_ledger_signs_nothing() {
+    let (first, folder) = (Folder::new(), Folder::new());
+    first.start().stop();
+    let mut all = command(&folder.data_dir());
+    all.env("LOG_KEY", first.data_dir().join("log.key"));
+    let service = folder.start_with(all);
+    let token = service.token(DEMO_USER, "user");
+    assert_eq!(
+        put(&service, &token, "not signed").await.status,
+        StatusCode::OK
+    );
+    let ready = send(service.request(Method::GET, "/readyz")).await;
+    assert_eq!(ready.status, StatusCode::OK);
+    let missing = ready.body["missing"].to_string();
+    assert!(missing.contains("was made for another ledger"), "{missing}");
+    service.stop();
+
+    // One of its own does.
+    let service = folder.start();
+    let auditor = service.token("an-auditor", "auditor");
+    let signed = service.get("/api/v1/log/checkpoint?minPosition=1", &auditor);
+    assert_eq!(signed.await.status, StatusCode::OK);
+    service.stop();
+    let verified = command(&folder.data_dir()).arg("verify").output().unwrap();
+    assert!(verified.status.success(), "{verified:?}");
+}
+
 #[test]
 fn one_role_a_process_is_refused_without_a_shared_database() {
     let folder = Folder::new();

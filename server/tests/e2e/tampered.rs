@@ -454,8 +454,81 @@ fn whatever_byte_or_row_is_flipped_dropped_inserted_or_swapped_is_named() {
     checked.unwrap();
 }
 
+/// A file, and what somebody adds to it where nobody looks who begins with the first.
+const STRAYS: [(&str, &str); 13] = [
+    (
+        "ledger.db",
+        "INSERT INTO events SELECT 0, event_id || 'x', user_id, 0, event_type, schema_version, recorded_at, envelope, \
+         leaf_hash FROM events WHERE position = 1",
+    ),
+    // The next one of its user: whoever asks for that user's history meets it.
+    (
+        "ledger.db",
+        "INSERT INTO events SELECT -3, event_id || 'x', user_id, max(version) + 1, event_type, schema_version, \
+         recorded_at, envelope, leaf_hash FROM events",
+    ),
+    (
+        "ledger.db",
+        "INSERT INTO username_claims SELECT '', user_id, NULL FROM events LIMIT 1",
+    ),
+    (
+        "ledger.db",
+        "INSERT INTO ledger_head SELECT 2, store_id, epoch, position, recorded_at, appends FROM ledger_head",
+    ),
+    // It would be found by whoever searches.
+    (
+        "read-model.db",
+        "INSERT INTO users SELECT '', version, position, username, document FROM users; \
+         INSERT INTO user_words SELECT word, '' FROM user_words",
+    ),
+    (
+        "read-model.db",
+        "INSERT INTO user_words SELECT word, '' FROM user_words",
+    ),
+    (
+        "read-model.db",
+        "INSERT INTO parked_users VALUES ('', 1, '', 1)",
+    ),
+    (
+        "log.db",
+        "INSERT INTO checkpoints SELECT 0, 1000, note FROM checkpoints LIMIT 1",
+    ),
+    ("log.db", "INSERT INTO hashes VALUES (0, 0, zeroblob(32))"),
+    ("log.db", "INSERT INTO hashes VALUES (1, -1, zeroblob(32))"),
+    ("log.db", "INSERT INTO hashes VALUES (9, 0, zeroblob(32))"),
+    ("log.db", "INSERT INTO head VALUES (2, 0)"),
+    (
+        "log.db",
+        "INSERT INTO log_key SELECT 2, public_key FROM log_key",
+    ),
+];
+
+#[tokio::test]
+async fn what_is_inserted_before_the_first_is_named_too() {
+    let folder = Folder::new();
+    let service = folder.start();
+    work(&service, 2).await;
+    service.stop();
+    assert_eq!(verify(&folder.data_dir(), &[], &[]).0, 0);
+    for (file, statement) in STRAYS {
+        let victim = Victim {
+            good: folder.data_dir(),
+            copy: copy(&folder.data_dir()),
+        };
+        let mut stranger = victim.open(file).await;
+        let done = sqlx::raw_sql(statement).execute(&mut stranger).await;
+        assert!(done.unwrap().rows_affected() > 0, "{statement}");
+        stranger.close().await.unwrap();
+        let (code, report) = verify(&victim.copy.data_dir(), &[], &[]);
+        assert_eq!(code, 1, "{statement}: {report}");
+        let said = report["fault"]["message"].as_str().unwrap();
+        let is_named = said.contains("kept before it") || said.contains("has no id");
+        assert!(is_named, "{statement}: {said}");
+    }
+}
+
 /// A table, what is done to it, and what is said of that.
-const IN_POSTGRESQL: [(&str, &str, &str); 33] = [
+const IN_POSTGRESQL: [(&str, &str, &str); 38] = [
     (
         "read_model.users",
         "UPDATE read_model.users SET document = replace(document, 'Doe', 'Dof')",
@@ -618,6 +691,32 @@ const IN_POSTGRESQL: [(&str, &str, &str); 33] = [
         "ledger.ledger_head",
         "UPDATE ledger.ledger_head SET store_id = replace(store_id, '0', '1') || '0'",
         "of another ledger",
+    ),
+    (
+        "ledger.events",
+        "INSERT INTO ledger.events SELECT 0, gen_random_uuid(), user_id, 0, event_type, schema_version, recorded_at, \
+         envelope, leaf_hash FROM ledger.events WHERE position = 1",
+        "kept before it",
+    ),
+    (
+        "ledger.username_claims",
+        "INSERT INTO ledger.username_claims VALUES ('', JOHN, NULL)",
+        "kept before it",
+    ),
+    (
+        "log.checkpoints",
+        "INSERT INTO log.checkpoints SELECT 0, 1000, note FROM log.checkpoints WHERE number = 1",
+        "kept before it",
+    ),
+    (
+        "read_model.users",
+        "INSERT INTO read_model.users SELECT '', version, position, username, document FROM read_model.users LIMIT 1",
+        "has no id",
+    ),
+    (
+        "read_model.user_words",
+        "INSERT INTO read_model.user_words SELECT word, '' FROM read_model.user_words LIMIT 1",
+        "has no id",
     ),
 ];
 
