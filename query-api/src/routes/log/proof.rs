@@ -176,7 +176,7 @@ pub(in crate::routes) async fn inclusion(
     let (Some(position), size) = (position, size.unwrap_or(newest)) else {
         unreachable!("what is missing was refused")
     };
-    reaches(size, newest)?;
+    reaches(&api, "size", size, newest).await?;
     within("position", position, size)?;
     let (leaf_hash, hashes) = included(&api, position, size).await?;
     let root = tree(&api, size).root().await;
@@ -214,7 +214,7 @@ pub(in crate::routes) async fn consistency(
     let (Some(from), to) = (from, to.unwrap_or(newest)) else {
         unreachable!("what is missing was refused")
     };
-    reaches(to, newest)?;
+    reaches(&api, "to", to, newest).await?;
     within("from", from, to)?;
     let proof = tree(&api, to).consistency(from).await;
     let consistency = Consistency {
@@ -287,12 +287,19 @@ async fn included(
     Ok((hex::encode(leaf), texts(&proof)))
 }
 
-/// 503 for a tree that is not signed yet.
-fn reaches(size: u64, newest: u64) -> Result<(), ApiError> {
-    if size > newest {
-        return Err(not_yet_signed(size));
+/// 503 for a tree that is not signed yet, 400 for one of more events than there are.
+async fn reaches(
+    api: &QueryApi,
+    name: &'static str,
+    size: u64,
+    newest: u64,
+) -> Result<(), ApiError> {
+    if size <= newest {
+        return Ok(());
     }
-    Ok(())
+    let head = api.history.head().await.map_err(ApiError::unavailable)?;
+    within(name, size, head.position)?;
+    Err(not_yet_signed(size))
 }
 
 fn texts(hashes: &[Hash]) -> Vec<String> {
@@ -421,6 +428,7 @@ mod tests {
             answer.fails(503, "NOT_YET_READABLE", &sentences);
         }
         api.sign().await;
+        api.append(JOHN, called("John", "Jon")).await;
         let path = "/api/v1/log/proof/inclusion?position=1&size=4";
         assert_eq!(api.send(auditor(path)).await.status, 503);
     }
@@ -442,6 +450,14 @@ mod tests {
             (
                 "inclusion?position=2&size=1",
                 &["position: must be at most 1, which is the newest"],
+            ),
+            (
+                "inclusion?position=2&size=4",
+                &["size: must be at most 3, which is the newest"],
+            ),
+            (
+                "consistency?from=3&to=1000000",
+                &["to: must be at most 3, which is the newest"],
             ),
             (
                 "consistency?from=3&to=2",
