@@ -55,6 +55,20 @@ pub(super) struct Reducer {
     side: u32,
     /// The sums of the blocks, colours weighted by alpha. At most 16² pixels of 255² fit easily.
     sums: Vec<[u32; 4]>,
+    /// Whole rows without alpha are added up first, byte by byte.
+    lines: Lines,
+}
+
+/// The sum of rows of one row of blocks.
+#[derive(Default)]
+struct Lines {
+    /// Which row of blocks.
+    row: u32,
+    /// How many rows it is of: at most 16, so that their bytes fit.
+    count: u32,
+    /// Bytes of a pixel.
+    channels: usize,
+    sums: Vec<u16>,
 }
 
 /// The most bytes that a reducer and the filter after it allocate for a picture of this size.
@@ -79,12 +93,15 @@ impl Reducer {
             factor,
             side,
             sums: vec![[0; 4]; blocks],
+            lines: Lines::default(),
         }
     }
 
     /// Takes bytes of row `y` whose pixels are `step` columns apart from column `x` on.
     pub(super) fn row(&mut self, y: u32, x: u32, step: u32, channels: Channels, bytes: &[u8]) {
         match channels {
+            Channels::Gray if step == 1 && x == 0 => self.line(y, 1, bytes),
+            Channels::Rgb if step == 1 && x == 0 => self.line(y, 3, bytes),
             Channels::Gray => self.pixels(
                 y,
                 x,
@@ -113,6 +130,67 @@ impl Reducer {
         }
     }
 
+    /// Takes the whole row `y`, of pixels without alpha.
+    fn line(&mut self, y: u32, channels: usize, bytes: &[u8]) {
+        let Some(row) = self.row_of_blocks(y) else {
+            return;
+        };
+        if self.lines.count > 0 && (self.lines.row, self.lines.channels) != (row, channels) {
+            self.add_lines();
+        }
+        let covered = (self.side * self.factor) as usize * channels;
+        let inside = bytes
+            .get(self.left as usize * channels..)
+            .unwrap_or_default();
+        let lines = &mut self.lines;
+        (lines.row, lines.channels) = (row, channels);
+        lines.count += 1;
+        lines.sums.resize(covered, 0);
+        for (sum, byte) in lines.sums.iter_mut().zip(inside) {
+            *sum += u16::from(*byte);
+        }
+        if lines.count == self.factor {
+            self.add_lines();
+        }
+    }
+
+    /// Adds the rows that were added up to the blocks that they are of.
+    fn add_lines(&mut self) {
+        let Lines {
+            row,
+            count,
+            channels,
+            ref mut sums,
+        } = self.lines;
+        let start = row as usize * self.side as usize;
+        let weight = if self.model == Model::Rgba { 255 } else { 1 };
+        let blocks = self.sums[start..].iter_mut();
+        for (block, columns) in blocks.zip(sums.chunks_exact(self.factor as usize * channels)) {
+            let mut colours = [0; 3];
+            if channels == 1 {
+                colours = [columns.iter().copied().map(u32::from).sum(); 3];
+            } else {
+                for pixel in columns.as_chunks::<3>().0 {
+                    for (colour, value) in colours.iter_mut().zip(pixel) {
+                        *colour += u32::from(*value);
+                    }
+                }
+            }
+            for (sum, colour) in block.iter_mut().zip(colours) {
+                *sum += colour * weight;
+            }
+            block[3] += 255 * count * self.factor;
+        }
+        sums.clear();
+        self.lines.count = 0;
+    }
+
+    /// The row of blocks that a row of pixels is in, if it is in one.
+    fn row_of_blocks(&self, y: u32) -> Option<u32> {
+        let row = y.checked_sub(self.top)? / self.factor;
+        (row < self.side).then_some(row)
+    }
+
     /// Takes pixels of row `y` that are `step` columns apart from column `x` on.
     pub(super) fn pixels(
         &mut self,
@@ -121,11 +199,7 @@ impl Reducer {
         step: u32,
         mut pixels: impl Iterator<Item = [u8; 4]>,
     ) {
-        let Some(row) = y
-            .checked_sub(self.top)
-            .map(|y| y / self.factor)
-            .filter(|&row| row < self.side)
-        else {
+        let Some(row) = self.row_of_blocks(y) else {
             return;
         };
         let start = row as usize * self.side as usize;
@@ -152,7 +226,10 @@ impl Reducer {
     }
 
     /// The square, of at most [`LARGEST`] pixels a side.
-    pub(super) fn finish(self) -> Result<Square, Error> {
+    pub(super) fn finish(mut self) -> Result<Square, Error> {
+        if self.lines.count > 0 {
+            self.add_lines();
+        }
         let Self {
             model,
             factor,
@@ -160,17 +237,24 @@ impl Reducer {
             sums,
             ..
         } = self;
+        // The most that a sum can be becomes 65,535. Divided once, in 2³²nds: a million divisions take their time.
         let most = u64::from(factor) * u64::from(factor) * 255;
-        let weight = if model == Model::Rgba { 255 } else { 1 };
-        let wide = |sum: u32, most: u64| narrow_u16((u64::from(sum) * 65_535 + most / 2) / most);
+        let scale = |most: u64| (65_535_u64 << 32).div_ceil(most);
+        let of_alpha = scale(most);
+        let of_colour = if model == Model::Rgba {
+            scale(most * 255)
+        } else {
+            of_alpha
+        };
+        let wide = |sum: u32, scale: u64| narrow_u16((u64::from(sum) * scale + (1 << 31)) >> 32);
         let averages = sums
             .iter()
             .map(|&[a, b, c, d]| {
                 U16x4::new([
-                    wide(a, most * weight),
-                    wide(b, most * weight),
-                    wide(c, most * weight),
-                    wide(d, most),
+                    wide(a, of_colour),
+                    wide(b, of_colour),
+                    wide(c, of_colour),
+                    wide(d, of_alpha),
                 ])
             })
             .collect();
