@@ -7,11 +7,12 @@
 //! (`colour`, `encode`).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 mod colour;
 mod decode;
@@ -130,6 +131,31 @@ pub struct Photos {
     cores: Arc<Semaphore>,
     /// Those that may be inside [`Self::process`], working or waiting.
     places: Arc<Semaphore>,
+    /// Taken by a thread for each core.
+    jobs: Sender<Job>,
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Threads that do jobs until the sender is gone. Allocators keep some of the memory that a thread gave back for that
+/// thread, so photos are not to wander over the many that wait for files.
+fn threads(count: usize) -> Sender<Job> {
+    let (sender, jobs) = channel::<Job>();
+    let jobs = Arc::new(Mutex::new(jobs));
+    for _ in 0..count {
+        let jobs = Arc::clone(&jobs);
+        std::thread::spawn(move || {
+            loop {
+                // Jobs do not panic.
+                let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                match next {
+                    Ok(job) => job(),
+                    Err(_) => return,
+                }
+            }
+        });
+    }
+    sender
 }
 
 impl Photos {
@@ -140,6 +166,7 @@ impl Photos {
             memory: Arc::new(Semaphore::new(BUDGET_MIB as usize)),
             cores: Arc::new(Semaphore::new(cores)),
             places: Arc::new(Semaphore::new(cores + MAX_WAITING)),
+            jobs: threads(cores),
         }
     }
 
@@ -147,7 +174,7 @@ impl Photos {
     pub async fn process(&self, bytes: Bytes) -> Result<Processed, Error> {
         let source = recognise::recognise(&bytes)?;
         let permits = self.permits(source.peak_mib()).await?;
-        work(permits, move || make(&bytes, &source)).await
+        self.work(permits, move || make(&bytes, &source)).await
     }
 
     async fn permits(&self, mib: u32) -> Result<[OwnedSemaphorePermit; 3], Error> {
@@ -164,25 +191,29 @@ impl Photos {
             .await;
         Ok([place, core, memory.map_err(|_| Error::Busy)?])
     }
-}
 
-/// Runs `job` off the async threads. The job holds its permits, not the caller: a client that goes
-/// away cancels the future, but a decode under way goes on and still needs its memory.
-async fn work<T: Send + 'static>(
-    permits: [OwnedSemaphorePermit; 3],
-    job: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    let guarded = move || {
-        let result = catch_unwind(AssertUnwindSafe(job));
-        drop(permits);
-        result.unwrap_or_else(|_| {
-            tracing::warn!("A decoder panicked; its photo counts as damaged");
-            Err(Error::Damaged)
-        })
-    };
-    tokio::task::spawn_blocking(guarded)
-        .await
-        .unwrap_or(Err(Error::Damaged))
+    /// Runs `job` off the async threads. The job holds its permits, not the caller: a client that goes
+    /// away cancels the future, but a decode under way goes on and still needs its memory.
+    async fn work<T: Send + 'static>(
+        &self,
+        permits: [OwnedSemaphorePermit; 3],
+        job: impl FnOnce() -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (done, result) = oneshot::channel();
+        let guarded = move || {
+            let result = catch_unwind(AssertUnwindSafe(job)).unwrap_or_else(|_| {
+                tracing::warn!("A decoder panicked; its photo counts as damaged");
+                Err(Error::Damaged)
+            });
+            drop(permits);
+            // Whoever asked may have gone away.
+            let _ = done.send(result);
+        };
+        self.jobs
+            .send(Box::new(guarded))
+            .map_err(|_| Error::Damaged)?;
+        result.await.unwrap_or(Err(Error::Damaged))
+    }
 }
 
 fn make(bytes: &[u8], source: &recognise::Source) -> Result<Processed, Error> {
@@ -465,7 +496,7 @@ mod tests {
     async fn a_panicking_decoder_is_damage_and_the_workshop_goes_on() {
         let photos = Photos::new(1);
         let permits = photos.permits(1).await.expect("nobody else is here");
-        let panicking = work(permits, || -> Result<(), Error> {
+        let panicking = photos.work(permits, || -> Result<(), Error> {
             panic!("a decoder's bug")
         });
         assert_eq!(panicking.await, Err(Error::Damaged));
@@ -516,7 +547,7 @@ mod tests {
         let photos = Photos::new(1);
         let permits = photos.permits(100).await.expect("nobody else is here");
         let (end, ended) = std::sync::mpsc::channel::<()>();
-        let working = work(permits, move || ended.recv().map_err(|_| Error::Damaged));
+        let working = photos.work(permits, move || ended.recv().map_err(|_| Error::Damaged));
         let gone = tokio::time::timeout(std::time::Duration::ZERO, working).await;
         assert!(gone.is_err());
         assert_eq!(photos.memory.available_permits(), BUDGET_MIB as usize - 100);
