@@ -1,13 +1,26 @@
 //! What the SQLite files of the ledger, the trail, the log and the read model share.
 
+use std::path::Path;
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
-use sqlx::sqlite::{SqlitePool, SqlitePoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 use sqlx::{Connection as _, QueryBuilder, Sqlite, SqliteConnection};
 
 /// How long an operation waits for a connection, or for who writes.
 pub const WAIT: Duration = Duration::from_secs(5);
+
+/// Rows that SQLite's thread reads before somebody takes one: as many as anybody reads at once, since waking each other
+/// for every few takes longer than reading them.
+const ROWS: usize = 4_096;
+
+/// A connection to a file.
+pub fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .busy_timeout(WAIT)
+        .row_buffer_size(ROWS)
+}
 
 /// Connections that stay: a file is not away, and does not come back.
 pub fn pool(connections: u32) -> SqlitePoolOptions {

@@ -5,14 +5,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use sqlx::migrate::Migrator;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteRow, SqliteSynchronous,
-};
+use sqlx::sqlite::{SqliteJournalMode, SqlitePool, SqliteRow, SqliteSynchronous};
 use sqlx::{QueryBuilder, Row as _, Sqlite};
 
 use super::tree::Hash;
 use super::{LogStore, SignedCheckpoint, missing, no_head};
-use crate::sqlite::{WAIT, pool, signed};
+use crate::sqlite::{options, pool, signed};
 use crate::store::Error;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite/log");
@@ -31,13 +29,11 @@ impl SqliteLog {
     /// Opens the log in a file, making it if it is not there. The folder's ledger is opened first: its lock
     /// keeps other processes out.
     pub async fn open(path: &Path) -> Result<Self, Error> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
+        let options = options(path)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             // Hashes can be worked out again, but what was signed is not forgotten.
             .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(WAIT)
             .pragma("recursive_triggers", "ON");
         let writer = pool(1).connect_with(options.clone()).await?;
         MIGRATIONS
@@ -53,10 +49,7 @@ impl SqliteLog {
     /// Opens the log in a file only to read it, beside the process that has it open, or without one. Changes
     /// nothing: it is SQLite that refuses to.
     pub async fn open_to_read(path: &Path) -> Result<Self, Error> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .read_only(true)
-            .busy_timeout(WAIT);
+        let options = options(path).read_only(true);
         let readers = pool(READERS).connect_with(options).await?;
         Ok(Self {
             writer: readers.clone(),

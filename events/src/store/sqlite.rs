@@ -11,9 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sqlx::error::ErrorKind;
 use sqlx::migrate::Migrator;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteRow, SqliteSynchronous,
-};
+use sqlx::sqlite::{SqliteJournalMode, SqlitePool, SqliteRow, SqliteSynchronous};
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -22,7 +20,7 @@ use super::newest::Newest;
 use super::{AppendError, Batch, Claim, Error, EventStore, Head, History, Outcome, OutcomeKey};
 use crate::envelope::{LeafHash, StoredEvent};
 use crate::fail_point::{self, FailPoint};
-use crate::sqlite::{Transaction, WAIT, pool, signed};
+use crate::sqlite::{Transaction, options, pool, signed};
 use crate::{EventId, Position, Time, UserId, Version};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite/ledger");
@@ -57,13 +55,11 @@ impl SqliteStore {
             std::fs::create_dir_all(folder).map_err(unavailable)?;
         }
         let lock = lock(path)?;
-        let options = SqliteConnectOptions::new()
-            .filename(path)
+        let options = options(path)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             // Every commit reaches the disk before it is answered.
             .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(WAIT)
             .pragma("recursive_triggers", "ON");
         let writer = pool(1).connect_with(options.clone()).await?;
         MIGRATIONS.run(&writer).await.map_err(unavailable)?;
@@ -90,10 +86,7 @@ impl SqliteStore {
     }
 
     async fn read_only(path: &Path) -> Result<Self, Error> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .read_only(true)
-            .busy_timeout(WAIT);
+        let options = options(path).read_only(true);
         let readers = pool(READERS).connect_with(options).await?;
         let head = watch::Sender::new(0);
         let mut follower = JoinSet::new();

@@ -5,14 +5,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use sqlx::migrate::Migrator;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteRow, SqliteSynchronous,
-};
+use sqlx::sqlite::{SqliteJournalMode, SqlitePool, SqliteRow, SqliteSynchronous};
 use sqlx::{QueryBuilder, Row as _, Sqlite};
 
 use super::{AuditTrail, Error, Question, Read, RecordedRead, Start};
 use crate::Time;
-use crate::sqlite::{WAIT, pool, signed};
+use crate::sqlite::{options, pool, signed};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite/audit");
 
@@ -30,13 +28,11 @@ impl SqliteTrail {
     /// Opens the trail in a file, making it if it is not there. The folder's ledger is opened first: its
     /// lock keeps other processes out.
     pub async fn open(path: &Path) -> Result<Self, Error> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
+        let options = options(path)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             // What is recorded reaches the disk before anybody is answered.
             .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(WAIT)
             .pragma("recursive_triggers", "ON");
         let writer = pool(1).connect_with(options.clone()).await?;
         MIGRATIONS

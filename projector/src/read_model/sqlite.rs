@@ -6,13 +6,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use events::fail_point::{self, FailPoint};
-use events::sqlite::{Transaction, WAIT, pool};
+use events::sqlite::{Transaction, options, pool};
 use events::{Document, Position, Time, UserId};
 use sqlx::error::ErrorKind;
 use sqlx::migrate::Migrator;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteRow, SqliteSynchronous,
-};
+use sqlx::sqlite::{SqliteJournalMode, SqlitePool, SqliteRow, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, QueryBuilder, Row as _, Sqlite, SqliteConnection};
 use tokio::sync::watch;
 
@@ -49,13 +47,11 @@ impl SqliteReadModel {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(unavailable)?;
         }
-        let options = SqliteConnectOptions::new()
-            .filename(path)
+        let options = options(path)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             // A power failure may take back the last steps, whole: the projection folds them again.
-            .synchronous(SqliteSynchronous::Normal)
-            .busy_timeout(WAIT);
+            .synchronous(SqliteSynchronous::Normal);
         let writer = pool(1).connect_with(options.clone()).await?;
         MIGRATIONS.run(&writer).await.map_err(unavailable)?;
         let options = options.create_if_missing(false).read_only(true);
@@ -75,10 +71,7 @@ impl SqliteReadModel {
     /// Opens the read model in a file only to read it, beside the process that has it open, or without one.
     /// Changes nothing: it is SQLite that refuses to.
     pub async fn open_to_read(path: &Path) -> Result<Self, Error> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .read_only(true)
-            .busy_timeout(WAIT);
+        let options = options(path).read_only(true);
         let readers = pool(READERS).connect_with(options).await?;
         let read_model = Self {
             path: path.to_owned(),

@@ -9,8 +9,9 @@ use std::fs::{File, TryLockError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use events::sqlite::options;
 use events::{Document, Position, UserId};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous};
+use sqlx::sqlite::{SqliteJournalMode, SqliteRow, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, QueryBuilder, Row as _, SqliteConnection};
 use tokio::time::Instant;
 
@@ -93,8 +94,7 @@ impl SqliteBeside {
             Err(TryLockError::WouldBlock) => return Err(Error::Busy),
             Err(TryLockError::Error(error)) => return Err(unavailable(error).into()),
         }
-        let options = SqliteConnectOptions::new()
-            .filename(&read_model.path)
+        let options = options(&read_model.path)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Normal)
             .busy_timeout(WAIT)
