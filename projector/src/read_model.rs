@@ -32,8 +32,9 @@ pub trait Documents: Send + Sync + 'static {
     /// The documents of some users, in one query.
     async fn documents(&self, users: &[UserId]) -> Result<Vec<Document>, Error>;
 
-    /// The document of the user who has a canonical username now.
-    async fn document_by_username(&self, username: &str) -> Result<Option<Document>, Error>;
+    /// The documents of the users who have some canonical usernames now, in one query. Of two documents with one
+    /// username, the newer one has it.
+    async fn documents_by_username(&self, usernames: &[String]) -> Result<Vec<Document>, Error>;
 
     /// A page of the users that match; see [`Search`].
     async fn search(&self, search: &Search) -> Result<Vec<Document>, Error>;

@@ -28,8 +28,8 @@ const EVENTS: usize = 4_096;
 
 /// The documents of a read model, the hot ones from memory.
 pub(crate) struct HotDocuments {
-    documents: Arc<dyn Documents>,
-    together: Together,
+    by_id: Together<UserId>,
+    by_username: Together<String>,
     applied: watch::Receiver<Position>,
     kept: Arc<Kept>,
     /// Forgets whose documents have changed.
@@ -62,8 +62,8 @@ impl HotDocuments {
         let mut follower = JoinSet::new();
         follower.spawn(Arc::clone(&kept).follow(applied.clone(), history));
         Self {
-            together: Together::new(Arc::clone(&documents)),
-            documents,
+            by_id: Together::new(Arc::clone(&documents)),
+            by_username: Together::new(documents),
             applied,
             kept,
             _follower: follower,
@@ -76,7 +76,7 @@ impl HotDocuments {
             return Ok(Some(document));
         }
         let as_of = self.kept.as_of();
-        let document = self.together.document(user).await?;
+        let document = self.by_id.document(user).await?;
         if let Some(document) = &document {
             self.kept.keep(document, as_of);
         }
@@ -95,8 +95,7 @@ impl HotDocuments {
             return Ok(Some(document));
         }
         let as_of = self.kept.as_of();
-        let found = self.documents.document_by_username(username).await?;
-        let document = found.map(Arc::new);
+        let document = self.by_username.document(&username.to_owned()).await?;
         if let Some(document) = &document {
             self.kept.keep(document, as_of);
             self.kept
@@ -239,13 +238,16 @@ mod tests {
             unreachable!()
         }
 
-        async fn document_by_username(&self, username: &str) -> Result<Option<Document>, Error> {
+        async fn documents_by_username(
+            &self,
+            usernames: &[String],
+        ) -> Result<Vec<Document>, Error> {
             self.reads.fetch_add(1, Ordering::Relaxed);
             let documents = self.documents.lock().unwrap();
-            let mut documents = documents.values();
-            Ok(documents
-                .find(|document| document.username == username)
-                .cloned())
+            let found = documents
+                .values()
+                .filter(|document| usernames.contains(&document.username));
+            Ok(found.cloned().collect())
         }
 
         async fn search(&self, _: &Search) -> Result<Vec<Document>, Error> {

@@ -209,11 +209,11 @@ impl Documents for Fragile {
         self.inner.documents(users).await
     }
 
-    async fn document_by_username(
+    async fn documents_by_username(
         &self,
-        username: &str,
-    ) -> Result<Option<Document>, read_model::Error> {
-        self.inner.document_by_username(username).await
+        usernames: &[String],
+    ) -> Result<Vec<Document>, read_model::Error> {
+        self.inner.documents_by_username(usernames).await
     }
     async fn search(&self, search: &Search) -> Result<Vec<Document>, read_model::Error> {
         self.inner.search(search).await

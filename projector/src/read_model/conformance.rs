@@ -278,26 +278,26 @@ async fn a_username_leads_to_who_has_it_now(read_model: &dyn ReadModel) {
         .apply(OWNER, &step(1, 3, passed_on))
         .await
         .expect("apply");
-    let found = read_model
-        .document_by_username("john")
-        .await
-        .expect("document")
-        .expect("there");
-    assert_eq!(found.user_id, user(2));
-    assert_eq!(
-        read_model
-            .document_by_username("JOHN")
-            .await
-            .expect("document"),
-        None
-    );
-    assert_eq!(
-        read_model
-            .document_by_username("nobody")
-            .await
-            .expect("document"),
-        None
-    );
+    for (usernames, users) in [
+        (&["john"][..], vec![user(2)]),
+        (&["JOHN"], vec![]),
+        (&["nobody"], vec![]),
+        (
+            &["johnny", "nobody", "john", "john"],
+            vec![user(1), user(2)],
+        ),
+        (&[], vec![]),
+    ] {
+        let usernames: Vec<_> = usernames.iter().copied().map(str::to_owned).collect();
+        let found = read_model.documents_by_username(&usernames).await;
+        let mut found: Vec<_> = found
+            .expect("documents")
+            .iter()
+            .map(|document| document.user_id)
+            .collect();
+        found.sort_unstable();
+        assert_eq!(found, users, "{usernames:?}");
+    }
 }
 
 async fn found(read_model: &dyn ReadModel, query: &str, expertise: Option<&str>) -> Vec<u64> {
@@ -477,13 +477,10 @@ async fn hostile_searches_find_nothing(read_model: &dyn ReadModel) {
             read_model.search(&search).await.expect("search").is_empty(),
             "{hostile:?}"
         );
-        assert_eq!(
-            read_model
-                .document_by_username(hostile)
-                .await
-                .expect("document"),
-            None
-        );
+        let found = read_model
+            .documents_by_username(&[hostile.to_owned()])
+            .await;
+        assert_eq!(found.expect("documents"), []);
     }
 }
 

@@ -273,20 +273,22 @@ impl Documents for PostgresReadModel {
         rows.iter().map(document).collect()
     }
 
-    async fn document_by_username(&self, username: &str) -> Result<Option<Document>, Error> {
-        if username.contains('\0') {
-            return Ok(None);
-        }
+    async fn documents_by_username(&self, usernames: &[String]) -> Result<Vec<Document>, Error> {
+        // PostgreSQL refuses the character 0 even where it only looks for it.
+        let usernames: Vec<_> = usernames
+            .iter()
+            .filter(|username| !username.contains('\0'))
+            .collect();
         let rows = self
             .readers
             .read(|| {
                 sqlx::query(
-                    "SELECT user_id, document FROM read_model.users WHERE username = $1 ORDER BY position DESC LIMIT 1",
+                    "SELECT user_id, document FROM read_model.users WHERE username = ANY($1)",
                 )
-                .bind(username)
+                .bind(&usernames)
             })
             .await?;
-        rows.first().map(document).transpose()
+        rows.iter().map(document).collect()
     }
 
     async fn search(&self, search: &Search) -> Result<Vec<Document>, Error> {

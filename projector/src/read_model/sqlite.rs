@@ -190,14 +190,15 @@ impl Documents for SqliteReadModel {
         rows.iter().map(document).collect()
     }
 
-    async fn document_by_username(&self, username: &str) -> Result<Option<Document>, Error> {
-        let row = sqlx::query(
-            "SELECT user_id, document FROM users WHERE username = ? ORDER BY position DESC LIMIT 1",
+    async fn documents_by_username(&self, usernames: &[String]) -> Result<Vec<Document>, Error> {
+        let usernames = serde_json::to_string(usernames).expect("strings are JSON");
+        let rows = sqlx::query(
+            "SELECT user_id, document FROM users WHERE username IN (SELECT value FROM json_each(?))",
         )
-        .bind(username)
-        .fetch_optional(&self.readers)
+        .bind(usernames)
+        .fetch_all(&self.readers)
         .await?;
-        row.as_ref().map(document).transpose()
+        rows.iter().map(document).collect()
     }
 
     async fn search(&self, search: &Search) -> Result<Vec<Document>, Error> {

@@ -2,6 +2,7 @@
 //! than one for a single document, and waking the database's thread or process more than either.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use events::{Document, UserId};
@@ -14,19 +15,57 @@ const QUERIES: usize = 2;
 /// Documents of one query.
 const DOCUMENTS: usize = 64;
 
-/// Reads documents, many at once where many are asked for at once.
-pub(super) struct Together {
+/// Reads documents by a key of theirs, many at once where many are asked for at once.
+pub(super) struct Together<K> {
     documents: Arc<dyn Documents>,
     turns: Semaphore,
-    waiting: Mutex<Vec<Waiting>>,
+    waiting: Mutex<Vec<Waiting<K>>>,
 }
 
-struct Waiting {
-    user: UserId,
-    answer: oneshot::Sender<Result<Option<Arc<Document>>, Error>>,
+/// What a document is found by.
+pub(super) trait Key: Clone + Ord + Hash + Send + Sync + 'static {
+    /// The key of a document.
+    fn of(document: &Document) -> Self;
+
+    /// The documents of some keys. Where several have the same, the newest counts.
+    fn read(
+        documents: &dyn Documents,
+        keys: &[Self],
+    ) -> impl Future<Output = Result<Vec<Document>, Error>> + Send;
 }
 
-impl Together {
+impl Key for UserId {
+    fn of(document: &Document) -> Self {
+        document.user_id
+    }
+
+    async fn read(documents: &dyn Documents, keys: &[Self]) -> Result<Vec<Document>, Error> {
+        match keys {
+            [user] => Ok(documents.document(user).await?.into_iter().collect()),
+            users => documents.documents(users).await,
+        }
+    }
+}
+
+/// A canonical username.
+impl Key for String {
+    fn of(document: &Document) -> Self {
+        document.username.clone()
+    }
+
+    async fn read(documents: &dyn Documents, keys: &[Self]) -> Result<Vec<Document>, Error> {
+        documents.documents_by_username(keys).await
+    }
+}
+
+type Answer = Result<Option<Arc<Document>>, Error>;
+
+struct Waiting<K> {
+    key: K,
+    answer: oneshot::Sender<Answer>,
+}
+
+impl<K: Key> Together<K> {
     pub(super) fn new(documents: Arc<dyn Documents>) -> Self {
         Self {
             documents,
@@ -35,12 +74,12 @@ impl Together {
         }
     }
 
-    /// The document of a user, as it is at some moment after the call.
-    pub(super) async fn document(&self, user: &UserId) -> Result<Option<Arc<Document>>, Error> {
+    /// The document of a key, as it is at some moment after the call.
+    pub(super) async fn document(&self, key: &K) -> Answer {
         loop {
             let (answer, mut answered) = oneshot::channel();
             self.waiting().push(Waiting {
-                user: *user,
+                key: key.clone(),
                 answer,
             });
             let taken_along = tokio::select! {
@@ -65,53 +104,51 @@ impl Together {
             let count = waiting.len().min(DOCUMENTS);
             waiting.drain(..count).collect()
         };
-        match &asked[..] {
-            [] => return false,
-            [one] => {
-                let document = self.documents.document(&one.user).await;
-                answer(asked, |_| document.clone().map(|found| found.map(Arc::new)));
-            }
-            many => {
-                let mut users: Vec<_> = many.iter().map(|waiting| waiting.user).collect();
-                users.sort_unstable();
-                users.dedup();
-                let documents = self.documents(&users).await;
-                answer(asked, |user| {
-                    documents.get(user).cloned().unwrap_or(Ok(None))
-                });
-            }
+        if asked.is_empty() {
+            return false;
+        }
+        let mut keys: Vec<_> = asked.iter().map(|waiting| waiting.key.clone()).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let documents = self.documents(&keys).await;
+        for waiting in asked {
+            let found = documents.get(&waiting.key).cloned();
+            // Who does not wait any more does not matter.
+            let _ = waiting.answer.send(found.unwrap_or(Ok(None)));
         }
         true
     }
 
-    async fn documents(
-        &self,
-        users: &[UserId],
-    ) -> HashMap<UserId, Result<Option<Arc<Document>>, Error>> {
-        if let Ok(documents) = self.documents.documents(users).await {
-            let found = documents.into_iter();
-            return found
-                .map(|document| (document.user_id, Ok(Some(Arc::new(document)))))
-                .collect();
-        }
-        // One of them may be damaged, which is no matter of the others.
+    async fn documents(&self, keys: &[K]) -> HashMap<K, Answer> {
         let mut found = HashMap::new();
-        for user in users {
-            let document = self.documents.document(user).await;
-            found.insert(*user, document.map(|document| document.map(Arc::new)));
+        match (K::read(&*self.documents, keys).await, keys) {
+            (Ok(mut documents), _) => {
+                documents.sort_unstable_by_key(|document| document.position);
+                for document in documents {
+                    found.insert(K::of(&document), Ok(Some(Arc::new(document))));
+                }
+            }
+            (Err(error), [one]) => {
+                found.insert(one.clone(), Err(error));
+            }
+            // One of them may be damaged, which is no matter of the others.
+            (Err(_), _) => {
+                for key in keys {
+                    let read = K::read(&*self.documents, std::slice::from_ref(key)).await;
+                    let newest = |documents: Vec<Document>| {
+                        documents
+                            .into_iter()
+                            .max_by_key(|document| document.position)
+                    };
+                    found.insert(key.clone(), read.map(|read| newest(read).map(Arc::new)));
+                }
+            }
         }
         found
     }
 
-    fn waiting(&self) -> std::sync::MutexGuard<'_, Vec<Waiting>> {
+    fn waiting(&self) -> std::sync::MutexGuard<'_, Vec<Waiting<K>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn answer(asked: Vec<Waiting>, found: impl Fn(&UserId) -> Result<Option<Arc<Document>>, Error>) {
-    for waiting in asked {
-        // Who does not wait any more does not matter.
-        let _ = waiting.answer.send(found(&waiting.user));
     }
 }
 
@@ -174,8 +211,15 @@ mod tests {
             self.query(users).await
         }
 
-        async fn document_by_username(&self, _: &str) -> Result<Option<Document>, Error> {
-            unreachable!()
+        async fn documents_by_username(&self, _: &[String]) -> Result<Vec<Document>, Error> {
+            // As for the length of a transaction in which a username passes on.
+            let named = |n, position| Document {
+                user_id: user(n),
+                username: "passed.on".to_owned(),
+                position,
+                ..self.document.clone()
+            };
+            Ok(vec![named(1, 7), named(2, 9), named(3, 8)])
         }
 
         async fn search(&self, _: &Search) -> Result<Vec<Document>, Error> {
@@ -187,7 +231,7 @@ mod tests {
         }
     }
 
-    async fn together() -> (Arc<Fake>, Together) {
+    async fn together<K: Key>() -> (Arc<Fake>, Together<K>) {
         let api = Api::with_users().await;
         let john = JOHN.parse().unwrap();
         api.applied(3).await;
@@ -253,6 +297,18 @@ mod tests {
         tokio::time::timeout(deadline, both)
             .await
             .expect("an answer");
+    }
+
+    #[tokio::test]
+    async fn the_newest_document_with_a_username_has_it() {
+        let (_, together) = together().await;
+        let usernames = ["passed.on", "nobody", "passed.on"].map(str::to_owned);
+        let reads = join_all(usernames.iter().map(|username| together.document(username))).await;
+        let found = reads.into_iter().map(|read| read.unwrap());
+        let found: Vec<_> = found
+            .map(|found| found.map(|found| found.user_id))
+            .collect();
+        assert_eq!(found, [Some(user(2)), None, Some(user(2))]);
     }
 
     #[tokio::test]

@@ -83,7 +83,10 @@ async fn a_store_that_is_only_read_shows_what_another_appends_and_refuses_to_wri
             .unwrap();
         let mut seen = reading.watch_head();
         let seen = seen.wait_for(|head| *head == position);
-        tokio::time::timeout(crate::sqlite::WAIT, seen).await.unwrap().unwrap();
+        tokio::time::timeout(crate::sqlite::WAIT, seen)
+            .await
+            .unwrap()
+            .unwrap();
     }
     assert_eq!(
         reading.read(0, 10).await.unwrap(),
