@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::str::FromStr as _;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection as _, PgConnection};
 use tempfile::TempDir;
@@ -67,6 +67,7 @@ impl Place {
     ) -> anyhow::Result<T> {
         let mut place = Self::new(settings).await?;
         let measured = measure(&mut place).await;
+        let measured = measured.map_err(|error| anyhow!("{error:#}{}", place.complaints()));
         let closed = place.close().await;
         // What went wrong first says more.
         let measured = measured?;
@@ -210,6 +211,19 @@ impl Place {
             seconds,
             cpu: usage.cpu,
             peak: usage.peak,
+        })
+    }
+
+    /// What the service complained of last, each on a line of its own.
+    fn complaints(&self) -> String {
+        let log = std::fs::read(self.path("log")).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let is_complaint = |line: &&str| line.contains("\"WARN\"") || line.contains("\"ERROR\"");
+        let last: Vec<_> = log.lines().rev().filter(is_complaint).take(5).collect();
+        last.iter().rev().fold(String::new(), |mut all, line| {
+            all.push('\n');
+            all.push_str(line);
+            all
         })
     }
 
