@@ -211,8 +211,10 @@ impl Reducer {
             return;
         }
         let mut column = x + before * step - self.left;
+        let mut block = column / self.factor;
+        let mut next = (block + 1) * self.factor;
         for pixel in pixels {
-            let Some(sum) = sums.get_mut((column / self.factor) as usize) else {
+            let Some(sum) = sums.get_mut(block as usize) else {
                 break;
             };
             let [first, second, third, last] = pixel.map(u32::from);
@@ -222,6 +224,10 @@ impl Reducer {
             sum[2] += third * weight;
             sum[3] += last;
             column += step;
+            while column >= next {
+                block += 1;
+                next += self.factor;
+            }
         }
     }
 
