@@ -10,9 +10,9 @@ use sqlx::{Connection as _, QueryBuilder, Sqlite, SqliteConnection};
 /// How long an operation waits for a connection, or for who writes.
 pub const WAIT: Duration = Duration::from_secs(5);
 
-/// Rows that SQLite's thread reads before somebody takes one: as many as anybody reads at once, since waking each other
-/// for every few takes longer than reading them.
-const ROWS: usize = 4_096;
+/// Rows that SQLite's thread reads before somebody takes one: waking each other for every few takes longer than reading
+/// them, and a whole page of rows would be in memory beside the events that are made of it.
+const ROWS: usize = 512;
 
 /// A connection to a file.
 pub fn options(path: &Path) -> SqliteConnectOptions {
