@@ -225,8 +225,10 @@ async fn exports_whose_readers_go_away_end_and_a_whole_one_takes_little_memory()
     assert_eq!(position, USERS + 1);
     let grown = peak_kib(&service) - before;
     let sent = bytes / 1024;
+    // Alone it grows by half of what is sent; beside other tests the allocator keeps more for a while. Whatever held all
+    // that is sent would grow by more than that.
     assert!(
-        grown < 32 * 1024 && sent > 50 * 1024,
+        grown < 40 * 1024 && sent > 50 * 1024,
         "{grown} KiB for {sent} KiB"
     );
 }
