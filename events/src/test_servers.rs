@@ -3,5 +3,6 @@
 
 pub mod nats;
 pub mod postgres;
+pub mod rights;
 
 pub use nats::Nats;

@@ -200,11 +200,10 @@ impl LogStore for PostgresLog {
 
 #[cfg(test)]
 mod tests {
-    use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
-
     use super::super::conformance;
     use super::*;
     use crate::test_servers::postgres::Postgres as Server;
+    use crate::test_servers::rights::{granted, refused, refused_to_owner};
 
     #[tokio::test]
     async fn the_postgres_log_does_what_every_log_must() {
@@ -224,48 +223,35 @@ mod tests {
         let url = Server::shared().database().await;
         let log = PostgresLog::open(&url).await.unwrap();
         conformance::fill(&log).await;
-        let mut owner = PgConnection::connect(&url).await.unwrap();
         let grants = include_str!("../../../migrations/postgres/grants/log.sql");
-        let grants = format!(
-            "CREATE ROLE log_keeper LOGIN; {}",
-            grants.replace("profile_ledger", "log_keeper")
-        );
-        sqlx::raw_sql(AssertSqlSafe(grants))
-            .execute(&mut owner)
-            .await
-            .unwrap();
-        let url_of_program = url.replace("postgres@", "log_keeper@");
+        let url_of_program = granted(&url, "log_keeper", grants).await;
         let program = PostgresLog::open(&url_of_program).await.unwrap();
         program.add_hashes(1, 3, &[[9; 32]]).await.unwrap();
         let reading = PostgresLog::open_to_read(&url_of_program).unwrap();
         assert_eq!(reading.count(1).await.unwrap(), 4);
         assert!(reading.add_hashes(1, 4, &[[9; 32]]).await.is_err());
-        let mut program = PgConnection::connect(&url_of_program).await.unwrap();
-        for (statement, program_code) in [
-            ("DELETE FROM log.hashes", "42501"),
-            ("TRUNCATE log.hashes", "42501"),
-            ("UPDATE log.hashes SET hash = DEFAULT", "42501"),
-            ("DELETE FROM log.checkpoints", "42501"),
-            ("TRUNCATE log.checkpoints", "42501"),
-            ("UPDATE log.checkpoints SET note = DEFAULT", "42501"),
-            ("DELETE FROM log.log_key", "42501"),
-            ("TRUNCATE log.log_key", "42501"),
-            ("UPDATE log.log_key SET public_key = DEFAULT", "42501"),
-            ("DELETE FROM log.head", "42501"),
-            ("TRUNCATE log.head", "42501"),
-            // The program moves it, and only on.
-            ("UPDATE log.head SET number = number - 1", "P0001"),
-            ("INSERT INTO log.checkpoints VALUES (3, 9, '')", "P0001"),
-            ("INSERT INTO log.checkpoints VALUES (2, 5, '')", "P0001"),
-        ] {
-            for (connection, code) in [(&mut owner, "P0001"), (&mut program, program_code)] {
-                let refused = sqlx::raw_sql(statement).execute(connection).await;
-                let error = refused.expect_err(statement);
-                let found = error
-                    .as_database_error()
-                    .and_then(sqlx::error::DatabaseError::code);
-                assert_eq!(found.as_deref(), Some(code), "{statement}");
-            }
-        }
+        let changes = [
+            "DELETE FROM log.hashes",
+            "TRUNCATE log.hashes",
+            "UPDATE log.hashes SET hash = DEFAULT",
+            "DELETE FROM log.checkpoints",
+            "TRUNCATE log.checkpoints",
+            "UPDATE log.checkpoints SET note = DEFAULT",
+            "DELETE FROM log.log_key",
+            "TRUNCATE log.log_key",
+            "UPDATE log.log_key SET public_key = DEFAULT",
+            "DELETE FROM log.head",
+            "TRUNCATE log.head",
+        ];
+        refused(&url_of_program, "42501", &changes).await;
+        refused_to_owner(&url, &changes).await;
+        // The program moves the head and adds checkpoints, and only in order.
+        let disorder = [
+            "UPDATE log.head SET number = number - 1",
+            "INSERT INTO log.checkpoints VALUES (3, 9, '')",
+            "INSERT INTO log.checkpoints VALUES (2, 5, '')",
+        ];
+        refused(&url_of_program, "P0001", &disorder).await;
+        refused_to_owner(&url, &disorder).await;
     }
 }

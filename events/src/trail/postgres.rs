@@ -134,20 +134,13 @@ impl AuditTrail for PostgresTrail {
 
 #[cfg(test)]
 mod tests {
-    use sqlx::{Connection as _, PgConnection};
-
     use super::super::conformance::{self, read};
     use super::*;
     use crate::test_servers::postgres::Postgres as Server;
+    use crate::test_servers::rights::{granted, refused, refused_to_owner};
 
     async fn open(url: &str) -> PostgresTrail {
         PostgresTrail::open(url).await.unwrap()
-    }
-
-    async fn code_of(connection: &mut PgConnection, statement: &'static str) -> Option<String> {
-        let refused = sqlx::query(statement).execute(connection).await;
-        let error = refused.expect_err(statement);
-        Some(error.as_database_error()?.code()?.into_owned())
     }
 
     #[tokio::test]
@@ -181,29 +174,18 @@ mod tests {
         for n in 1..=2 {
             trail.record(&read(n, "auditor")).await.unwrap();
         }
-        // The superuser, who owns the tables, and as if it replayed what another server did.
-        let mut stranger = PgConnection::connect(&url).await.unwrap();
-        for role in ["origin", "replica"] {
-            sqlx::query("SELECT set_config('session_replication_role', $1, false)")
-                .bind(role)
-                .execute(&mut stranger)
-                .await
-                .unwrap();
-            for statement in [
-                "UPDATE audit.reads SET actor = 'another'",
-                "DELETE FROM audit.reads",
-                "TRUNCATE audit.reads",
-                "INSERT INTO audit.reads SELECT 4, read_at, actor, route, user_id, query, request_id FROM audit.reads WHERE number = 1",
-                "INSERT INTO audit.reads SELECT * FROM audit.reads ON CONFLICT (number) DO UPDATE SET actor = 'another'",
-                "UPDATE audit.head SET number = 0",
-                "UPDATE audit.head SET number = 9",
-                "DELETE FROM audit.head",
-                "TRUNCATE audit.head",
-            ] {
-                let code = code_of(&mut stranger, statement).await;
-                assert_eq!(code.as_deref(), Some("P0001"), "{statement}");
-            }
-        }
+        let statements = [
+            "UPDATE audit.reads SET actor = 'another'",
+            "DELETE FROM audit.reads",
+            "TRUNCATE audit.reads",
+            "INSERT INTO audit.reads SELECT 4, read_at, actor, route, user_id, query, request_id FROM audit.reads WHERE number = 1",
+            "INSERT INTO audit.reads SELECT * FROM audit.reads ON CONFLICT (number) DO UPDATE SET actor = 'another'",
+            "UPDATE audit.head SET number = 0",
+            "UPDATE audit.head SET number = 9",
+            "DELETE FROM audit.head",
+            "TRUNCATE audit.head",
+        ];
+        refused_to_owner(&url, &statements).await;
         assert_eq!(trail.count().await.unwrap(), 2);
     }
 
@@ -211,23 +193,12 @@ mod tests {
     async fn the_program_needs_no_right_to_change_or_delete_reads() {
         let url = Server::shared().database().await;
         migrate(&url).await.unwrap();
-        let mut owner = PgConnection::connect(&url).await.unwrap();
-        sqlx::raw_sql("CREATE ROLE audit_reader LOGIN; REVOKE ALL ON SCHEMA public FROM PUBLIC")
-            .execute(&mut owner)
-            .await
-            .unwrap();
         let grants = include_str!("../../../migrations/postgres/grants/audit.sql");
-        let grants = grants.replace("profile_ledger", "audit_reader");
-        sqlx::raw_sql(AssertSqlSafe(grants))
-            .execute(&mut owner)
-            .await
-            .unwrap();
-        let url = url.replace("postgres@", "audit_reader@");
+        let url = granted(&url, "trail_keeper", grants).await;
         let trail = open(&url).await;
         assert_eq!(trail.record(&read(1, "auditor")).await.unwrap(), 1);
         assert_eq!(trail.list(&conformance::all()).await.unwrap().len(), 1);
-        let mut restricted = PgConnection::connect(&url).await.unwrap();
-        for statement in [
+        let statements = [
             "UPDATE audit.reads SET actor = 'another'",
             "DELETE FROM audit.reads",
             "TRUNCATE audit.reads",
@@ -235,9 +206,7 @@ mod tests {
             "ALTER TABLE audit.reads DISABLE TRIGGER ALL",
             "DROP TABLE audit.reads",
             "CREATE TABLE audit.mine ()",
-        ] {
-            let code = code_of(&mut restricted, statement).await;
-            assert_eq!(code.as_deref(), Some("42501"), "{statement}");
-        }
+        ];
+        refused(&url, "42501", &statements).await;
     }
 }

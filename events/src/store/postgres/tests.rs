@@ -29,12 +29,6 @@ async fn stranger(url: &str) -> PgConnection {
     PgConnection::connect(url).await.unwrap()
 }
 
-async fn code_of(connection: &mut PgConnection, statement: &'static str) -> Option<String> {
-    let refused = sqlx::query(statement).execute(connection).await;
-    let error = refused.expect_err(statement);
-    Some(error.as_database_error()?.code()?.into_owned())
-}
-
 /// Registers the next user after a head.
 async fn register(store: &PostgresStore, head: &Head) -> Result<(), AppendError> {
     let n = head.position + 1;

@@ -2,6 +2,7 @@
 
 use super::super::super::conformance::{batch_after, registered, user};
 use super::*;
+use crate::test_servers::rights::{granted, refused, refused_to_owner};
 
 #[tokio::test]
 async fn the_database_refuses_to_change_or_delete_events() {
@@ -9,31 +10,20 @@ async fn the_database_refuses_to_change_or_delete_events() {
     for _ in 0..2 {
         register_next(&store).await;
     }
-    // The superuser, who owns the tables, and as if it replayed what another server did.
-    let mut stranger = stranger(&url).await;
-    for role in ["origin", "replica"] {
-        sqlx::query("SELECT set_config('session_replication_role', $1, false)")
-            .bind(role)
-            .execute(&mut stranger)
-            .await
-            .unwrap();
-        for statement in [
-            "UPDATE ledger.events SET envelope = '\\x00'",
-            "UPDATE ledger.events SET envelope = '\\x00' WHERE false",
-            "DELETE FROM ledger.events",
-            "TRUNCATE ledger.events",
-            "TRUNCATE ledger.events, ledger.username_claims CASCADE",
-            "INSERT INTO ledger.events SELECT * FROM ledger.events ON CONFLICT (position) DO UPDATE SET envelope = '\\x00'",
-            "MERGE INTO ledger.events AS e USING (SELECT 1::bigint AS position) AS w ON e.position = w.position WHEN MATCHED THEN DELETE",
-            "UPDATE ledger.ledger_head SET position = 1",
-            "UPDATE ledger.ledger_head SET recorded_at = -1",
-            "DELETE FROM ledger.ledger_head",
-            "TRUNCATE ledger.ledger_head",
-        ] {
-            let code = code_of(&mut stranger, statement).await;
-            assert_eq!(code.as_deref(), Some("P0001"), "{statement}");
-        }
-    }
+    let statements = [
+        "UPDATE ledger.events SET envelope = '\\x00'",
+        "UPDATE ledger.events SET envelope = '\\x00' WHERE false",
+        "DELETE FROM ledger.events",
+        "TRUNCATE ledger.events",
+        "TRUNCATE ledger.events, ledger.username_claims CASCADE",
+        "INSERT INTO ledger.events SELECT * FROM ledger.events ON CONFLICT (position) DO UPDATE SET envelope = '\\x00'",
+        "MERGE INTO ledger.events AS e USING (SELECT 1::bigint AS position) AS w ON e.position = w.position WHEN MATCHED THEN DELETE",
+        "UPDATE ledger.ledger_head SET position = 1",
+        "UPDATE ledger.ledger_head SET recorded_at = -1",
+        "DELETE FROM ledger.ledger_head",
+        "TRUNCATE ledger.ledger_head",
+    ];
+    refused_to_owner(&url, &statements).await;
     assert_eq!(store.read(0, 10).await.unwrap().len(), 2);
 }
 
@@ -104,18 +94,8 @@ async fn the_database_refuses_events_out_of_order() {
 async fn the_program_needs_no_right_to_change_or_delete_events() {
     let url = Server::shared().database().await;
     migrate(&url).await.unwrap();
-    let mut owner = stranger(&url).await;
-    sqlx::raw_sql("CREATE ROLE profile_ledger LOGIN; REVOKE ALL ON SCHEMA public FROM PUBLIC")
-        .execute(&mut owner)
-        .await
-        .unwrap();
-    sqlx::raw_sql(include_str!(
-        "../../../../../migrations/postgres/grants/ledger.sql"
-    ))
-    .execute(&mut owner)
-    .await
-    .unwrap();
-    let url = url.replace("postgres@", "profile_ledger@");
+    let grants = include_str!("../../../../../migrations/postgres/grants/ledger.sql");
+    let url = granted(&url, "ledger_keeper", grants).await;
     let store = open(&url).await;
     let head = store.head().await.unwrap();
     let mut batch = batch_after(&head, vec![registered(&head, 1, "john")]);
@@ -136,8 +116,7 @@ async fn the_program_needs_no_right_to_change_or_delete_events() {
     register(&store, &turn.head).await.unwrap();
     let later = Time::from_millis(1);
     store.sweep(later, later).await.unwrap();
-    let mut restricted = stranger(&url).await;
-    for statement in [
+    let statements = [
         "UPDATE ledger.events SET envelope = '\\x00'",
         "DELETE FROM ledger.events",
         "TRUNCATE ledger.events",
@@ -147,10 +126,8 @@ async fn the_program_needs_no_right_to_change_or_delete_events() {
         "DROP FUNCTION ledger.refuse() CASCADE",
         "CREATE TABLE ledger.mine ()",
         "DELETE FROM ledger.migrations",
-    ] {
-        let code = code_of(&mut restricted, statement).await;
-        assert_eq!(code.as_deref(), Some("42501"), "{statement}");
-    }
+    ];
+    refused(&url, "42501", &statements).await;
 }
 
 #[tokio::test]

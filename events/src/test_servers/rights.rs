@@ -1,0 +1,48 @@
+//! What a PostgreSQL database lets whom do.
+
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+
+/// Makes a role with the rights of a file in `migrations/postgres/grants`, and with no others; its URL.
+pub async fn granted(url: &str, role: &str, grants: &str) -> String {
+    let grants = grants.replace("profile_ledger", role);
+    let statements =
+        format!("CREATE ROLE {role} LOGIN; REVOKE ALL ON SCHEMA public FROM PUBLIC; {grants}");
+    let mut owner = PgConnection::connect(url).await.expect("the owner may");
+    sqlx::raw_sql(AssertSqlSafe(statements))
+        .execute(&mut owner)
+        .await
+        .expect("the owner may make roles");
+    url.replace("postgres@", &format!("{role}@"))
+}
+
+/// Asserts that statements of the user in a URL are refused with a code (SQLSTATE): `42501` is a right that is
+/// missing, `P0001` a trigger.
+pub async fn refused(url: &str, code: &str, statements: &[&'static str]) {
+    let mut connection = PgConnection::connect(url).await.expect("it is there");
+    refused_on(&mut connection, code, statements).await;
+}
+
+/// Asserts that triggers refuse statements to the superuser, who owns the tables, also as if it replayed what another
+/// server did.
+pub async fn refused_to_owner(url: &str, statements: &[&'static str]) {
+    let mut owner = PgConnection::connect(url).await.expect("it is there");
+    for role in ["origin", "replica"] {
+        sqlx::query("SELECT set_config('session_replication_role', $1, false)")
+            .bind(role)
+            .execute(&mut owner)
+            .await
+            .expect("the superuser may");
+        refused_on(&mut owner, "P0001", statements).await;
+    }
+}
+
+async fn refused_on(connection: &mut PgConnection, code: &str, statements: &[&'static str]) {
+    for statement in statements {
+        let refused = sqlx::raw_sql(*statement).execute(&mut *connection).await;
+        let error = refused.expect_err(statement);
+        let found = error
+            .as_database_error()
+            .and_then(sqlx::error::DatabaseError::code);
+        assert_eq!(found.as_deref(), Some(code), "{statement}: {error}");
+    }
+}
