@@ -134,6 +134,9 @@ impl History for Faulty {
     async fn position_of(&self, event: &EventId) -> Result<Option<Position>, store::Error> {
         self.inner.position_of(event).await
     }
+    async fn has_strays(&self) -> Result<bool, store::Error> {
+        self.inner.has_strays().await
+    }
 }
 
 #[async_trait]

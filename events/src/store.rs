@@ -82,9 +82,7 @@ pub trait History: Send + Sync + 'static {
 
     /// Whether something is kept where this program keeps nothing: before the first event or username, or beside
     /// the head. Whoever reads from the first on does not meet it.
-    async fn has_strays(&self) -> Result<bool, Error> {
-        Ok(false)
-    }
+    async fn has_strays(&self) -> Result<bool, Error>;
 }
 
 /// The position of the last event that was recorded at or before a time; 0 when there is none. Needs no

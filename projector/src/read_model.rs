@@ -56,9 +56,9 @@ pub trait ReadModel: Documents {
     /// Whether a projector owns the documents, whether it lives or not.
     async fn is_owned(&self) -> Result<bool, Error>;
 
-    /// Everything that is kept of users as it is kept, by user: at most so many after one. What is kept of
-    /// one user is of one moment.
-    async fn stored(&self, after: &str, limit: usize) -> Result<Vec<Stored>, Error>;
+    /// Everything that is kept of users as it is kept, by user: at most so many, from an id on. Nobody has an empty
+    /// one, but what is kept of nobody is found by that, too. What is kept of one user is of one moment.
+    async fn stored(&self, from: &str, limit: usize) -> Result<Vec<Stored>, Error>;
 
     /// Writes documents, parked users and the checkpoint in one transaction, if `owner` still is the
     /// owner and the checkpoint is where the batch begins.

@@ -324,6 +324,10 @@ mod tests {
         async fn position_of(&self, _: &EventId) -> Result<Option<Position>, store::Error> {
             unreachable!()
         }
+
+        async fn has_strays(&self) -> Result<bool, store::Error> {
+            unreachable!()
+        }
     }
 
     async fn until(is_so: impl Fn() -> bool) {

@@ -152,6 +152,9 @@ mod tests {
         async fn position_of(&self, _: &EventId) -> Result<Option<Position>, store::Error> {
             unreachable!("a feed looks no event up")
         }
+        async fn has_strays(&self) -> Result<bool, store::Error> {
+            unreachable!("a feed verifies nothing")
+        }
     }
 
     #[tokio::test]

@@ -115,6 +115,10 @@ impl History for Uniform {
     async fn position_of(&self, _: &EventId) -> Result<Option<Position>, Error> {
         unreachable!()
     }
+
+    async fn has_strays(&self) -> Result<bool, Error> {
+        unreachable!()
+    }
 }
 
 #[tokio::test]

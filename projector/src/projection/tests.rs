@@ -188,6 +188,9 @@ impl History for Ledger {
     async fn position_of(&self, _: &EventId) -> Result<Option<Position>, store::Error> {
         unreachable!("a projection looks no event up")
     }
+    async fn has_strays(&self) -> Result<bool, store::Error> {
+        unreachable!("a projection verifies nothing")
+    }
 }
 
 /// A read model that can be made to fail.
@@ -229,8 +232,8 @@ impl ReadModel for Fragile {
         self.inner.checkpoint().await
     }
 
-    async fn stored(&self, after: &str, limit: usize) -> Result<Vec<Stored>, read_model::Error> {
-        self.inner.stored(after, limit).await
+    async fn stored(&self, from: &str, limit: usize) -> Result<Vec<Stored>, read_model::Error> {
+        self.inner.stored(from, limit).await
     }
     async fn take_over(&self, owner: &str) -> Result<Position, read_model::Error> {
         self.inner.take_over(owner).await

@@ -152,13 +152,18 @@ async fn all_that_is_kept_of_users_is_listed_by_user(read_model: &dyn ReadModel)
         parked,
     ];
     read_model.apply(OWNER, &batch).await.expect("apply");
-    let (mut after, mut listed) = (String::new(), Vec::new());
+    let (mut from, mut listed) = (String::new(), Vec::new());
     loop {
-        let page = read_model.stored(&after, 3).await.expect("stored");
-        let Some(last) = page.last() else { break };
+        let page = read_model.stored(&from, 3).await.expect("stored");
         assert!(page.len() <= 3);
-        after.clone_from(&last.user_id);
+        let is_end = page.len() < 3;
+        // The last of a page is the first of the next.
+        listed.pop();
         listed.extend(page);
+        if is_end {
+            break;
+        }
+        from.clone_from(&listed.last().expect("a page").user_id);
     }
     let users: Vec<_> = listed.iter().map(|stored| stored.user_id.clone()).collect();
     assert_eq!(

@@ -9,9 +9,9 @@ use async_trait::async_trait;
 use events::fail_point::{self, FailPoint};
 use events::postgres::{Database, Followed, Statement, is_migrated, signed, storable};
 use events::{Document, Position, Time, UserId};
+use sqlx::Row as _;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, Row as _};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -193,14 +193,14 @@ fn parked(row: &PgRow) -> Result<Parked, Error> {
 /// The users with words are found one after the other: PostgreSQL would read all words to tell their users apart.
 const STORED: &str = "\
 WITH RECURSIVE worded AS (
-    (SELECT user_id FROM read_model.user_words WHERE user_id > $1 ORDER BY user_id LIMIT 1)
+    (SELECT user_id FROM read_model.user_words WHERE user_id >= $1 ORDER BY user_id LIMIT 1)
     UNION ALL
     SELECT (SELECT w.user_id FROM read_model.user_words AS w WHERE w.user_id > worded.user_id ORDER BY w.user_id LIMIT 1)
     FROM worded WHERE worded.user_id IS NOT NULL
 ), page AS (
-    (SELECT user_id FROM read_model.users WHERE user_id > $1 ORDER BY user_id LIMIT $2)
+    (SELECT user_id FROM read_model.users WHERE user_id >= $1 ORDER BY user_id LIMIT $2)
     UNION (SELECT user_id FROM (SELECT user_id FROM worded LIMIT $2) AS w WHERE user_id IS NOT NULL)
-    UNION (SELECT user_id FROM read_model.parked_users WHERE user_id > $1 ORDER BY user_id LIMIT $2)
+    UNION (SELECT user_id FROM read_model.parked_users WHERE user_id >= $1 ORDER BY user_id LIMIT $2)
     ORDER BY user_id LIMIT $2
 )
 SELECT page.user_id, u.version, u.position, u.username, u.document, p.from_position, p.error, p.recorded_at AS parked_at, coalesce((
@@ -384,19 +384,10 @@ impl ReadModel for PostgresReadModel {
         Ok(rows.first().is_some_and(|row| row.get(0)))
     }
 
-    async fn stored(&self, after: &str, limit: usize) -> Result<Vec<Stored>, Error> {
-        // Nobody has an empty id; of somebody who was given one anyway, what is kept is found.
-        let statement = match after {
-            "" => STORED.replace("> $1", ">= $1"),
-            _ => STORED.to_owned(),
-        };
+    async fn stored(&self, from: &str, limit: usize) -> Result<Vec<Stored>, Error> {
         let rows = self
             .readers
-            .read(|| {
-                sqlx::query(AssertSqlSafe(statement.as_str()))
-                    .bind(after)
-                    .bind(signed(limit as u64))
-            })
+            .read(|| sqlx::query(STORED).bind(from).bind(signed(limit as u64)))
             .await?;
         rows.iter().map(stored).collect()
     }

@@ -123,9 +123,9 @@ fn parked(row: &SqliteRow) -> Result<Parked, Error> {
 
 const STORED: &str = "\
 WITH page AS (
-    SELECT user_id FROM (SELECT user_id FROM users WHERE user_id > ?1 ORDER BY user_id LIMIT ?2)
-    UNION SELECT user_id FROM (SELECT DISTINCT user_id FROM user_words WHERE user_id > ?1 ORDER BY user_id LIMIT ?2)
-    UNION SELECT user_id FROM (SELECT user_id FROM parked_users WHERE user_id > ?1 ORDER BY user_id LIMIT ?2)
+    SELECT user_id FROM (SELECT user_id FROM users WHERE user_id >= ?1 ORDER BY user_id LIMIT ?2)
+    UNION SELECT user_id FROM (SELECT DISTINCT user_id FROM user_words WHERE user_id >= ?1 ORDER BY user_id LIMIT ?2)
+    UNION SELECT user_id FROM (SELECT user_id FROM parked_users WHERE user_id >= ?1 ORDER BY user_id LIMIT ?2)
     ORDER BY user_id LIMIT ?2
 )
 SELECT page.user_id, u.version, u.position, u.username, u.document, p.from_position, p.error, p.recorded_at AS parked_at, coalesce((
@@ -279,14 +279,9 @@ impl ReadModel for SqliteReadModel {
         Ok(row.try_get(0)?)
     }
 
-    async fn stored(&self, after: &str, limit: usize) -> Result<Vec<Stored>, Error> {
-        // Nobody has an empty id; of somebody who was given one anyway, what is kept is found.
-        let statement = match after {
-            "" => STORED.replace("> ?1", ">= ?1"),
-            _ => STORED.to_owned(),
-        };
-        let rows = sqlx::query(AssertSqlSafe(statement))
-            .bind(after)
+    async fn stored(&self, from: &str, limit: usize) -> Result<Vec<Stored>, Error> {
+        let rows = sqlx::query(STORED)
+            .bind(from)
             .bind(signed(limit as u64))
             .fetch_all(&self.readers)
             .await?;

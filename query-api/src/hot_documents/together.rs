@@ -112,39 +112,38 @@ impl<K: Key> Together<K> {
         keys.dedup();
         let documents = self.documents(&keys).await;
         for waiting in asked {
-            let found = documents.get(&waiting.key).cloned();
             // Who does not wait any more does not matter.
-            let _ = waiting.answer.send(found.unwrap_or(Ok(None)));
+            let _ = waiting.answer.send(documents[&waiting.key].clone());
         }
         true
     }
 
     async fn documents(&self, keys: &[K]) -> HashMap<K, Answer> {
+        let read = self.read(keys).await;
         let mut found = HashMap::new();
-        match (K::read(&*self.documents, keys).await, keys) {
-            (Ok(mut documents), _) => {
-                documents.sort_unstable_by_key(|document| document.position);
-                for document in documents {
-                    found.insert(K::of(&document), Ok(Some(Arc::new(document))));
+        for key in keys {
+            let answer = match &read {
+                Ok(documents) => Ok(documents.get(key).cloned()),
+                Err(error) if keys.len() == 1 => Err(error.clone()),
+                // One of them may be damaged, which is no matter of the others.
+                Err(_) => {
+                    let one = self.read(std::slice::from_ref(key)).await;
+                    one.map(|mut documents| documents.remove(key))
                 }
-            }
-            (Err(error), [one]) => {
-                found.insert(one.clone(), Err(error));
-            }
-            // One of them may be damaged, which is no matter of the others.
-            (Err(_), _) => {
-                for key in keys {
-                    let read = K::read(&*self.documents, std::slice::from_ref(key)).await;
-                    let newest = |documents: Vec<Document>| {
-                        documents
-                            .into_iter()
-                            .max_by_key(|document| document.position)
-                    };
-                    found.insert(key.clone(), read.map(|read| newest(read).map(Arc::new)));
-                }
-            }
+            };
+            found.insert(key.clone(), answer);
         }
         found
+    }
+
+    /// By their keys; of those with the same, the newest.
+    async fn read(&self, keys: &[K]) -> Result<HashMap<K, Arc<Document>>, Error> {
+        let mut documents = K::read(&*self.documents, keys).await?;
+        documents.sort_unstable_by_key(|document| document.position);
+        let documents = documents.into_iter();
+        Ok(documents
+            .map(|document| (K::of(&document), Arc::new(document)))
+            .collect())
     }
 
     fn waiting(&self) -> std::sync::MutexGuard<'_, Vec<Waiting<K>>> {

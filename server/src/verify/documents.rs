@@ -33,17 +33,21 @@ pub(super) async fn verify(
     users.sort_unstable();
     let mut users = users.into_iter().peekable();
     let (mut documents, mut parked) = (0, 0);
-    let (mut after, mut is_end) = (String::new(), false);
+    let (mut from, mut is_end) = (String::new(), false);
     let mut page = Page::default();
     while !is_end || !page.stored.is_empty() || users.peek().is_some() {
         if page.stored.is_empty() && !is_end {
             // Read before and after, as a projector may be at work: a row is of a moment between.
             page.since = read_model.checkpoint().await?;
-            page.stored = read_model.stored(&after, USERS).await?.into();
+            page.stored = read_model.stored(&from, USERS).await?.into();
             page.until = read_model.checkpoint().await?;
             is_end = page.stored.len() < USERS;
+            if !from.is_empty() {
+                // The last of a page is the first of the next.
+                page.stored.pop_front_if(|first| first.user_id == from);
+            }
             if let Some(last) = page.stored.back() {
-                after.clone_from(&last.user_id);
+                from.clone_from(&last.user_id);
             }
         }
         let mut batch = page.batch(&mut users, is_end, head)?;

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use events::store::postgres::PostgresStore;
 use events::test_servers::postgres::Postgres as Server;
+use events::test_servers::rights::granted;
 use sqlx::{Connection as _, PgConnection};
 
 use super::super::conformance;
@@ -238,20 +239,11 @@ async fn a_document_that_cannot_be_read_names_its_user() {
 async fn the_program_needs_no_right_to_change_tables() {
     let url = Server::shared().database().await;
     migrate(&url).await.unwrap();
-    let mut owner = PgConnection::connect(&url).await.unwrap();
-    sqlx::raw_sql("CREATE ROLE profile_ledger LOGIN; CREATE ROLE queries LOGIN")
-        .execute(&mut owner)
-        .await
-        .unwrap();
     let grants = include_str!("../../../../migrations/postgres/grants/read-model.sql");
-    let grants = format!(
-        "{grants} GRANT USAGE ON SCHEMA read_model TO queries; GRANT SELECT ON ALL TABLES IN SCHEMA read_model TO queries"
-    );
-    sqlx::raw_sql(sqlx::AssertSqlSafe(grants))
-        .execute(&mut owner)
-        .await
-        .unwrap();
-    let projector = open(&url.replace("postgres@", "profile_ledger@")).await;
+    let projector = open(&granted(&url, "folder", grants).await).await;
+    let to_read = "GRANT USAGE ON SCHEMA read_model TO profile_ledger; \
+        GRANT SELECT ON ALL TABLES IN SCHEMA read_model TO profile_ledger";
+    let queries = open(&granted(&url, "queries", to_read).await).await;
     let document = conformance::document(1, "john", "John", "Doe", 1);
     projector.take_over("me").await.unwrap();
     let batch = Batch {
@@ -264,7 +256,6 @@ async fn the_program_needs_no_right_to_change_tables() {
         .apply("me", &step(1, 2, vec![document]))
         .await
         .unwrap();
-    let queries = open(&url.replace("postgres@", "queries@")).await;
     let search = Search {
         words: words("john"),
         expertise: None,
