@@ -25,6 +25,7 @@ mod openapi;
 mod parked;
 mod playground;
 mod rebuild;
+mod replay;
 mod roles;
 mod service;
 mod stack;
