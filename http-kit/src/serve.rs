@@ -2,6 +2,7 @@
 //! server itself.
 
 use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{self, Poll};
@@ -15,6 +16,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::MethodRouter;
+use futures::FutureExt as _;
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::server::conn::http1;
@@ -23,8 +25,6 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_io_timeout::TimeoutStream;
-use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::timeout::TimeoutLayer;
 use tracing::Instrument as _;
 
 use crate::client::RequestId;
@@ -48,19 +48,19 @@ const HEADER_BYTES: usize = 32 * 1024;
 const BUFFER: usize = 48 * 1024;
 const PARSED_FIELDS: usize = 2 * HEADER_FIELDS;
 
-/// Limits the body and the whole time of a route: 413 and 408. The time covers the sending of the body.
+/// Limits the body and the whole time of a route: 413 and 408. The time covers the reading of the body.
 pub fn limits<S: Clone + Send + Sync + 'static>(
     route: MethodRouter<S>,
     body_bytes: usize,
     time: Duration,
 ) -> MethodRouter<S> {
-    route
-        .layer::<_, Infallible>(DefaultBodyLimit::max(body_bytes))
-        .layer::<_, Infallible>(from_fn(linger))
-        .layer::<_, Infallible>(TimeoutLayer::with_status_code(
-            StatusCode::REQUEST_TIMEOUT,
-            time,
-        ))
+    // One layer: axum copies each of them, and all that it is around, for every request.
+    let limit = move |mut request: Request, next: Next| async move {
+        DefaultBodyLimit::max(body_bytes).apply(&mut request);
+        let answered = tokio::time::timeout(time, linger(request, next)).await;
+        answered.unwrap_or_else(|_| StatusCode::REQUEST_TIMEOUT.into_response())
+    };
+    route.layer::<_, Infallible>(from_fn(limit))
 }
 
 /// How long a client may read nothing of an answer.
@@ -143,32 +143,12 @@ impl HttpBody for Lent {
 #[derive(Debug, Clone, Copy)]
 pub struct AsIs;
 
-/// Puts the outer layers around all routes.
+/// Puts what is around every answer around all routes: one layer, for the same reason as in [`limits`].
 pub fn harden(router: Router, clock: Clock) -> Router {
     router
         .method_not_allowed_fallback(async || ApiError::new(Code::MethodNotAllowed))
         .fallback(async || ApiError::new(Code::NotFound))
-        .layer(CatchPanicLayer::custom(|_| {
-            ApiError::new(Code::Internal).into_response()
-        }))
-        .layer(from_fn(matched))
         .layer(from_fn_with_state(clock, envelope))
-}
-
-/// The route's own pattern, for the log: a raw path can hold a name.
-#[derive(Clone)]
-struct Route(String);
-
-async fn matched(request: Request, next: Next) -> Response {
-    let route = request
-        .extensions()
-        .get::<MatchedPath>()
-        .map(|path| Route(path.as_str().to_owned()));
-    let mut response = next.run(request).await;
-    if let Some(route) = route {
-        response.extensions_mut().insert(route);
-    }
-    response
 }
 
 async fn envelope(State(clock): State<Clock>, mut request: Request, next: Next) -> Response {
@@ -181,18 +161,21 @@ async fn envelope(State(clock): State<Clock>, mut request: Request, next: Next) 
     let language = Language::of(request.headers());
     let problem_json = wants_problem_json(request.headers());
     let method = request.method().clone();
+    // The route's own pattern, for the log: a raw path can hold a name.
+    let path = request.extensions().get::<MatchedPath>().cloned();
+    let route = path.as_ref().map_or("unmatched", MatchedPath::as_str);
     let began = clock.now();
     let span = tracing::info_span!("request", request.id = id.0);
 
     let response = if are_too_large(request.headers()) {
         ApiError::new(Code::HeadersTooLarge).into_response()
     } else {
-        next.run(request).instrument(span.clone()).await
+        let answered = AssertUnwindSafe(next.run(request)).catch_unwind();
+        let answered = answered.instrument(span.clone()).await;
+        answered.unwrap_or_else(|_| ApiError::new(Code::Internal).into_response())
     };
     let now = clock.now();
     let mut response = span.in_scope(|| render(response, language, problem_json, now));
-    let route = response.extensions_mut().remove::<Route>();
-    let route = route.map_or_else(|| "unmatched".to_owned(), |route| route.0);
     let seconds = now.duration_since(began).as_secs_f64();
     tracing::info!(
         parent: &span,
@@ -203,7 +186,7 @@ async fn envelope(State(clock): State<Clock>, mut request: Request, next: Next) 
         "Answered a request"
     );
     let status = response.status().as_u16().to_string();
-    metrics::histogram!("profile_ledger_http_seconds", "route" => route, "status" => status)
+    metrics::histogram!("profile_ledger_http_seconds", "route" => route.to_owned(), "status" => status)
         .record(seconds);
     let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(&id.0) {
@@ -233,11 +216,7 @@ fn render(
         .extensions_mut()
         .remove::<ApiError>()
         .unwrap_or_else(|| ApiError::new(Code::of(status)));
-    let mut rendered = error.render(language, problem_json, now, &response);
-    if let Some(route) = response.extensions_mut().remove::<Route>() {
-        rendered.extensions_mut().insert(route);
-    }
-    rendered
+    error.render(language, problem_json, now, &response)
 }
 
 fn are_too_large(headers: &HeaderMap) -> bool {
