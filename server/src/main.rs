@@ -40,7 +40,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = config::Cli::parse();
-    logs::init();
+    let _logs = logs::init();
     let done = match cli.command {
         None => service::run(cli.config, Roles::ALL).await,
         Some(config::Job::CommandApi) => service::run(cli.config, Roles::COMMANDS).await,
