@@ -16,6 +16,7 @@ use events::store::{
 };
 use events::{EventId, Time, UserId, Version};
 use futures::FutureExt as _;
+use hashlink::LruCache;
 use http_kit::clock::Clock;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
@@ -35,7 +36,7 @@ const BATCH: usize = 512;
 /// Events of users that are read at once: a long history costs time, not memory.
 const PAGE: usize = 4096;
 /// Users kept in memory between commands.
-const CACHED_USERS: u64 = 16_384;
+const CACHED_USERS: usize = 16_384;
 /// Days for which an outcome is remembered.
 pub const OUTCOME_DAYS: i64 = 7;
 
@@ -67,7 +68,7 @@ pub struct Idempotency {
 #[derive(Debug, Clone)]
 pub struct Decided {
     /// The user afterwards, or why not.
-    pub result: Result<Document, Rejection>,
+    pub result: Result<Arc<Document>, Rejection>,
     /// When it was decided.
     pub at: Time,
     /// Whether it had been decided before, under the same idempotency key.
@@ -113,13 +114,12 @@ impl Committer {
         randomness: Randomness,
     ) -> (Self, impl Future<Output = ()>) {
         let (sender, receiver) = mpsc::channel(QUEUE);
-        let users = moka::sync::Cache::new(CACHED_USERS);
         let commit_loop = CommitLoop {
             store,
             clock,
             randomness,
             head: None,
-            users,
+            users: LruCache::new(CACHED_USERS),
             turn: None,
             is_overtaken: false,
         };
@@ -142,8 +142,8 @@ impl Committer {
 
 /// What is kept under an idempotency key.
 #[derive(Serialize, Deserialize)]
-struct Answer {
-    result: Result<Document, Rejection>,
+struct Answer<D, R> {
+    result: Result<D, R>,
     at: Time,
 }
 
@@ -154,7 +154,7 @@ struct CommitLoop {
     /// The head that the cached users belong to. `None` after an error: nothing in memory is
     /// trusted until the store has answered again.
     head: Option<Head>,
-    users: moka::sync::Cache<UserId, Arc<User>>,
+    users: LruCache<UserId, User>,
     /// Held from before the batch is decided until it is appended, if another process was faster.
     turn: Option<Turn>,
     is_overtaken: bool,
@@ -164,7 +164,8 @@ struct CommitLoop {
 struct Draft {
     head: Head,
     now: Time,
-    users: HashMap<UserId, Arc<User>>,
+    /// Taken out of those that are kept, so that an event changes them in place; put back when the draft is appended.
+    users: HashMap<UserId, User>,
     /// Users whose history cannot be read: their commands fail, those of others do not.
     damaged: HashMap<UserId, store::Error>,
     claims: HashMap<String, Claim>,
@@ -251,7 +252,7 @@ impl CommitLoop {
         let head = if let Some(head) = self.head.clone() {
             head
         } else {
-            self.users = moka::sync::Cache::new(CACHED_USERS);
+            self.users.clear();
             if self.is_overtaken {
                 let turn = self.store.take_turn().await?;
                 self.turn.insert(turn).head.clone()
@@ -264,10 +265,10 @@ impl CommitLoop {
         let mut damaged = HashMap::new();
         let mut missing = Vec::new();
         for user_id in commands.iter().map(|command| command.user_id) {
-            match self.users.get(&user_id) {
-                Some(user) => drop(users.insert(user_id, user)),
-                None if !missing.contains(&user_id) => missing.push(user_id),
-                None => {}
+            if let Some(user) = self.users.remove(&user_id) {
+                users.insert(user_id, user);
+            } else if !users.contains_key(&user_id) && !missing.contains(&user_id) {
+                missing.push(user_id);
             }
         }
         let mut after = 0;
@@ -279,23 +280,14 @@ impl CommitLoop {
                 if stored.position > head.position || damaged.contains_key(&stored.user_id) {
                     continue;
                 }
-                let before = users.remove(&stored.user_id).map(Arc::unwrap_or_clone);
+                let before = users.remove(&stored.user_id);
                 match replay(before, stored) {
-                    Ok(user) => drop(users.insert(stored.user_id, Arc::new(user))),
+                    Ok(user) => drop(users.insert(stored.user_id, user)),
                     Err(error) => drop(damaged.insert(stored.user_id, error)),
                 }
             }
             if page.len() < PAGE {
                 break;
-            }
-        }
-        // Kept also where nothing will come of the commands: the next ones need not read it again.
-        for user_id in &missing {
-            if let Some(user) = users
-                .get(user_id)
-                .filter(|_| !damaged.contains_key(user_id))
-            {
-                self.users.insert(*user_id, Arc::clone(user));
             }
         }
         let names: Vec<_> = commands
@@ -348,13 +340,13 @@ impl CommitLoop {
             if outcome.fingerprint != idempotency.fingerprint {
                 return Err(Undecided::KeyReused);
             }
-            let Answer { result, at } =
-                serde_json::from_slice(&outcome.answer).map_err(|error| {
+            let answer: Answer<Document, Rejection> = serde_json::from_slice(&outcome.answer)
+                .map_err(|error| {
                     store::Error::Damaged(format!("an outcome cannot be read: {error}"))
                 })?;
             return Ok(Decided {
-                result,
-                at,
+                result: answer.result.map(Arc::new),
+                at: answer.at,
                 replayed: true,
             });
         }
@@ -368,7 +360,7 @@ impl CommitLoop {
             .and_then(|name| draft.claims.get(name.as_str()));
         let decision = decide(
             command.user_id,
-            user.map(Arc::as_ref),
+            user,
             claim,
             &command.action,
             command.expected_version,
@@ -376,7 +368,7 @@ impl CommitLoop {
         );
         let result = match decision {
             Ok(new_events) => {
-                let mut user = draft.users.get(&command.user_id).cloned();
+                let mut user = draft.users.remove(&command.user_id);
                 for event in new_events {
                     let recorded = Recorded {
                         position: draft.head.position + 1 + draft.events.len() as u64,
@@ -394,18 +386,19 @@ impl CommitLoop {
                         position: stored.position,
                         hash: stored.leaf_hash,
                     };
-                    let next = apply(user.map(Arc::unwrap_or_clone), &recorded, last)
+                    let next = apply(user, &recorded, last)
                         .expect("`decide` gives only events that follow");
                     for claim in claims_of(&command.user_id, &recorded.event) {
                         draft.claims.insert(claim.username.clone(), claim.clone());
                         draft.new_claims.push(claim);
                     }
-                    user = Some(Arc::new(next));
+                    user = Some(next);
                     draft.events.push(stored);
                 }
                 let user = user.expect("a decision without events is about a user that exists");
-                draft.users.insert(command.user_id, Arc::clone(&user));
-                Ok(user.document.clone())
+                let document = Arc::clone(&user.document);
+                draft.users.insert(command.user_id, user);
+                Ok(document)
             }
             Err(rejection) => Err(rejection),
         };
@@ -413,7 +406,7 @@ impl CommitLoop {
             && result.as_ref().err().is_none_or(Rejection::is_remembered)
         {
             let answer = serde_json::to_vec(&Answer {
-                result: result.clone(),
+                result: result.as_deref(),
                 at: draft.now,
             })
             .expect("documents and rejections are plain strings and numbers");
@@ -449,7 +442,9 @@ impl CommitLoop {
             // Nothing to write, but the answers are true only if what they were decided on still is.
             let current = self.store.head().await?;
             let is_current = current == head;
-            if !is_current {
+            if is_current {
+                self.users.extend(draft.users);
+            } else {
                 self.head = None;
             }
             return Ok(is_current);
@@ -498,11 +493,7 @@ impl CommitLoop {
                 }
             }
         }
-        for stored in &batch.events {
-            if let Some(user) = draft.users.get(&stored.user_id) {
-                self.users.insert(stored.user_id, Arc::clone(user));
-            }
-        }
+        self.users.extend(draft.users);
         self.head = Some(head);
         Ok(true)
     }

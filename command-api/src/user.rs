@@ -1,5 +1,7 @@
 //! The aggregate: every rule about what may happen to a user. Pure; time and ids come in.
 
+use std::sync::Arc;
+
 use events::document::{Document, FoldError, fold};
 use events::envelope::Previous;
 use events::store::Claim;
@@ -17,8 +19,8 @@ pub const USERNAME_DAYS: i64 = 30;
 /// What the rules need to know of a user: the fold of its events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
-    /// What the user is.
-    pub document: Document,
+    /// What the user is; shared with the answers to its commands.
+    pub document: Arc<Document>,
     /// When the user last changed its username. Registration does not count.
     pub username_changed_at: Option<Time>,
     /// The newest event, which the next one will name.
@@ -172,7 +174,10 @@ pub fn decide(
 /// The user after one more event.
 pub fn apply(user: Option<User>, recorded: &Recorded, last: Previous) -> Result<User, FoldError> {
     let (document, username_changed_at) = match user {
-        Some(user) => (Some(user.document), user.username_changed_at),
+        Some(user) => (
+            Some(Arc::unwrap_or_clone(user.document)),
+            user.username_changed_at,
+        ),
         None => (None, None),
     };
     let username_changed_at = match &recorded.event {
@@ -182,7 +187,7 @@ pub fn apply(user: Option<User>, recorded: &Recorded, last: Previous) -> Result<
         | UserEvent::PhotoChanged(_) => username_changed_at,
     };
     Ok(User {
-        document: fold(document, recorded)?,
+        document: Arc::new(fold(document, recorded)?),
         username_changed_at,
         last,
     })

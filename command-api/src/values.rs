@@ -176,7 +176,12 @@ fn bounded(text: &str, min: usize, max: usize) -> Result<String, Text> {
     if text.chars().nth(max * 4).is_some() {
         return Err(Text::new("TOO_LONG").with("max", max));
     }
-    let text: String = text.nfc().collect();
+    // ASCII is composed.
+    let text: String = if text.is_ascii() {
+        text.to_owned()
+    } else {
+        text.nfc().collect()
+    };
     match text.chars().count() {
         count if count < min => Err(Text::new("TOO_SHORT").with("min", min)),
         count if count > max => Err(Text::new("TOO_LONG").with("max", max)),

@@ -74,10 +74,6 @@ struct Counts {
 }
 
 /// What one line came to.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "at most 512 are there at once, and most are the large one"
-)]
 enum Line {
     Blank,
     Bad(Vec<String>),
