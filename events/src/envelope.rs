@@ -1,6 +1,8 @@
 //! The envelope: an event, what it happened to, who made it happen and from where, as one
 //! CloudEvents 1.0 JSON object. Its bytes are what the ledger keeps, hashes and never changes.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -136,27 +138,33 @@ pub struct StoredEvent {
 pub(crate) struct Json<'a> {
     /// The version of CloudEvents.
     #[schemars(extend("const" = "1.0"))]
-    specversion: String,
+    #[serde(borrow)]
+    specversion: Cow<'a, str>,
     /// Names the event for ever: a UUIDv7 (RFC 9562).
     id: EventId,
     /// The service whose ledger it is in.
-    source: String,
+    #[serde(borrow)]
+    source: Cow<'a, str>,
     /// What happened.
-    r#type: String,
+    #[serde(borrow)]
+    r#type: Cow<'a, str>,
     /// The user that it happened to.
     subject: UserId,
     /// When it was decided.
     time: Time,
     /// The form of `data`.
     #[schemars(extend("const" = "application/json"))]
-    datacontenttype: String,
+    #[serde(borrow)]
+    datacontenttype: Cow<'a, str>,
     /// The JSON Schema of `data`, a path on the service: `/schemas/<type>/<schemaversion>.json`.
     #[schemars(extend("format" = "uri-reference"))]
-    dataschema: String,
+    #[serde(borrow)]
+    dataschema: Cow<'a, str>,
     /// The position: the event's place among all events, from 1, without a gap, in the order of
     /// commits. In twenty digits, so that texts sort as numbers do.
     #[schemars(extend("pattern" = "^[0-9]{20}$"))]
-    sequence: String,
+    #[serde(borrow)]
+    sequence: Cow<'a, str>,
     /// When it was appended; never goes back as the position rises.
     recordedtime: Time,
     /// What orders it: the user, as in `subject`.
@@ -174,7 +182,7 @@ pub(crate) struct Json<'a> {
     #[schemars(extend("pattern" = "^[0-9a-f]{64}$"))]
     prevhash: Option<String>,
     #[serde(flatten)]
-    context: Context,
+    context: Cow<'a, Context>,
     /// What happened in detail, in the shape that `dataschema` names.
     #[serde(borrow)]
     #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
@@ -188,22 +196,22 @@ impl Recorded {
         let event_type = self.event.event_type().to_owned();
         let schema_version = self.event.schema_version();
         let envelope = serde_json::to_vec(&Json {
-            specversion: "1.0".to_owned(),
+            specversion: "1.0".into(),
             id: self.event_id,
-            source: "/profile-ledger".to_owned(),
-            r#type: event_type.clone(),
+            source: "/profile-ledger".into(),
+            r#type: Cow::Borrowed(&event_type),
             subject: self.user_id,
             time: self.time,
-            datacontenttype: "application/json".to_owned(),
-            dataschema: schema::path(&event_type, schema_version),
-            sequence: format!("{:020}", self.position),
+            datacontenttype: "application/json".into(),
+            dataschema: schema::path(&event_type, schema_version).into(),
+            sequence: format!("{:020}", self.position).into(),
             recordedtime: self.recorded_at,
             partitionkey: self.user_id,
             streamversion: self.version,
             schemaversion: schema_version,
             prevposition: self.previous.map(|previous| previous.position),
             prevhash: self.previous.map(|previous| hex::encode(previous.hash.0)),
-            context: self.context.clone(),
+            context: Cow::Borrowed(&self.context),
             data: &data,
         })
         .expect("envelopes are plain strings and numbers");
@@ -248,7 +256,7 @@ impl Recorded {
             time: json.time,
             recorded_at: json.recordedtime,
             previous,
-            context: json.context,
+            context: json.context.into_owned(),
             event: UserEvent::from_json(&json.r#type, json.schemaversion, json.data.get())?,
         })
     }

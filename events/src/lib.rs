@@ -22,6 +22,7 @@ pub mod stream;
 mod test_ledger;
 #[cfg(any(test, feature = "test-servers"))]
 pub mod test_servers;
+mod text;
 mod time;
 pub mod trail;
 pub mod user;
