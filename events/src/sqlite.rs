@@ -10,11 +10,16 @@ use sqlx::{Connection as _, QueryBuilder, Sqlite, SqliteConnection};
 /// How long an operation waits for a connection, or for who writes.
 pub const WAIT: Duration = Duration::from_secs(5);
 
+/// Rows that SQLite's thread reads before somebody takes one: waking each other for every few takes longer than reading
+/// them, and a whole page of rows would be in memory beside the events that are made of it.
+const ROWS: usize = 512;
+
 /// A connection to a file.
 pub fn options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
         .busy_timeout(WAIT)
+        .row_buffer_size(ROWS)
 }
 
 /// Connections that stay: a file is not away, and does not come back.
