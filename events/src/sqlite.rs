@@ -1,4 +1,7 @@
 //! What the SQLite files of the ledger, the trail, the log and the read model share.
+//!
+//! Statements say `LIMIT +?`: where the limit is a mere parameter SQLite prepares the statement anew each time, to plan
+//! for its value.
 
 use std::path::Path;
 use std::time::Duration;

@@ -33,7 +33,8 @@ mod user;
 mod verify;
 
 /// Gives memory back soon after a photo is done; the system's keeps much of it. Without transparent huge pages, which
-/// would hold 2 MiB for every few KiB that are used.
+/// would hold 2 MiB for every few KiB that are used. Libraries in C have it, too: SQLite's rows are freed by another
+/// thread than the one that made them, which the system's is slow at.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -83,7 +83,7 @@ fn checkpoint(row: &SqliteRow) -> Result<SignedCheckpoint, Error> {
 impl LogStore for SqliteLog {
     async fn hashes(&self, level: u32, skip: u64, limit: usize) -> Result<Vec<Hash>, Error> {
         let rows = sqlx::query(
-            "SELECT hash FROM hashes WHERE level = ? AND place >= ? ORDER BY place LIMIT ?",
+            "SELECT hash FROM hashes WHERE level = ? AND place >= ? ORDER BY place LIMIT +?",
         )
         .bind(level)
         .bind(signed(skip))
@@ -139,7 +139,7 @@ impl LogStore for SqliteLog {
 
     async fn checkpoints(&self, after: u64, limit: usize) -> Result<Vec<SignedCheckpoint>, Error> {
         let rows = sqlx::query(
-            "SELECT number, size, note FROM checkpoints WHERE number > ? ORDER BY number LIMIT ?",
+            "SELECT number, size, note FROM checkpoints WHERE number > ? ORDER BY number LIMIT +?",
         )
         .bind(signed(after))
         .bind(signed(limit as u64))

@@ -229,7 +229,7 @@ impl History for SqliteStore {
         }
         let rows = sqlx::query(
             "SELECT position, event_id, user_id, version, event_type, schema_version, recorded_at, envelope, leaf_hash \
-             FROM events WHERE position > ? ORDER BY position LIMIT ?",
+             FROM events WHERE position > ? ORDER BY position LIMIT +?",
         )
         .bind(signed(after))
         .bind(signed(limit as u64))
@@ -240,7 +240,7 @@ impl History for SqliteStore {
 
     async fn leaf_hashes(&self, after: Position, limit: usize) -> Result<Vec<[u8; 32]>, Error> {
         let rows = sqlx::query(
-            "SELECT leaf_hash FROM events WHERE position > ? ORDER BY position LIMIT ?",
+            "SELECT leaf_hash FROM events WHERE position > ? ORDER BY position LIMIT +?",
         )
         .bind(signed(after))
         .bind(signed(limit as u64))
@@ -262,7 +262,7 @@ impl History for SqliteStore {
     ) -> Result<Vec<StoredEvent>, Error> {
         let rows = sqlx::query(
             "SELECT position, event_id, user_id, version, event_type, schema_version, recorded_at, envelope, leaf_hash \
-             FROM events WHERE user_id = ? AND version > ? ORDER BY version LIMIT ?",
+             FROM events WHERE user_id = ? AND version > ? ORDER BY version LIMIT +?",
         )
         .bind(user.to_string())
         .bind(signed(after))
@@ -280,7 +280,7 @@ impl History for SqliteStore {
     ) -> Result<Vec<StoredEvent>, Error> {
         let rows = sqlx::query(
             "SELECT position, event_id, user_id, version, event_type, schema_version, recorded_at, envelope, leaf_hash \
-             FROM events WHERE user_id = ? AND version < ? ORDER BY version DESC LIMIT ?",
+             FROM events WHERE user_id = ? AND version < ? ORDER BY version DESC LIMIT +?",
         )
         .bind(user.to_string())
         .bind(signed(before))
@@ -298,7 +298,7 @@ impl History for SqliteStore {
     ) -> Result<Vec<StoredEvent>, Error> {
         let rows = sqlx::query(
             "SELECT position, event_id, user_id, version, event_type, schema_version, recorded_at, envelope, leaf_hash \
-             FROM events WHERE user_id IN (SELECT value FROM json_each(?)) AND position > ? ORDER BY position LIMIT ?",
+             FROM events WHERE user_id IN (SELECT value FROM json_each(?)) AND position > ? ORDER BY position LIMIT +?",
         )
         .bind(json(&users))
         .bind(signed(after))
@@ -320,7 +320,7 @@ impl History for SqliteStore {
 
     async fn claims_after(&self, username: &str, limit: usize) -> Result<Vec<Claim>, Error> {
         let rows = sqlx::query(
-            "SELECT username, user_id, held_until FROM username_claims WHERE username > ? ORDER BY username LIMIT ?",
+            "SELECT username, user_id, held_until FROM username_claims WHERE username > ? ORDER BY username LIMIT +?",
         )
         .bind(username)
         .bind(signed(limit as u64))

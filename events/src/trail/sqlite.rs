@@ -119,7 +119,7 @@ impl AuditTrail for SqliteTrail {
         }
         query.push(" ORDER BY number ").push(order);
         query
-            .push(" LIMIT ")
+            .push(" LIMIT +")
             .push_bind(signed(question.limit as u64));
         let rows = query.build().fetch_all(&self.readers).await?;
         rows.iter().map(recorded).collect()

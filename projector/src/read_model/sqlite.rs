@@ -123,10 +123,10 @@ fn parked(row: &SqliteRow) -> Result<Parked, Error> {
 
 const STORED: &str = "\
 WITH page AS (
-    SELECT user_id FROM (SELECT user_id FROM users WHERE user_id >= ?1 ORDER BY user_id LIMIT ?2)
-    UNION SELECT user_id FROM (SELECT DISTINCT user_id FROM user_words WHERE user_id >= ?1 ORDER BY user_id LIMIT ?2)
-    UNION SELECT user_id FROM (SELECT user_id FROM parked_users WHERE user_id >= ?1 ORDER BY user_id LIMIT ?2)
-    ORDER BY user_id LIMIT ?2
+    SELECT user_id FROM (SELECT user_id FROM users WHERE user_id >= ?1 ORDER BY user_id LIMIT +?2)
+    UNION SELECT user_id FROM (SELECT DISTINCT user_id FROM user_words WHERE user_id >= ?1 ORDER BY user_id LIMIT +?2)
+    UNION SELECT user_id FROM (SELECT user_id FROM parked_users WHERE user_id >= ?1 ORDER BY user_id LIMIT +?2)
+    ORDER BY user_id LIMIT +?2
 )
 SELECT page.user_id, u.version, u.position, u.username, u.document, p.from_position, p.error, p.recorded_at AS parked_at, coalesce((
     SELECT group_concat(w.word, char(10) ORDER BY w.word) FROM user_words AS w WHERE w.user_id = page.user_id
@@ -244,7 +244,7 @@ impl Documents for SqliteReadModel {
         query
             .push(" ORDER BY ")
             .push(order)
-            .push(" LIMIT ")
+            .push(" LIMIT +")
             .push_bind(i64::from(search.limit));
         query.push(" OFFSET ").push_bind(i64::from(search.offset));
         let rows = query.build().fetch_all(&self.searchers).await?;

@@ -242,7 +242,7 @@ impl Beside for SqliteBeside {
         let mut after = String::new();
         loop {
             let page = sqlx::query(
-                "SELECT user_id, document FROM next_users WHERE user_id > ? ORDER BY user_id LIMIT ?",
+                "SELECT user_id, document FROM next_users WHERE user_id > ? ORDER BY user_id LIMIT +?",
             )
             .bind(&after)
             .bind(signed(ROWS as u64))
@@ -317,7 +317,7 @@ impl Beside for SqliteBeside {
             Tables::Beside => (self.tables, &mut self.connection),
         };
         let condition = match which {
-            Which::Page(..) => "u.user_id > ? ORDER BY u.user_id LIMIT ?",
+            Which::Page(..) => "u.user_id > ? ORDER BY u.user_id LIMIT +?",
             Which::Users(_) => "u.user_id IN (SELECT value FROM json_each(?)) ORDER BY u.user_id",
         };
         let statement = AssertSqlSafe(format!(
