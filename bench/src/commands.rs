@@ -69,12 +69,12 @@ async fn measure(run: &Run, args: &Args, place: &Place) -> anyhow::Result<()> {
     };
     let mut columns = vec![
         "clients",
+        "ratio to the faster",
+        "ratio of p50",
         "commands/s",
         "bare commits/s: driver",
         "pgbench",
-        "ratio to the faster",
         "bare p50",
-        "ratio of p50",
     ];
     columns.extend(LOAD_COLUMNS);
     let Mix { usernames, photos } = args.mix;
@@ -107,6 +107,8 @@ async fn measure(run: &Run, args: &Args, place: &Place) -> anyhow::Result<()> {
         let faster = bare_rate.max(pgbench);
         let mut cells = vec![
             clients.to_string(),
+            ratio(commands.median(RATE), faster),
+            ratio(commands.median(P50), bare_p50),
             rate(commands.median(RATE)),
             rate(bare_rate),
             if pgbench.is_nan() {
@@ -114,9 +116,7 @@ async fn measure(run: &Run, args: &Args, place: &Place) -> anyhow::Result<()> {
             } else {
                 rate(pgbench)
             },
-            ratio(commands.median(RATE), faster),
             crate::report::time(bare_p50),
-            ratio(commands.median(P50), bare_p50),
         ];
         cells.extend(load_cells(&commands));
         table.row(&cells);

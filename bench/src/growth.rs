@@ -10,9 +10,12 @@ use tokio::time::Instant;
 use crate::Run;
 use crate::commands::{Load, Random, follows};
 use crate::http::{Answer, Connection, request};
-use crate::load::{Pace, Script as _, count, drive, latencies, record};
+use crate::load::{Meter, Pace, Script as _, count, drive, latencies, record};
 use crate::place::{Place, Service};
-use crate::report::{Rounds, Table, mebibytes, quantiles, time};
+use crate::report::{
+    P50, Rounds, Table, USED_COLUMNS, figures, mebibytes, quantiles, ratio, time, time_cells,
+    used_cells,
+};
 use crate::users::{self, Users};
 
 /// Events a user when the ledger has grown so far.
@@ -28,12 +31,12 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(run: &Run, args: &Args) -> anyhow::Result<()> {
-    let table = table(run);
+    let mut table = Growth::new(run);
     for events in &args.events {
         Place::lend(&run.settings, async |place| {
             let users = fill(place, *events).await?;
             place.verify().await?;
-            measure(run, place, &users, *events, &table).await
+            measure(run, place, &users, *events, &mut table).await
         })
         .await
         .with_context(|| format!("{events} events"))?;
@@ -71,22 +74,24 @@ pub(crate) async fn fill(place: &Place, events: u64) -> anyhow::Result<Arc<Users
 }
 
 /// The table of [`measure`].
-pub(crate) fn table(run: &Run) -> Table {
-    Table::new(
-        &format!("Growth, {}", run.storage()),
-        &[
-            "events",
-            "users",
-            "start: banner",
-            "ready",
-            "memory idle",
-            "after reads and commands",
-            "command p50",
-            "p99",
-            "read p50",
-            "p99",
-        ],
-    )
+pub(crate) struct Growth {
+    table: Table,
+    /// The medians of commands and reads on the smallest ledger.
+    first: Option<[f64; 2]>,
+}
+
+impl Growth {
+    pub(crate) fn new(run: &Run) -> Self {
+        let mut columns = vec!["events", "users", "start: banner", "ready", "memory idle"];
+        for what in ["command: p50 to the first", "read: p50 to the first"] {
+            columns.extend([what, "p50", "p99", "p99.9"]);
+            columns.extend(USED_COLUMNS);
+        }
+        Self {
+            table: Table::new(&format!("Growth, {}", run.storage()), &columns),
+            first: None,
+        }
+    }
 }
 
 /// What a service does on a ledger that has grown so far. Its commands make it grow a little further.
@@ -95,7 +100,7 @@ pub(crate) async fn measure(
     place: &Place,
     users: &Arc<Users>,
     events: u64,
-    table: &Table,
+    table: &mut Growth,
 ) -> anyhow::Result<()> {
     let mut rounds = Rounds::default();
     let (mut number, mut head) = (0, events);
@@ -127,40 +132,41 @@ pub(crate) async fn measure(
             )
         }];
         let reads = drive(&service, scripts, Pace::Closed, run.time()).await?;
-        let [command_p50, command_p99, _] = quantiles(&commands.latencies);
-        let [read_p50, read_p99, _] = quantiles(&reads.latencies);
-        rounds.push([
-            started[0],
-            started[1],
-            count(idle),
-            count(reads.server_peak),
-            command_p50,
-            command_p99,
-            read_p50,
-            read_p99,
-        ]);
+        let mut measured = vec![started[0], started[1], count(idle)];
+        measured.extend(figures(&commands));
+        measured.extend(figures(&reads));
+        rounds.push(measured);
         service.stop().await?;
     }
+    let [commands, reads] = [3, 11];
+    let medians = [commands, reads].map(|load| rounds.median(load + P50));
+    let first = *table.first.get_or_insert(medians);
     let mut cells = vec![events.to_string(), users.count.to_string()];
     cells.extend([0, 1].map(|figure| time(rounds.median(figure))));
-    cells.extend([2, 3].map(|figure| mebibytes(rounds.median(figure))));
-    cells.extend([4, 5, 6, 7].map(|figure| time(rounds.median(figure))));
-    table.row(&cells);
+    cells.push(mebibytes(rounds.median(2)));
+    for (number, load) in [commands, reads].into_iter().enumerate() {
+        cells.push(ratio(medians[number], first[number]));
+        cells.extend(time_cells(&rounds, load + P50));
+        cells.extend(used_cells(&rounds, load + 4));
+    }
+    table.table.row(&cells);
     Ok(())
 }
 
 /// One user with a short history and one with a long one.
 async fn one_user(run: &Run, place: &Place) -> anyhow::Result<()> {
-    let table = Table::new(
-        &format!("One user, {}", run.storage()),
-        &[
-            "events of the user",
-            "first command after a start",
-            "command p50",
-            "p99",
-        ],
-    );
+    let mut columns = vec![
+        "events of the user",
+        "command: p50 to the first",
+        "p50",
+        "p99",
+        "p99.9",
+        "first command after a start",
+    ];
+    columns.extend(USED_COLUMNS);
+    let table = Table::new(&format!("One user, {}", run.storage()), &columns);
     let users = Users::register(place, 2).await?;
+    let mut first = None;
     for (user, events) in [(0, 10_u64), (1, 10_000)] {
         let token = users.token(user).into_owned();
         let service = place.start().await?;
@@ -176,8 +182,12 @@ async fn one_user(run: &Run, place: &Place) -> anyhow::Result<()> {
             rounds.push(lone_user(run, &service, &token, &mut number).await?);
             service.stop().await?;
         }
+        let median = rounds.median(P50);
         let mut cells = vec![events.to_string()];
-        cells.extend((0..3).map(|figure| time(rounds.median(figure))));
+        cells.push(ratio(median, *first.get_or_insert(median)));
+        cells.extend(time_cells(&rounds, P50));
+        cells.push(time(rounds.median(0)));
+        cells.extend(used_cells(&rounds, 4));
         table.row(&cells);
     }
     place.verify().await
@@ -201,6 +211,7 @@ async fn lone_user(
     number: &mut u64,
 ) -> anyhow::Result<Vec<f64>> {
     let mut connection = Connection::open(&service.address).await?;
+    let meter = Meter::start(service);
     let mut first = None;
     let mut others = latencies();
     // As many for either user, so that a history does not grow much while it is measured.
@@ -214,6 +225,8 @@ async fn lone_user(
         }
     }
     let first = first.unwrap_or_default().as_secs_f64() * 1e9;
-    let [p50, p99, _] = quantiles(&others);
-    Ok(vec![first, p50, p99])
+    let mut measured = vec![first];
+    measured.extend(quantiles(&others));
+    measured.extend(meter.read(service));
+    Ok(measured)
 }

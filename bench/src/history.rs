@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::Run;
 use crate::baseline::read_in_order;
 use crate::commands::Random;
-use crate::growth::{self, fill};
+use crate::growth::{self, Growth, fill};
 use crate::http::Connection;
 use crate::load::{count, latencies, record};
 use crate::place::Place;
@@ -72,9 +72,9 @@ async fn measure(run: &Run, args: &Args, place: &Place) -> anyhow::Result<()> {
         ),
         &[
             "command",
+            "ratio",
             "events/s",
             "read in order/s",
-            "ratio",
             "events/s a core",
             "peak memory",
         ],
@@ -82,15 +82,15 @@ async fn measure(run: &Run, args: &Args, place: &Place) -> anyhow::Result<()> {
     for ((name, _), rounds) in COMMANDS.iter().zip(&all) {
         table.row(&[
             (*name).to_owned(),
+            ratio(rounds.median(0), read.median(0)),
             rate(rounds.median(0)),
             rate(read.median(0)),
-            ratio(rounds.median(0), read.median(0)),
             rate(events / rounds.median(1)),
             mebibytes(rounds.median(2)),
         ]);
     }
     proofs(run, args, place, &users).await?;
-    growth::measure(run, place, &users, args.events, &growth::table(run)).await?;
+    growth::measure(run, place, &users, args.events, &mut Growth::new(run)).await?;
     place.verify().await
 }
 

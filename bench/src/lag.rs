@@ -16,14 +16,23 @@ use tokio::time::Instant;
 use crate::Run;
 use crate::commands::{Load, follows, highest};
 use crate::http::Connection;
-use crate::load::{Latencies, Pace, Script as _, drive, latencies, record};
+use crate::load::{Latencies, Meter, Pace, Script as _, drive, latencies, record};
 use crate::place::{Place, Service};
 use crate::publish::Stream;
-use crate::report::{Rounds, Table, quantiles, rate, time};
+use crate::report::{
+    Rounds, Table, USED_COLUMNS, quantiles, rate, ratio, time, time_cells, used_cells,
+};
 use crate::users::Users;
 
 /// Between two commands whose lag is measured.
 const PAUSE: Duration = Duration::from_millis(2);
+/// What is measured, in the order of its figures.
+const WHAT: [&str; 4] = [
+    "commit",
+    "from the commit until readable",
+    "the same read alone",
+    "from the commit until delivered",
+];
 /// How long a delivery may take before a measurement is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -67,25 +76,26 @@ async fn measure(
         Some(stream) => Some(Deliveries::follow(stream, load.head).await?),
         None => None,
     };
+    let mut columns = vec![
+        "load",
+        "what",
+        "p99 to that of a commit",
+        "above it",
+        "p50",
+        "p99",
+        "p99.9",
+        "commands/s",
+    ];
+    columns.extend(USED_COLUMNS);
     let table = Table::new(
         &format!("Lag, {}, {} users", run.storage(), args.users),
-        &[
-            "load",
-            "commands/s",
-            "commit: p50",
-            "p99",
-            "commit to readable: p50",
-            "p99",
-            "the same read alone: p50",
-            "p99",
-            "commit to delivered: p50",
-            "p99",
-        ],
+        &columns,
     );
     for (name, pace) in [("at rest", 0.0), ("half of the highest", highest / 2.0)] {
         let mut rounds = Rounds::default();
         for _ in 0..run.rounds {
             let mut probe = Probe::new(&service, &load, deliveries.as_ref()).await?;
+            let meter = Meter::start(&service);
             let sent = async {
                 if pace == 0.0 {
                     return Ok(None);
@@ -96,6 +106,7 @@ async fn measure(
             };
             let (loaded, probed) = tokio::join!(sent, probe.run(run.time()));
             probed?;
+            let used = meter.read(&service);
             let loaded = loaded?;
             let mut positions = std::mem::take(&mut probe.positions);
             positions.extend(loaded.iter().flat_map(|outcome| &outcome.positions));
@@ -107,17 +118,31 @@ async fn measure(
                 &probe.read,
                 &probe.delivered,
             ] {
-                let [p50, p99, _] = quantiles(latencies);
-                figures.extend([p50, p99]);
+                figures.extend(quantiles(latencies));
             }
+            figures.extend(used);
             rounds.push(figures);
         }
-        let mut cells = vec![name.to_owned(), rate(rounds.median(0))];
-        cells.extend((1..9).map(|figure| time(rounds.median(figure))));
-        if deliveries.is_none() {
-            cells.splice(8.., ["-".to_owned(), "-".to_owned()]);
+        let commit_p99 = rounds.median(2);
+        let is_delivered = deliveries.is_some();
+        for (number, what) in WHAT.iter().take(3 + usize::from(is_delivered)).enumerate() {
+            let first = 1 + 3 * number;
+            let p99 = rounds.median(first + 1);
+            let above = match p99 - commit_p99 {
+                above if above > 0.0 => time(above),
+                _ => "-".to_owned(),
+            };
+            let mut cells = vec![
+                name.to_owned(),
+                (*what).to_owned(),
+                ratio(p99, commit_p99),
+                above,
+            ];
+            cells.extend(time_cells(&rounds, first));
+            cells.push(rate(rounds.median(0)));
+            cells.extend(used_cells(&rounds, 13));
+            table.row(&cells);
         }
-        table.row(&cells);
     }
     service.stop().await?;
     place.verify().await

@@ -57,12 +57,8 @@ pub(crate) struct Outcome {
     pub(crate) rate: f64,
     /// The positions of good answers that have one.
     pub(crate) positions: Vec<u64>,
-    /// Cores that were busy with the service, and with its clients.
-    pub(crate) server_cpu: f64,
-    pub(crate) client_cpu: f64,
-    /// The service's memory at its highest since it started, in bytes.
-    pub(crate) server_peak: u64,
-    pub(crate) client_peak: u64,
+    /// As [`Meter::read`] gives it.
+    pub(crate) used: [f64; 4],
 }
 
 /// Drives a service with one client a script. Ends when a request fails or is answered other than it should be.
@@ -77,7 +73,7 @@ pub(crate) async fn drive<S: Script>(
     for _ in 0..clients {
         connections.push(Connection::open(&service.address).await?);
     }
-    let (server_before, client_before) = (service.usage(), Usage::own());
+    let meter = Meter::start(service);
     let began = Instant::now();
     let mut running = JoinSet::new();
     for (number, (connection, script)) in connections.into_iter().zip(scripts).enumerate() {
@@ -93,24 +89,46 @@ pub(crate) async fn drive<S: Script>(
         latencies: latencies(),
         rate: 0.0,
         positions: Vec::new(),
-        server_cpu: 0.0,
-        client_cpu: 0.0,
-        server_peak: 0,
-        client_peak: 0,
+        used: [0.0; 4],
     };
     while let Some(done) = running.join_next().await {
         let (latencies, positions) = done??;
         outcome.latencies.add(latencies)?;
         outcome.positions.extend(positions);
     }
-    let seconds = began.elapsed().as_secs_f64();
-    let (server, client) = (service.usage(), Usage::own());
-    outcome.rate = count(outcome.latencies.len()) / seconds;
-    outcome.server_cpu = (server.cpu - server_before.cpu) / seconds;
-    outcome.client_cpu = (client.cpu - client_before.cpu) / seconds;
-    outcome.server_peak = server.peak;
-    outcome.client_peak = client.peak;
+    outcome.rate = count(outcome.latencies.len()) / began.elapsed().as_secs_f64();
+    outcome.used = meter.read(service);
     Ok(outcome)
+}
+
+/// What a service and its clients, which are this process, use from its start on.
+pub(crate) struct Meter {
+    began: Instant,
+    service: Usage,
+    clients: Usage,
+}
+
+impl Meter {
+    pub(crate) fn start(service: &Service) -> Self {
+        Self {
+            began: Instant::now(),
+            service: service.usage(),
+            clients: Usage::own(),
+        }
+    }
+
+    /// Cores that were busy with the service, and with its clients; the memory of either at its highest since the
+    /// process was started, in bytes.
+    pub(crate) fn read(&self, service: &Service) -> [f64; 4] {
+        let seconds = self.began.elapsed().as_secs_f64();
+        let (service, clients) = (service.usage(), Usage::own());
+        [
+            (service.cpu - self.service.cpu) / seconds,
+            (clients.cpu - self.clients.cpu) / seconds,
+            count(service.peak),
+            count(clients.peak),
+        ]
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]

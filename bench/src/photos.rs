@@ -64,9 +64,9 @@ pub(crate) async fn run(run: &Run, _: &Args) -> anyhow::Result<()> {
         "photo",
         "bytes",
         "at once",
+        "time of an upload to that of decoding",
         "uploads/s",
         "decoded alone/s",
-        "time of an upload to that of decoding",
     ];
     columns.extend(LOAD_COLUMNS);
     let table = Table::new(&format!("Photos, {}", run.storage()), &columns);
@@ -90,9 +90,9 @@ pub(crate) async fn run(run: &Run, _: &Args) -> anyhow::Result<()> {
                 name.to_owned(),
                 photo.len().to_string(),
                 at_once.to_string(),
+                ratio(decoded.median(0), uploads.median(RATE)),
                 rate(uploads.median(RATE)),
                 rate(decoded.median(0)),
-                ratio(decoded.median(0), uploads.median(RATE)),
             ];
             cells.extend(load_cells(&uploads));
             table.row(&cells);

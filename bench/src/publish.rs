@@ -18,9 +18,9 @@ use tokio::time::Instant;
 
 use crate::Run;
 use crate::lag::jetstream;
-use crate::load::count;
+use crate::load::{Meter, count};
 use crate::place::Place;
-use crate::report::{Rounds, Table, rate, ratio};
+use crate::report::{Rounds, Table, USED_COLUMNS, rate, ratio, used_cells};
 use crate::users::Users;
 
 /// The stream of a ledger.
@@ -110,7 +110,7 @@ async fn measure(
     let (mut relay, mut bare) = <(Rounds, Rounds)>::default();
     let mut messages = None;
     for _ in 0..run.rounds {
-        relay.push([published(place, stream, args.events).await?]);
+        relay.push(published(place, stream, args.events).await?);
         if messages.is_none() {
             messages = Some(all(stream, args.events).await?);
         }
@@ -118,22 +118,26 @@ async fn measure(
         let messages = messages.as_deref().unwrap_or_default();
         bare.push([publish(&stream.0, messages).await?]);
     }
+    let mut columns = vec!["ratio", "messages/s", "bare publisher/s"];
+    columns.extend(USED_COLUMNS);
     let table = Table::new(
         &format!("Publishing {} events, {}", args.events, run.storage()),
-        &["messages/s", "bare publisher/s", "ratio"],
+        &columns,
     );
-    table.row(&[
+    let mut cells = vec![
+        ratio(relay.median(0), bare.median(0)),
         rate(relay.median(0)),
         rate(bare.median(0)),
-        ratio(relay.median(0), bare.median(0)),
-    ]);
+    ];
+    cells.extend(used_cells(&relay, 1));
+    table.row(&cells);
     // The stream is gone.
     place.publish_to(None);
     place.verify().await
 }
 
-/// Lets the service publish the whole ledger: messages a second from the first one seen on.
-async fn published(place: &Place, stream: &Stream, events: u64) -> anyhow::Result<f64> {
+/// Lets the service publish the whole ledger: messages a second from the first one seen on, and what was used meanwhile.
+async fn published(place: &Place, stream: &Stream, events: u64) -> anyhow::Result<Vec<f64>> {
     let service = place.start_unready().await?;
     let deadline = Instant::now() + PATIENCE;
     let mut first = None;
@@ -141,13 +145,16 @@ async fn published(place: &Place, stream: &Stream, events: u64) -> anyhow::Resul
         let last = stream.last().await;
         let now = Instant::now();
         if last > 0 {
-            let (before, began) = *first.get_or_insert((last, now));
+            let (before, began, meter) =
+                first.get_or_insert_with(|| (last, now, Meter::start(&service)));
             if last >= events {
-                service.stop().await?;
-                if last == before {
+                if last == *before {
                     bail!("all was published before it could be measured: more events are needed")
                 }
-                return Ok(count(last - before) / (now - began).as_secs_f64());
+                let mut measured = vec![count(last - *before) / (now - *began).as_secs_f64()];
+                measured.extend(meter.read(&service));
+                service.stop().await?;
+                return Ok(measured);
             }
         }
         if now > deadline {

@@ -86,7 +86,7 @@ async fn measure(run: &Run, args: &Args, place: &Place) -> anyhow::Result<()> {
     service
         .await_position(args.users, "/api/v1/users/profile", &users.token(0))
         .await?;
-    let mut columns = vec!["read", "users", "reads/s", "from memory/s", "ratio"];
+    let mut columns = vec!["read", "users", "ratio", "reads/s", "from memory/s"];
     columns.extend(LOAD_COLUMNS);
     let table = Table::new(
         &format!(
@@ -126,9 +126,9 @@ async fn measure(run: &Run, args: &Args, place: &Place) -> anyhow::Result<()> {
             let mut cells = vec![
                 read.name().to_owned(),
                 format!("{heat}: {among}"),
+                ratio(reads.median(RATE), memory.median(0)),
                 rate(reads.median(RATE)),
                 rate(memory.median(0)),
-                ratio(reads.median(RATE), memory.median(0)),
             ];
             cells.extend(load_cells(&reads));
             table.row(&cells);

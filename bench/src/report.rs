@@ -29,12 +29,7 @@ impl Rounds {
 pub(crate) fn figures(outcome: &Outcome) -> Vec<f64> {
     let mut figures = vec![outcome.rate];
     figures.extend(quantiles(&outcome.latencies));
-    figures.extend([
-        outcome.server_cpu,
-        outcome.client_cpu,
-        count(outcome.server_peak),
-        count(outcome.client_peak),
-    ]);
+    figures.extend(outcome.used);
     figures
 }
 
@@ -43,6 +38,13 @@ pub(crate) const LOAD_COLUMNS: [&str; 6] = [
     "p50",
     "p99",
     "p99.9",
+    USED_COLUMNS[0],
+    USED_COLUMNS[1],
+    USED_COLUMNS[2],
+];
+
+/// What a table says of what was used meanwhile.
+pub(crate) const USED_COLUMNS: [&str; 3] = [
     "cores busy: service",
     "clients",
     "peak memory: service, clients",
@@ -54,11 +56,23 @@ pub(crate) const P50: usize = 1;
 
 /// The cells of those columns.
 pub(crate) fn load_cells(rounds: &Rounds) -> Vec<String> {
-    let memory = [6, 7].map(|figure| mebibytes(rounds.median(figure)));
-    let mut cells: Vec<_> = (1..4).map(|figure| time(rounds.median(figure))).collect();
-    cells.extend((4..6).map(|figure| format!("{:.2}", rounds.median(figure))));
-    cells.push(memory.join(", "));
+    let mut cells = time_cells(rounds, 1);
+    cells.extend(used_cells(rounds, 4));
     cells
+}
+
+/// p50, p99 and p99.9, of which the first is that figure.
+pub(crate) fn time_cells(rounds: &Rounds, first: usize) -> Vec<String> {
+    (first..first + 3)
+        .map(|figure| time(rounds.median(figure)))
+        .collect()
+}
+
+/// What was used, from that figure on.
+pub(crate) fn used_cells(rounds: &Rounds, first: usize) -> [String; 3] {
+    let cores = |figure| format!("{:.2}", rounds.median(figure));
+    let memory = [first + 2, first + 3].map(|figure| mebibytes(rounds.median(figure)));
+    [cores(first), cores(first + 1), memory.join(", ")]
 }
 
 /// p50, p99 and p99.9 in nanoseconds.
