@@ -1,0 +1,71 @@
+//! `profile-ledger bench`.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use crate::service::{DEADLINE, Folder, command};
+
+/// The processes that a process has started.
+fn children(process: u32) -> Vec<String> {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).into_iter();
+    threads
+        .flatten()
+        .flatten()
+        .flat_map(|thread| {
+            let children = std::fs::read_to_string(thread.path().join("children"));
+            let children = children.unwrap_or_default();
+            children
+                .split_whitespace()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+fn is_alive(process: &str) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status"));
+    status.is_ok_and(|status| !status.contains("State:\tZ"))
+}
+
+async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let waiting = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, waiting).await.expect(what);
+}
+
+#[tokio::test]
+async fn a_measurement_that_is_stopped_leaves_nothing_behind() {
+    let folder = Folder::new();
+    let bench = command(&folder.data_dir())
+        .args(["bench", "growth", "--events", "1000000"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let process = bench.id();
+    let service = || {
+        let all = children(process).into_iter();
+        all.filter(|child| is_alive(child)).collect::<Vec<_>>()
+    };
+    until("no service is started", || !service().is_empty()).await;
+    let services = service();
+
+    let sent = std::process::Command::new("kill")
+        .arg(process.to_string())
+        .status();
+    assert!(sent.unwrap().success());
+    let ended = tokio::task::spawn_blocking(move || bench.wait_with_output().unwrap());
+    let output = ended.await.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("stopped by a signal"), "{said}");
+    until("a service is left", || {
+        !services.iter().any(|service| is_alive(service))
+    })
+    .await;
+    let left = std::fs::read_dir(folder.data_dir()).unwrap();
+    assert_eq!(left.count(), 0, "a folder is left");
+}
