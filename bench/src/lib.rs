@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use clap::{Args as Arguments, Subcommand};
 use http_kit::clock::Clock;
+use tokio_util::sync::CancellationToken;
 
 mod baseline;
 mod commands;
@@ -29,6 +30,8 @@ pub struct Settings {
     pub database_url: Option<String>,
     /// Services publish to this server, which must have no stream of a ledger.
     pub nats_url: Option<String>,
+    /// Cancelled when the measurement is to stop: it then ends with an error and leaves nothing behind.
+    pub stop: CancellationToken,
 }
 
 /// `profile-ledger bench`.

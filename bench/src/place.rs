@@ -11,7 +11,6 @@ use sqlx::{Connection as _, PgConnection};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use crate::Settings;
@@ -33,23 +32,6 @@ pub(crate) struct Place {
     database: String,
     pub(crate) database_url: Option<String>,
     nats_url: Option<String>,
-}
-
-/// Resolves when a signal asks this process to end. The service that is measured ends with its measurement.
-async fn stopped() -> anyhow::Error {
-    let signal = async {
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        std::io::Result::Ok(())
-    };
-    match signal.await {
-        Ok(()) => anyhow!("stopped by a signal; nothing is left behind"),
-        Err(error) => anyhow!(error).context("signals cannot be received"),
-    }
 }
 
 /// A new connection to a database server, to make and drop databases with.
@@ -78,8 +60,8 @@ fn random_hex() -> String {
 }
 
 impl Place {
-    /// Lends a new place for a measurement. It is gone afterwards, whatever came of that, also when a signal asks this
-    /// process to end.
+    /// Lends a new place for a measurement. It is gone afterwards, whatever came of that, also when the measurement is
+    /// to stop.
     pub(crate) async fn lend<T>(
         settings: &Settings,
         measure: impl AsyncFnOnce(&mut Self) -> anyhow::Result<T>,
@@ -87,7 +69,7 @@ impl Place {
         let mut place = Self::new(settings).await?;
         let measured = tokio::select! {
             biased;
-            stopped = stopped() => Err(stopped),
+            () = settings.stop.cancelled() => Err(anyhow!("stopped")),
             measured = measure(&mut place) => measured,
         };
         let measured = measured.map_err(|error| anyhow!("{error:#}{}", place.complaints()));

@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Parser as _;
+use tokio_util::sync::CancellationToken;
 
 use crate::service::Roles;
 
@@ -85,7 +87,18 @@ async fn measure(config: config::Config, args: bench::Args) -> anyhow::Result<Ex
         data_dir: config.data_dir,
         database_url: config.database_url,
         nats_url: config.nats_url,
+        stop: CancellationToken::new(),
     };
-    bench::run(settings, args).await?;
-    Ok(ExitCode::SUCCESS)
+    let stop = settings.stop.clone();
+    let mut measured = std::pin::pin!(bench::run(settings, args));
+    tokio::select! {
+        biased;
+        code = lifecycle::interrupted() => {
+            stop.cancel();
+            // It cleans up, and its error is that it was stopped.
+            let _ = measured.await;
+            Ok(ExitCode::from(code.context("signals cannot be received")?))
+        }
+        done = &mut measured => done.map(|()| ExitCode::SUCCESS),
+    }
 }
