@@ -481,4 +481,4 @@ pub async fn wait_for(documents: &dyn Documents, position: Position, time: Durat
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

@@ -166,21 +166,19 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use async_trait::async_trait;
-    use events::Time;
-    use events::store::{self, Claim, Head, Outcome, OutcomeKey};
-    use events::{EventId, StoredEvent, Version};
+    use events::test_servers::memory::Memory;
+    use events::{Time, UserEvent};
     use projector::read_model::{Parked, Search};
     use tokio::sync::Semaphore;
 
     use super::*;
     use crate::testing::{Api, JOHN};
 
-    /// A read model and a ledger in memory that are moved by hand.
+    /// A read model in memory that is moved by hand, with its ledger.
     struct Fake {
+        ledger: Arc<Memory>,
         documents: Mutex<HashMap<UserId, Document>>,
         applied: watch::Sender<Position>,
-        /// Whose the events are, by position.
-        users: Mutex<Vec<UserId>>,
         reads: AtomicUsize,
         /// Reads go on with the document that they found when they are let.
         held: Semaphore,
@@ -191,15 +189,22 @@ mod tests {
         let john = JOHN.parse().unwrap();
         api.applied(3).await;
         let document = api.read_model.document(&john).await.unwrap().unwrap();
+        let ledger = Memory::new();
+        ledger.record(john, an_event());
         let fake = Arc::new(Fake {
+            ledger: Arc::clone(&ledger),
             documents: Mutex::new(HashMap::from([(john, document.clone())])),
             applied: watch::Sender::new(1),
-            users: Mutex::new(vec![john]),
             reads: AtomicUsize::new(0),
             held: Semaphore::new(1_000),
         });
-        let hot = HotDocuments::new(Arc::clone(&fake) as _, Arc::clone(&fake) as _);
+        let hot = HotDocuments::new(Arc::clone(&fake) as _, ledger);
         (fake, hot, document)
+    }
+
+    /// What happened is of no interest here.
+    fn an_event() -> UserEvent {
+        UserEvent::ProfileUpdated(Box::default())
     }
 
     impl Fake {
@@ -209,13 +214,10 @@ mod tests {
 
         /// One more event of the user, and its document.
         fn change(&self, user: UserId) -> Position {
-            let mut users = self.users.lock().unwrap();
-            users.push(user);
-            let position = users.len() as Position;
+            let position = self.ledger.record(user, an_event());
             if let Some(document) = self.documents.lock().unwrap().get_mut(&user) {
                 document.position = position;
             }
-            drop(users);
             self.applied.send_replace(position);
             position
         }
@@ -255,77 +257,6 @@ mod tests {
         }
 
         async fn parked(&self) -> Result<Vec<Parked>, Error> {
-            unreachable!()
-        }
-    }
-
-    #[async_trait]
-    impl History for Fake {
-        async fn head(&self) -> Result<Head, store::Error> {
-            unreachable!()
-        }
-
-        fn watch_head(&self) -> watch::Receiver<Position> {
-            unreachable!()
-        }
-
-        async fn read(&self, _: Position, _: usize) -> Result<Vec<StoredEvent>, store::Error> {
-            unreachable!()
-        }
-
-        async fn users_between(
-            &self,
-            after: Position,
-            until: Position,
-        ) -> Result<Vec<UserId>, store::Error> {
-            let range = usize::try_from(after).unwrap()..usize::try_from(until).unwrap();
-            Ok(self.users.lock().unwrap()[range].to_vec())
-        }
-
-        async fn read_user(
-            &self,
-            _: &UserId,
-            _: Version,
-            _: usize,
-        ) -> Result<Vec<StoredEvent>, store::Error> {
-            unreachable!()
-        }
-
-        async fn read_user_back(
-            &self,
-            _: &UserId,
-            _: Version,
-            _: usize,
-        ) -> Result<Vec<StoredEvent>, store::Error> {
-            unreachable!()
-        }
-
-        async fn read_users(
-            &self,
-            _: &[UserId],
-            _: Position,
-            _: usize,
-        ) -> Result<Vec<StoredEvent>, store::Error> {
-            unreachable!()
-        }
-
-        async fn claims(&self, _: &[String]) -> Result<Vec<Claim>, store::Error> {
-            unreachable!()
-        }
-
-        async fn claims_after(&self, _: &str, _: usize) -> Result<Vec<Claim>, store::Error> {
-            unreachable!()
-        }
-
-        async fn outcomes(&self, _: &[OutcomeKey]) -> Result<Vec<Outcome>, store::Error> {
-            unreachable!()
-        }
-
-        async fn position_of(&self, _: &EventId) -> Result<Option<Position>, store::Error> {
-            unreachable!()
-        }
-
-        async fn has_strays(&self) -> Result<bool, store::Error> {
             unreachable!()
         }
     }

@@ -76,101 +76,30 @@ impl Feed for SharedFeed {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::Ordering;
 
     use super::*;
-    use crate::store::{self, Claim, Head, Outcome, OutcomeKey};
     use crate::test_ledger::{DEADLINE, TestLedger};
-    use crate::{EventId, UserId, Version};
+    use crate::test_servers::memory::Memory;
 
     const BATCH: usize = 16;
 
-    /// Counts what is read of a ledger.
-    struct Counted {
-        inner: Arc<dyn History>,
-        reads: AtomicUsize,
-    }
-
-    impl Counted {
-        fn of(ledger: &TestLedger) -> Arc<Self> {
-            Arc::new(Self {
-                inner: ledger.history(),
-                reads: AtomicUsize::new(0),
-            })
-        }
-    }
-
-    #[async_trait]
-    impl History for Counted {
-        async fn head(&self) -> Result<Head, store::Error> {
-            self.inner.head().await
-        }
-        fn watch_head(&self) -> watch::Receiver<Position> {
-            self.inner.watch_head()
-        }
-        async fn read(
-            &self,
-            after: Position,
-            limit: usize,
-        ) -> Result<Vec<StoredEvent>, store::Error> {
-            self.reads.fetch_add(1, Ordering::Relaxed);
-            self.inner.read(after, limit).await
-        }
-        async fn read_user(
-            &self,
-            _: &UserId,
-            _: Version,
-            _: usize,
-        ) -> Result<Vec<StoredEvent>, store::Error> {
-            unreachable!("a feed is of all users")
-        }
-        async fn read_user_back(
-            &self,
-            _: &UserId,
-            _: Version,
-            _: usize,
-        ) -> Result<Vec<StoredEvent>, store::Error> {
-            unreachable!("a feed is of all users")
-        }
-        async fn read_users(
-            &self,
-            _: &[UserId],
-            _: Position,
-            _: usize,
-        ) -> Result<Vec<StoredEvent>, store::Error> {
-            unreachable!("a feed is of all users")
-        }
-        async fn claims(&self, _: &[String]) -> Result<Vec<Claim>, store::Error> {
-            unreachable!("a feed reads no claims")
-        }
-        async fn claims_after(&self, _: &str, _: usize) -> Result<Vec<Claim>, store::Error> {
-            unreachable!("a feed reads no claims")
-        }
-        async fn outcomes(&self, _: &[OutcomeKey]) -> Result<Vec<Outcome>, store::Error> {
-            unreachable!("a feed reads no outcomes")
-        }
-        async fn position_of(&self, _: &EventId) -> Result<Option<Position>, store::Error> {
-            unreachable!("a feed looks no event up")
-        }
-        async fn has_strays(&self) -> Result<bool, store::Error> {
-            unreachable!("a feed verifies nothing")
-        }
-    }
-
     #[tokio::test]
     async fn many_who_follow_the_head_read_it_once() {
-        let ledger = TestLedger::new("shared").await;
-        let counted = Counted::of(&ledger);
-        let tail = Tail::new(Arc::clone(&counted) as _, BATCH);
+        let ledger = Memory::new();
+        let tail = Tail::new(Arc::clone(&ledger) as _, BATCH);
         let mut feeds: Vec<_> = (0..50).map(|_| tail.follow(0)).collect();
         for round in 1..=5 {
-            let end = ledger.grow(3).await;
+            let end = 3 * Position::from(round);
+            for user in end - 2..=end {
+                ledger.register(user);
+            }
             let nexts = futures::future::join_all(feeds.iter_mut().map(Feed::next)).await;
             for events in nexts {
                 let events = events.unwrap();
                 assert!(events.iter().map(|event| event.position).eq(end - 2..=end));
             }
-            assert_eq!(counted.reads.load(Ordering::Relaxed), round);
+            assert_eq!(ledger.asked.load(Ordering::Relaxed), round);
         }
     }
 

@@ -6,16 +6,14 @@ use async_trait::async_trait;
 use events::UserEvent;
 use events::document::fold;
 use events::feed::StoreFeed;
+use events::test_servers::memory::{Memory, user};
 use events::user::{Change, ProfileUpdated};
 
 use super::*;
 use crate::read_model::sqlite::SqliteReadModel;
 use crate::read_model::{Search, Stored};
 
-mod ledger;
 mod parked;
-
-pub(crate) use ledger::{Ledger, user};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -78,7 +76,7 @@ impl ReadModel for Fragile {
 }
 
 struct Fixture {
-    ledger: Arc<Ledger>,
+    ledger: Arc<Memory>,
     read_model: Arc<Fragile>,
     projectors: AtomicU32,
     _folder: tempfile::TempDir,
@@ -108,7 +106,7 @@ impl Fixture {
             panics: AtomicBool::new(false),
         });
         Self {
-            ledger: Ledger::new(),
+            ledger: Memory::new(),
             read_model,
             projectors: AtomicU32::new(0),
             _folder: folder,
@@ -178,7 +176,7 @@ async fn the_read_model_is_the_fold_of_the_ledger() {
     fixture.reach(head).await;
 
     let mut folded: HashMap<UserId, Document> = HashMap::new();
-    for event in fixture.ledger.events.lock().unwrap().iter() {
+    for event in fixture.ledger.all().iter() {
         let before = folded.remove(&event.user_id);
         folded.insert(
             event.user_id,
@@ -193,7 +191,7 @@ async fn the_read_model_is_the_fold_of_the_ledger() {
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_feed_asks_the_ledger_nothing_and_wakes_at_once() {
-    let ledger = Ledger::new();
+    let ledger = Memory::new();
     let mut feed = StoreFeed::new(Arc::clone(&ledger) as _, 0, 3);
     let day = Duration::from_secs(24 * 60 * 60);
     let idle = tokio::time::timeout(day, feed.next()).await;
@@ -247,7 +245,7 @@ async fn a_gap_in_the_ledger_itself_stops_the_projection() {
     for n in 1..=3 {
         fixture.ledger.register(n);
     }
-    fixture.ledger.events.lock().unwrap().remove(1);
+    fixture.ledger.all().remove(1);
     let error = fixture.start().ends().await;
     assert!(
         matches!(error, Error::Feed(feed::Error::Gap { expected: 2, .. })),
@@ -262,7 +260,7 @@ async fn a_read_model_ahead_of_its_ledger_is_left_alone() {
     let running = fixture.start();
     fixture.reach(1).await;
     drop(running);
-    fixture.ledger.events.lock().unwrap().clear();
+    fixture.ledger.all().clear();
     fixture.ledger.head.send_replace(0);
     let error = fixture.start().ends().await;
     assert!(

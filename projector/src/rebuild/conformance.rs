@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use events::feed::StoreFeed;
+use events::test_servers::memory::{Memory, user};
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::projection::tests::{Ledger, user};
 use crate::projection::{self, Projection, wait_for};
 use crate::read_model::Search;
 use crate::search::words;
@@ -39,7 +39,7 @@ pub(crate) async fn run_all(open: impl AsyncFn() -> Opened) {
 }
 
 async fn rebuilt(
-    ledger: &Arc<Ledger>,
+    ledger: &Arc<Memory>,
     operator: &dyn Replaceable,
     accept_differences: bool,
 ) -> Result<Report, Error> {
@@ -47,7 +47,7 @@ async fn rebuilt(
     rebuild(history, operator, &run(), accept_differences, &|_| {}).await
 }
 
-async fn rolled_back(ledger: &Arc<Ledger>, operator: &dyn Replaceable) -> Result<Position, Error> {
+async fn rolled_back(ledger: &Arc<Memory>, operator: &dyn Replaceable) -> Result<Position, Error> {
     roll_back(Arc::clone(ledger) as _, operator, &run(), &|_| {}).await
 }
 
@@ -60,7 +60,7 @@ impl Drop for Projector {
     }
 }
 
-fn project(ledger: &Arc<Ledger>, read_model: &Arc<dyn Replaceable>) -> Projector {
+fn project(ledger: &Arc<Memory>, read_model: &Arc<dyn Replaceable>) -> Projector {
     let history: Arc<dyn History> = Arc::clone(ledger) as _;
     let (projection, _) = Projection::new(Arc::clone(read_model) as _, Arc::clone(&history), run());
     let feed_after = move |after| {
@@ -80,7 +80,7 @@ async fn read(read_model: &dyn Replaceable, n: u64) -> Document {
 }
 
 async fn nobody_notices_a_rebuild_beside_a_projector_at_work(opened: Opened) {
-    let ledger = Ledger::new();
+    let ledger = Memory::new();
     for n in 1..=300 {
         ledger.register(n);
     }
@@ -175,7 +175,7 @@ async fn spoil(read_model: &dyn Replaceable, documents: Vec<Document>) {
 }
 
 async fn a_wrong_document_is_found_repaired_and_brought_back(opened: Opened) {
-    let ledger = Ledger::new();
+    let ledger = Memory::new();
     for n in 1..=30 {
         ledger.register(n);
     }
@@ -242,7 +242,7 @@ async fn a_wrong_document_is_found_repaired_and_brought_back(opened: Opened) {
 }
 
 async fn a_missing_and_a_surplus_user_and_wrong_words_are_found(opened: Opened) {
-    let ledger = Ledger::new();
+    let ledger = Memory::new();
     for n in 1..=30 {
         ledger.register(n);
     }
@@ -275,7 +275,7 @@ async fn a_missing_and_a_surplus_user_and_wrong_words_are_found(opened: Opened) 
 }
 
 async fn who_waited_is_folded_again_and_the_projector_knows(opened: Opened) {
-    let ledger = Ledger::new();
+    let ledger = Memory::new();
     ledger.register(1);
     ledger.register(2);
     ledger.record_from_the_future(1);
@@ -298,7 +298,7 @@ async fn who_waited_is_folded_again_and_the_projector_knows(opened: Opened) {
 }
 
 async fn who_waits_still_waits_after_a_rebuild(opened: Opened) {
-    let ledger = Ledger::new();
+    let ledger = Memory::new();
     ledger.register(1);
     ledger.record_from_the_future(1);
     ledger.rename(1, "b", "c");
@@ -321,7 +321,7 @@ async fn who_waits_still_waits_after_a_rebuild(opened: Opened) {
 }
 
 async fn a_second_rebuild_is_refused_and_an_ended_one_leaves_nothing(opened: Opened) {
-    let ledger = Ledger::new();
+    let ledger = Memory::new();
     ledger.register(1);
     let projector = project(&ledger, &opened.service);
     reach(&*opened.service, 1).await;
@@ -352,7 +352,7 @@ async fn a_second_rebuild_is_refused_and_an_ended_one_leaves_nothing(opened: Ope
 }
 
 async fn a_read_model_ahead_of_the_ledger_is_rebuilt_if_that_is_accepted(opened: Opened) {
-    let ledger = Ledger::new();
+    let ledger = Memory::new();
     for n in 1..=5 {
         ledger.register(n);
     }
@@ -381,7 +381,7 @@ async fn a_read_model_ahead_of_the_ledger_is_rebuilt_if_that_is_accepted(opened:
 }
 
 async fn what_does_not_fit_into_memory_is_folded_all_the_same(opened: Opened) {
-    let ledger = Ledger::new();
+    let ledger = Memory::new();
     let users = IN_MEMORY as u64 * 3;
     for n in 1..=users {
         ledger.register(n);

@@ -91,10 +91,10 @@ async fn a_projector_that_was_overtaken_tells_of_no_parked_user() {
     fixture.reach(head).await;
 
     // Another one folds the next event first.
-    let ahead = Ledger::new();
+    let ahead = Memory::new();
     ahead.register(1);
     let to = ahead.register(2);
-    let event = ahead.events.lock().unwrap()[1].clone();
+    let event = ahead.all()[1].clone();
     let document = fold(None, &event.decode().unwrap()).unwrap();
     fixture.read_model.take_over("later").await.unwrap();
     let batch = Batch {

@@ -2,6 +2,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use events::store::postgres::PostgresStore;
+use events::test_servers::memory::{Memory, user};
 use events::test_servers::postgres::Postgres as Server;
 use events::test_servers::rights::granted;
 use sqlx::{Connection as _, PgConnection};
@@ -103,7 +104,7 @@ async fn rebuilt_tables_have_the_indexes_the_owner_and_the_rights_of_those_they_
         rows.fetch_all(&mut owner).await.unwrap()
     };
     let (before, tables_before) = (ask(shape).await, ask(tables).await);
-    let ledger = crate::projection::tests::Ledger::new();
+    let ledger = Memory::new();
     for _ in 0..3 {
         let rebuilt = rebuild::rebuild(Arc::clone(&ledger) as _, &read_model, "me", false, &|_| {});
         assert_eq!(rebuilt.await.unwrap().swapped_at, Some(0));
@@ -116,7 +117,7 @@ async fn rebuilt_tables_have_the_indexes_the_owner_and_the_rights_of_those_they_
 async fn a_table_that_somebody_holds_keeps_the_swap_waiting_and_nobody_else_for_long() {
     let url = Server::shared().database().await;
     let read_model = open(&url).await;
-    let ledger = crate::projection::tests::Ledger::new();
+    let ledger = Memory::new();
     let mut backup = PgConnection::connect(&url).await.unwrap();
     sqlx::raw_sql("BEGIN; LOCK TABLE read_model.users IN ACCESS SHARE MODE")
         .execute(&mut backup)
@@ -124,7 +125,7 @@ async fn a_table_that_somebody_holds_keeps_the_swap_waiting_and_nobody_else_for_
         .unwrap();
     let rebuilding = rebuild::rebuild(Arc::clone(&ledger) as _, &read_model, "me", false, &|_| {});
     let reading = async {
-        let user = crate::projection::tests::user(1);
+        let user = user(1);
         for _ in 0..300 {
             read_model.document(&user).await.unwrap();
             tokio::time::sleep(Duration::from_millis(5)).await;

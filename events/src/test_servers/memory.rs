@@ -1,29 +1,35 @@
-//! A ledger in memory.
+//! A ledger in memory, for the tests of what follows one.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use events::envelope::{Context, Previous, Recorded};
-use events::store::{self, Claim, Head, History, Outcome, OutcomeKey};
-use events::user::{Profile, UserRegistered, UsernameChanged};
-use events::{EventId, Position, StoredEvent, Time, UserEvent, UserId, Version};
 use tokio::sync::watch;
 
-pub(crate) fn user(n: u64) -> UserId {
-    format!("{n:024x}").parse().unwrap()
+use crate::envelope::{Context, Previous, Recorded};
+use crate::store::{self, Claim, Head, History, Outcome, OutcomeKey};
+use crate::user::{Consents, Profile, UserRegistered, UsernameChanged};
+use crate::{EventId, Position, StoredEvent, Time, UserEvent, UserId, Version};
+
+/// A user by number.
+pub fn user(n: u64) -> UserId {
+    format!("{n:024x}").parse().expect("it is 24 digits")
 }
 
-/// A ledger in memory.
-pub(crate) struct Ledger {
-    pub(super) events: Mutex<Vec<StoredEvent>>,
-    pub(super) head: watch::Sender<Position>,
-    pub(super) is_away: AtomicBool,
-    pub(super) asked: AtomicU32,
+/// A ledger that a test may change as no database lets it.
+pub struct Memory {
+    events: Mutex<Vec<StoredEvent>>,
+    /// What those who follow it are told.
+    pub head: watch::Sender<Position>,
+    /// Whether it answers nothing, as a database that is away.
+    pub is_away: AtomicBool,
+    /// How often it was asked for something.
+    pub asked: AtomicU32,
 }
 
-impl Ledger {
-    pub(crate) fn new() -> Arc<Self> {
+impl Memory {
+    /// A ledger without events.
+    pub fn new() -> Arc<Self> {
         Arc::new(Self {
             events: Mutex::default(),
             head: watch::Sender::new(0),
@@ -32,8 +38,14 @@ impl Ledger {
         })
     }
 
-    pub(crate) fn record(&self, user_id: UserId, event: UserEvent) -> Position {
-        let mut events = self.events.lock().unwrap();
+    /// All events, to be looked at and changed.
+    pub fn all(&self) -> MutexGuard<'_, Vec<StoredEvent>> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds an event of a user; its position.
+    pub fn record(&self, user_id: UserId, event: UserEvent) -> Position {
+        let mut events = self.all();
         let position = events.len() as u64 + 1;
         let last = events.iter().rev().find(|event| event.user_id == user_id);
         let recorded = Recorded {
@@ -55,13 +67,14 @@ impl Ledger {
         position
     }
 
-    pub(crate) fn register(&self, n: u64) -> Position {
+    /// Adds a registration.
+    pub fn register(&self, n: u64) -> Position {
         let registered = UserRegistered {
             username: format!("user{n}"),
             profile: profile(&format!("Name{n}")),
             country_code: None,
             phone_number: None,
-            consents: events::user::Consents::default(),
+            consents: Consents::default(),
             is_registration_complete: true,
             roles: vec!["user".to_owned()],
             last_login: None,
@@ -69,7 +82,8 @@ impl Ledger {
         self.record(user(n), UserEvent::UserRegistered(Box::new(registered)))
     }
 
-    pub(crate) fn rename(&self, n: u64, before: &str, after: &str) -> Position {
+    /// Adds a change of a username.
+    pub fn rename(&self, n: u64, before: &str, after: &str) -> Position {
         let renamed = UsernameChanged {
             before: before.to_owned(),
             after: after.to_owned(),
@@ -79,24 +93,23 @@ impl Ledger {
     }
 
     /// An event of a type that this program does not know.
-    pub(crate) fn record_from_the_future(&self, n: u64) -> Position {
+    pub fn record_from_the_future(&self, n: u64) -> Position {
         let position = self.rename(n, "a", "b");
-        let mut events = self.events.lock().unwrap();
-        let event = events.last_mut().unwrap();
-        let text = String::from_utf8(event.envelope.to_vec()).unwrap();
-        event.envelope = text.replace("username-changed", "soul-sold").into();
+        let mut events = self.all();
+        if let Some(event) = events.last_mut() {
+            retype(event, "username-changed", "soul-sold");
+        }
         position
     }
 
     /// Now this program knows it.
-    pub(crate) fn learn(&self) {
-        for event in self.events.lock().unwrap().iter_mut() {
-            let text = String::from_utf8(event.envelope.to_vec()).unwrap();
-            event.envelope = text.replace("soul-sold", "username-changed").into();
+    pub fn learn(&self) {
+        for event in self.all().iter_mut() {
+            retype(event, "soul-sold", "username-changed");
         }
     }
 
-    pub(super) fn answer<T>(&self, value: T) -> Result<T, store::Error> {
+    fn answer<T>(&self, value: T) -> Result<T, store::Error> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         if self.is_away.load(Ordering::Relaxed) {
             let away = std::io::Error::other("away");
@@ -106,7 +119,13 @@ impl Ledger {
     }
 }
 
-pub(super) fn profile(name: &str) -> Profile {
+fn retype(event: &mut StoredEvent, from: &str, to: &str) {
+    let text = String::from_utf8_lossy(&event.envelope);
+    event.envelope = text.replace(from, to).into();
+}
+
+/// A profile with a given name.
+pub fn profile(name: &str) -> Profile {
     Profile {
         name: name.to_owned(),
         surname: "Doe".to_owned(),
@@ -115,7 +134,7 @@ pub(super) fn profile(name: &str) -> Profile {
 }
 
 #[async_trait]
-impl History for Ledger {
+impl History for Memory {
     async fn head(&self) -> Result<Head, store::Error> {
         self.answer(Head {
             store_id: "memory".to_owned(),
@@ -131,7 +150,7 @@ impl History for Ledger {
     }
 
     async fn read(&self, after: Position, limit: usize) -> Result<Vec<StoredEvent>, store::Error> {
-        let events = self.events.lock().unwrap();
+        let events = self.all();
         let later = events.iter().filter(|event| event.position > after);
         self.answer(later.take(limit).cloned().collect())
     }
@@ -142,7 +161,7 @@ impl History for Ledger {
         after: Version,
         limit: usize,
     ) -> Result<Vec<StoredEvent>, store::Error> {
-        let events = self.events.lock().unwrap();
+        let events = self.all();
         let later = events
             .iter()
             .filter(|event| event.user_id == *user && event.version > after);
@@ -151,38 +170,50 @@ impl History for Ledger {
 
     async fn read_user_back(
         &self,
-        _: &UserId,
-        _: Version,
-        _: usize,
+        user: &UserId,
+        before: Version,
+        limit: usize,
     ) -> Result<Vec<StoredEvent>, store::Error> {
-        unreachable!("a projection goes forward")
+        let events = self.all();
+        let earlier = events
+            .iter()
+            .rev()
+            .filter(|event| event.user_id == *user && event.version < before);
+        self.answer(earlier.take(limit).cloned().collect())
     }
 
     async fn read_users(
         &self,
-        _: &[UserId],
-        _: Position,
-        _: usize,
+        users: &[UserId],
+        after: Position,
+        limit: usize,
     ) -> Result<Vec<StoredEvent>, store::Error> {
-        unreachable!("a projection reads no users together")
+        let events = self.all();
+        let later = events
+            .iter()
+            .filter(|event| event.position > after && users.contains(&event.user_id));
+        self.answer(later.take(limit).cloned().collect())
     }
 
     async fn claims(&self, _: &[String]) -> Result<Vec<Claim>, store::Error> {
-        unreachable!("a projection reads no claims")
+        unreachable!("claims are kept by stores")
     }
 
     async fn claims_after(&self, _: &str, _: usize) -> Result<Vec<Claim>, store::Error> {
-        unreachable!("a projection reads no claims")
+        unreachable!("claims are kept by stores")
     }
 
     async fn outcomes(&self, _: &[OutcomeKey]) -> Result<Vec<Outcome>, store::Error> {
-        unreachable!("a projection reads no outcomes")
+        unreachable!("outcomes are kept by stores")
     }
 
-    async fn position_of(&self, _: &EventId) -> Result<Option<Position>, store::Error> {
-        unreachable!("a projection looks no event up")
+    async fn position_of(&self, id: &EventId) -> Result<Option<Position>, store::Error> {
+        let events = self.all();
+        let found = events.iter().find(|event| event.event_id == *id);
+        self.answer(found.map(|event| event.position))
     }
+
     async fn has_strays(&self) -> Result<bool, store::Error> {
-        unreachable!("a projection verifies nothing")
+        self.answer(false)
     }
 }
