@@ -4,11 +4,16 @@
 //! for its value.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
-use sqlx::{Connection as _, QueryBuilder, Sqlite, SqliteConnection};
+use sqlx::{
+    ConnectOptions as _, Connection as _, QueryBuilder, Row as _, Sqlite, SqliteConnection,
+};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
 
 /// How long an operation waits for a connection, or for who writes.
 pub const WAIT: Duration = Duration::from_secs(5);
@@ -25,6 +30,16 @@ pub fn options(path: &Path) -> SqliteConnectOptions {
         .row_buffer_size(ROWS)
 }
 
+/// Pages in the write-ahead log that are worth moving to where they belong, as many as SQLite's own default.
+const PAGES: i64 = 1_000;
+
+/// Pages in the write-ahead log (32 MiB) at which a commit moves them itself: only then can the log begin again at
+/// its start, which under load never comes by itself.
+const MOST_PAGES: u32 = 8_192;
+
+/// How often the log is looked at, at the most.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// Connections that stay: a file is not away, and does not come back.
 pub fn pool(connections: u32) -> SqlitePoolOptions {
     SqlitePoolOptions::new()
@@ -33,6 +48,68 @@ pub fn pool(connections: u32) -> SqlitePoolOptions {
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)
+}
+
+/// The one connection that writes to a file whose write-ahead log a [`Checkpointer`] looks after.
+pub async fn writer(options: SqliteConnectOptions) -> Result<SqlitePool, sqlx::Error> {
+    let options = options
+        .pragma("wal_autocheckpoint", MOST_PAGES.to_string())
+        // Each statement of many rows keeps the pages that it changes until its end, to take itself back alone. In a
+        // temporary file, that took longer than writing the rows.
+        .pragma("temp_store", "memory");
+    pool(1).connect_with(options).await
+}
+
+/// Moves what was committed out of the write-ahead log to where it belongs in the database, beside the connection
+/// that writes. Otherwise every so many commits would wait for that, and with them whoever waits for their answers.
+#[derive(Debug)]
+pub struct Checkpointer {
+    committed: Arc<Notify>,
+    _task: JoinSet<()>,
+}
+
+impl Checkpointer {
+    /// Begins to look after a file, on a connection of its own.
+    pub async fn start(options: &SqliteConnectOptions) -> Result<Self, sqlx::Error> {
+        let connection = options.connect().await?;
+        let committed = Arc::new(Notify::new());
+        let mut task = JoinSet::new();
+        task.spawn(move_pages(connection, Arc::clone(&committed)));
+        Ok(Self {
+            committed,
+            _task: task,
+        })
+    }
+
+    /// Something was committed.
+    pub fn committed(&self) {
+        self.committed.notify_one();
+    }
+}
+
+async fn move_pages(mut connection: SqliteConnection, committed: Arc<Notify>) {
+    loop {
+        committed.notified().await;
+        // What is not moved now is moved later, at the latest by a commit, which says what is wrong with the file.
+        if let Err(error) = move_many(&mut connection).await {
+            tracing::debug!(%error, "The write-ahead log could not be moved");
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Moves the pages if there are enough of them. Neither writers nor readers are waited for.
+async fn move_many(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    let row = sqlx::query("PRAGMA wal_checkpoint(NOOP)")
+        .fetch_one(&mut *connection)
+        .await?;
+    let (there, moved): (i64, i64) = (row.try_get(1)?, row.try_get(2)?);
+    if there - moved >= PAGES {
+        sqlx::query("PRAGMA wal_checkpoint(PASSIVE)")
+            .execute(connection)
+            .await?;
+    }
+    Ok(())
 }
 
 /// SQLite's integers are signed; positions, versions and counts are far from their limit.
@@ -83,5 +160,66 @@ impl Transaction {
 impl Drop for Transaction {
     fn drop(&mut self) {
         drop(self.0.take().map(PoolConnection::detach));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
+
+    use super::*;
+
+    /// Pages of the log, and how many of them have been moved.
+    async fn log(connection: &mut SqliteConnection) -> (i64, i64) {
+        let row = sqlx::query("PRAGMA wal_checkpoint(NOOP)")
+            .fetch_one(connection)
+            .await
+            .unwrap();
+        (row.get(1), row.get(2))
+    }
+
+    #[tokio::test]
+    async fn pages_are_moved_beside_the_writer_and_the_log_stays_bounded() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("some.db");
+        let options = options(&path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Off);
+        let writer = writer(options.clone()).await.unwrap();
+        sqlx::query("CREATE TABLE pages (page BLOB)")
+            .execute(&writer)
+            .await
+            .unwrap();
+        let checkpointer = Checkpointer::start(&options).await.unwrap();
+        let mut beside = options.connect().await.unwrap();
+        let write = async |count: i64| {
+            sqlx::query(
+                "INSERT INTO pages SELECT zeroblob(4000) FROM (WITH RECURSIVE n(i) AS \
+                 (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < ?) SELECT i FROM n)",
+            )
+            .bind(count)
+            .execute(&writer)
+            .await
+            .unwrap();
+            checkpointer.committed();
+        };
+
+        write(PAGES + 1).await;
+        let moved = tokio::time::timeout(WAIT, async {
+            while log(&mut beside).await.1 < PAGES {
+                tokio::time::sleep(LOOK).await;
+            }
+        });
+        moved.await.expect("the pages are moved");
+        assert!(log(&mut beside).await.0 < i64::from(MOST_PAGES));
+
+        // Commits without a pause. One that comes while pages are being moved leaves it to the next.
+        let most = i64::from(MOST_PAGES);
+        for _ in 0..5 * most / 500 {
+            write(500).await;
+            let there = log(&mut beside).await.0;
+            assert!(there < 2 * most, "{there} pages");
+        }
     }
 }

@@ -20,7 +20,7 @@ use super::newest::Newest;
 use super::{AppendError, Batch, Claim, Error, EventStore, Head, History, Outcome, OutcomeKey};
 use crate::envelope::{LeafHash, StoredEvent};
 use crate::fail_point::{self, FailPoint};
-use crate::sqlite::{Transaction, options, pool, signed};
+use crate::sqlite::{Checkpointer, Transaction, options, pool, signed, writer};
 use crate::{EventId, Position, Time, UserId, Version};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite/ledger");
@@ -41,6 +41,8 @@ pub struct SqliteStore {
     readers: SqlitePool,
     head: watch::Sender<Position>,
     newest: Newest,
+    /// `None`: the store is only read.
+    checkpointer: Option<Checkpointer>,
     /// Held as long as the store is open; the operating system frees it when the process dies. `None`: the
     /// store is only read.
     _lock: Option<File>,
@@ -61,8 +63,9 @@ impl SqliteStore {
             // Every commit reaches the disk before it is answered.
             .synchronous(SqliteSynchronous::Full)
             .pragma("recursive_triggers", "ON");
-        let writer = pool(1).connect_with(options.clone()).await?;
+        let writer = writer(options.clone()).await?;
         MIGRATIONS.run(&writer).await.map_err(unavailable)?;
+        let checkpointer = Checkpointer::start(&options).await?;
         let readers = pool(READERS)
             .connect_with(options.create_if_missing(false).read_only(true))
             .await?;
@@ -71,6 +74,7 @@ impl SqliteStore {
             readers,
             head: watch::Sender::new(0),
             newest: Newest::default(),
+            checkpointer: Some(checkpointer),
             _lock: Some(lock),
             _follower: JoinSet::new(),
         };
@@ -96,6 +100,7 @@ impl SqliteStore {
             readers,
             head,
             newest: Newest::default(),
+            checkpointer: None,
             _lock: None,
             _follower: follower,
         };
@@ -392,6 +397,9 @@ impl EventStore for SqliteStore {
             return Err(error);
         }
         transaction.committed();
+        if let Some(checkpointer) = &self.checkpointer {
+            checkpointer.committed();
+        }
         fail_point::pass(FailPoint::AfterCommit);
         self.newest.appended(&batch.events);
         self.saw(batch.expected.position + batch.events.len() as u64);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use events::fail_point::{self, FailPoint};
-use events::sqlite::{Transaction, options, pool};
+use events::sqlite::{Checkpointer, Transaction, options, pool, writer};
 use events::{Document, Position, Time, UserId};
 use sqlx::error::ErrorKind;
 use sqlx::migrate::Migrator;
@@ -39,6 +39,8 @@ pub struct SqliteReadModel {
     /// Searches read far more than others: they wait for each other and for nobody else.
     searchers: SqlitePool,
     applied: watch::Sender<Position>,
+    /// `None`: the read model is only read.
+    checkpointer: Option<Checkpointer>,
 }
 
 impl SqliteReadModel {
@@ -52,8 +54,9 @@ impl SqliteReadModel {
             .journal_mode(SqliteJournalMode::Wal)
             // A power failure may take back the last steps, whole: the projection folds them again.
             .synchronous(SqliteSynchronous::Normal);
-        let writer = pool(1).connect_with(options.clone()).await?;
+        let writer = writer(options.clone()).await?;
         MIGRATIONS.run(&writer).await.map_err(unavailable)?;
+        let checkpointer = Checkpointer::start(&options).await?;
         let options = options.create_if_missing(false).read_only(true);
         let readers = pool(READERS).connect_with(options.clone()).await?;
         let searchers = pool(SEARCHERS).connect_with(options).await?;
@@ -63,6 +66,7 @@ impl SqliteReadModel {
             readers,
             searchers,
             applied: watch::Sender::new(0),
+            checkpointer: Some(checkpointer),
         };
         read_model.checkpoint().await?;
         Ok(read_model)
@@ -79,6 +83,7 @@ impl SqliteReadModel {
             searchers: readers.clone(),
             readers,
             applied: watch::Sender::new(0),
+            checkpointer: None,
         };
         read_model.checkpoint().await?;
         Ok(read_model)
@@ -304,6 +309,9 @@ impl ReadModel for SqliteReadModel {
             return Err(error);
         }
         transaction.committed();
+        if let Some(checkpointer) = &self.checkpointer {
+            checkpointer.committed();
+        }
         self.applied(batch.to);
         Ok(())
     }
