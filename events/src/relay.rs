@@ -19,17 +19,17 @@
 //! for `STALLS` looks. There is no lease to expire and no clock to compare, and two relays that take
 //! over at once do no harm.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::jetstream::context::{PublishError, PublishErrorKind};
+use async_nats::jetstream::context::{PublishAckFuture, PublishError, PublishErrorKind};
 use async_nats::jetstream::publish::PublishAck;
 use async_nats::jetstream::{self, ErrorCode};
-use futures::future::BoxFuture;
-use futures::stream::FuturesOrdered;
-use futures::{FutureExt as _, StreamExt as _};
+use futures::FutureExt as _;
+use futures::future::join_all;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -405,12 +405,13 @@ impl Relay {
                 Ok(at)
             }
             Err(error) => {
-                // What is still in flight must not land after the stream's end was read again.
-                loop {
-                    match self.settle(&mut window).await {
-                        Ok(false) => break,
+                // What is still in flight must not land after the stream's end was read again. Each may take until its
+                // time-out, so they are waited for together.
+                let left = window.sent.drain(..).map(Sent::answered);
+                for (position, answer) in join_all(left).await {
+                    match self.settled(position, answer) {
                         Err(halt) if !halt.is_passing() => return Err(halt),
-                        Ok(true) | Err(_) => {}
+                        Ok(()) | Err(_) => {}
                     }
                 }
                 let Error::Lost { position } = error else {
@@ -477,18 +478,27 @@ impl Relay {
 
     /// Waits for the oldest acknowledgement. `false`: nothing is in flight.
     async fn settle(&mut self, window: &mut Window) -> Result<bool, Error> {
-        let Some(sent) = window.sent.next().await else {
+        let Some(sent) = window.sent.pop_front() else {
             return Ok(false);
         };
         window.bytes -= sent.bytes;
-        let position = sent.position;
-        match sent.answer {
+        let (position, answer) = sent.answered().await;
+        self.settled(position, answer)?;
+        Ok(true)
+    }
+
+    fn settled(
+        &mut self,
+        position: Position,
+        answer: Result<PublishAck, PublishError>,
+    ) -> Result<(), Error> {
+        match answer {
             Ok(ack) if ack.sequence == position => {
                 fail_point::pass(FailPoint::AfterPublish);
                 self.is_contested |= ack.duplicate;
                 self.health
                     .send_modify(|health| health.published = position);
-                Ok(true)
+                Ok(())
             }
             Ok(ack) => Err(Error::Misplaced {
                 position,
@@ -503,14 +513,20 @@ impl Relay {
 /// What was sent and is not acknowledged, in the order of positions.
 #[derive(Default)]
 struct Window {
-    sent: FuturesOrdered<BoxFuture<'static, Sent>>,
+    sent: VecDeque<Sent>,
     bytes: usize,
 }
 
 struct Sent {
     position: Position,
     bytes: usize,
-    answer: Result<PublishAck, PublishError>,
+    answer: PublishAckFuture,
+}
+
+impl Sent {
+    async fn answered(self) -> (Position, Result<PublishAck, PublishError>) {
+        (self.position, self.answer.await)
+    }
 }
 
 impl Window {
@@ -523,20 +539,16 @@ impl Window {
     async fn send(&mut self, stream: &LedgerStream, event: &StoredEvent) -> Result<(), Error> {
         let position = event.position;
         let bytes = event.envelope.len();
-        let ack = stream
+        let answer = stream
             .publish(event)
             .await
             .map_err(|source| Error::Unacknowledged { position, source })?;
         self.bytes += bytes;
-        let answer = ack.into_future();
-        let sent = async move {
-            Sent {
-                position,
-                bytes,
-                answer: answer.await,
-            }
-        };
-        self.sent.push_back(sent.boxed());
+        self.sent.push_back(Sent {
+            position,
+            bytes,
+            answer,
+        });
         Ok(())
     }
 }

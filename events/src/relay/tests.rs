@@ -3,6 +3,7 @@
 use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
 use async_nats::jetstream::stream::Config;
+use futures::StreamExt as _;
 use tokio::task::JoinHandle;
 
 use super::*;
