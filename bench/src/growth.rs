@@ -20,6 +20,8 @@ use crate::users::{self, Users};
 
 /// Events a user when the ledger has grown so far.
 const EVENTS_A_USER: u64 = 10;
+/// Users who are busy while it is measured, as many at every size: it is the ledger that grows, not the load.
+const BUSY: u64 = 1_000;
 /// Clients that make it grow.
 const CLIENTS: u32 = 256;
 
@@ -109,24 +111,21 @@ pub(crate) async fn measure(
         let started = [service.greeted * 1e9, service.ready * 1e9];
         tokio::time::sleep(run.time() / 4).await;
         let idle = service.usage().resident;
-        let mut random = Random::new(round.into());
         let from = number;
-        let (sending, all) = (Arc::clone(users), users.count);
+        let mut sending = busy(users, round.into());
         let scripts = vec![move || {
             number += 1;
-            users::profile(&sending.token(random.below(all)), number)
+            users::profile(&sending(), number)
         }];
         let commands = drive(&service, scripts, Pace::Closed, run.time()).await?;
         number = from + commands.latencies.len();
         head = follows(head, &commands.positions)?;
-        let mut random = Random::new(u64::from(round) + 100);
-        let reading = Arc::clone(users);
+        let mut reading = busy(users, u64::from(round) + 100);
         let scripts = vec![move || {
-            let token = reading.token(random.below(all));
             request(
                 Method::GET,
                 "/api/v1/users/profile",
-                &token,
+                &reading(),
                 "",
                 bytes::Bytes::new(),
             )
@@ -153,7 +152,16 @@ pub(crate) async fn measure(
     Ok(())
 }
 
-/// One user with a short history and one with a long one.
+/// The tokens of busy users at random, who are spread over all.
+fn busy(users: &Arc<Users>, seed: u64) -> impl FnMut() -> String + Send + 'static {
+    let users = Arc::clone(users);
+    let busy = users.count.min(BUSY);
+    let apart = users.count / busy;
+    let mut random = Random::new(seed);
+    move || users.token(random.below(busy) * apart).into_owned()
+}
+
+/// One user with a short history and one with a long one, in turns.
 async fn one_user(run: &Run, place: &Place) -> anyhow::Result<()> {
     let mut columns = vec![
         "events of the user",
@@ -166,28 +174,31 @@ async fn one_user(run: &Run, place: &Place) -> anyhow::Result<()> {
     columns.extend(USED_COLUMNS);
     let table = Table::new(&format!("One user, {}", run.storage()), &columns);
     let users = Users::register(place, 2).await?;
-    let mut first = None;
-    for (user, events) in [(0, 10_u64), (1, 10_000)] {
-        let token = users.token(user).into_owned();
-        let service = place.start().await?;
-        let mut connection = Connection::open(&service.address).await?;
+    let measured = [10, 10_000];
+    let mut numbers = measured;
+    let service = place.start().await?;
+    let mut connection = Connection::open(&service.address).await?;
+    for (user, events) in (0..).zip(measured) {
         for number in 1..events {
-            change(&mut connection, &token, number).await?;
+            change(&mut connection, &users.token(user), number).await?;
         }
-        service.stop().await?;
-        let mut rounds = Rounds::default();
-        let mut number = events;
-        for _ in 0..run.rounds {
+    }
+    service.stop().await?;
+    let mut rounds = [Rounds::default(), Rounds::default()];
+    for _ in 0..run.rounds {
+        for ((user, rounds), number) in (0..).zip(&mut rounds).zip(&mut numbers) {
             let service = place.start().await?;
-            rounds.push(lone_user(run, &service, &token, &mut number).await?);
+            rounds.push(lone_user(run, &service, &users.token(user), number).await?);
             service.stop().await?;
         }
-        let median = rounds.median(P50);
+    }
+    let first = rounds[0].median(P50);
+    for (events, rounds) in measured.iter().zip(&rounds) {
         let mut cells = vec![events.to_string()];
-        cells.push(ratio(median, *first.get_or_insert(median)));
-        cells.extend(time_cells(&rounds, P50));
+        cells.push(ratio(rounds.median(P50), first));
+        cells.extend(time_cells(rounds, P50));
         cells.push(time(rounds.median(0)));
-        cells.extend(used_cells(&rounds, 4));
+        cells.extend(used_cells(rounds, 4));
         table.row(&cells);
     }
     place.verify().await
@@ -215,7 +226,7 @@ async fn lone_user(
     let mut first = None;
     let mut others = latencies();
     // As many for either user, so that a history does not grow much while it is measured.
-    for _ in 0..50 * run.seconds {
+    for _ in 0..100 * run.seconds {
         *number += 1;
         let sent = Instant::now();
         change(&mut connection, token, *number).await?;
