@@ -1,6 +1,7 @@
 //! From bytes to the middle square of the picture.
 
 use image::metadata::Orientation;
+use memmap2::MmapMut;
 
 use super::recognise::Source;
 use super::reduce::Square;
@@ -35,6 +36,17 @@ pub(super) fn decode(bytes: &[u8], source: &Source) -> Result<Photo, Error> {
         Format::WebP => webp::decode(bytes, source),
         Format::Gif => gif::decode(bytes, source),
     }
+}
+
+/// Room for a whole picture, all 0: pages that go back to the system as soon as they are dropped. An allocator keeps
+/// them for later, and the next picture seldom fits into them.
+pub(super) fn room(bytes: usize) -> Result<MmapMut, Error> {
+    // The system has no memory to give.
+    let room = MmapMut::map_anon(bytes).map_err(|_| Error::Busy)?;
+    // A picture is written from its first byte to its last; where the system has no large pages, small ones do.
+    #[cfg(target_os = "linux")]
+    let _ = room.advise(memmap2::Advice::HugePage);
+    Ok(room)
 }
 
 /// The orientation that EXIF gives; upright where it is broken or silent.

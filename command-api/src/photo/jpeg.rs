@@ -6,7 +6,7 @@ use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
-use super::decode::{Photo, orientation};
+use super::decode::{Photo, orientation, room};
 use super::recognise::{Source, array, check_size, slice};
 use super::reduce::{self, Channels, Model, Reducer};
 use super::{BUDGET_MIB, Error, Format, MAX_SIDE};
@@ -187,7 +187,7 @@ pub(super) fn decode(bytes: &[u8], source: &Source) -> Result<Photo, Error> {
     let orientation = decoder
         .exif()
         .map_or(Orientation::NoTransforms, |exif| orientation(exif));
-    let mut pixels = vec![0; across * down * usize::from(channels)];
+    let mut pixels = room(across * down * usize::from(channels))?;
     decoder.decode_into(&mut pixels).map_err(damaged)?;
     drop(decoder);
 

@@ -5,8 +5,9 @@ use std::io::Cursor;
 
 use image::metadata::Orientation;
 use image_webp::WebPDecoder;
+use memmap2::MmapMut;
 
-use super::decode::{Photo, orientation};
+use super::decode::{Photo, orientation, room};
 use super::recognise::{Source, array, check_most, check_size, slice};
 use super::reduce::{self, Channels, Model, Reducer};
 use super::{Error, Format, vp8l};
@@ -218,7 +219,7 @@ pub(super) fn decode(bytes: &[u8], source: &Source) -> Result<Photo, Error> {
                 .alpha
                 .map(|alpha| alpha_plane(alpha, width, height))
                 .transpose()?;
-            let mut pixels = vec![0; across * height as usize * 3];
+            let mut pixels = room(across * height as usize * 3)?;
             read(file(*b"VP8 ", data), width, height, &mut pixels)?;
             let mut reducer = reducer();
             for (y, row) in (0..height).zip(pixels.chunks(across * 3)) {
@@ -247,10 +248,10 @@ pub(super) fn decode(bytes: &[u8], source: &Source) -> Result<Photo, Error> {
 
 /// Decodes a lossless bitstream to RGBA, also where it says that it has no alpha: without alpha
 /// the decoder would hold the pixels twice.
-fn lossless(mut data: Vec<u8>, width: u32, height: u32) -> Result<Vec<u8>, Error> {
+fn lossless(mut data: Vec<u8>, width: u32, height: u32) -> Result<MmapMut, Error> {
     vp8l::check_tables(&data, width, height)?;
     *data.get_mut(4).ok_or(Error::Damaged)? |= 0x10;
-    let mut pixels = vec![0; width as usize * height as usize * 4];
+    let mut pixels = room(width as usize * height as usize * 4)?;
     read(file(*b"VP8L", &data), width, height, &mut pixels)?;
     Ok(pixels)
 }
