@@ -1,5 +1,6 @@
 //! Bare drivers: what the machine does without the service.
 
+use std::future::IntoFuture as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::Run;
 use crate::load::{Latencies, count, latencies, record};
 use crate::place::{Place, Service};
 
@@ -248,8 +250,8 @@ impl FromRef<FromMemory> for Arc<Verifier> {
     }
 }
 
-/// Runs that server.
-pub(crate) async fn answer(args: &AnswerArgs) -> anyhow::Result<()> {
+/// Runs that server until it is stopped.
+pub(crate) async fn answer(run: &Run, args: &AnswerArgs) -> anyhow::Result<()> {
     let secret = std::env::var("JWT_SECRET").context("JWT_SECRET is not set")?;
     let state = FromMemory {
         body: std::fs::read(&args.body)?.into(),
@@ -277,8 +279,10 @@ pub(crate) async fn answer(args: &AnswerArgs) -> anyhow::Result<()> {
         listener.local_addr()?
     );
     let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
-    axum::serve(listener, router).await?;
-    Ok(())
+    tokio::select! {
+        served = axum::serve(listener, router).into_future() => Ok(served?),
+        () = run.settings.stop.cancelled() => Ok(()),
+    }
 }
 
 /// Starts that server as a process of its own.

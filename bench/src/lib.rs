@@ -83,7 +83,7 @@ pub async fn run(settings: Settings, args: Args) -> anyhow::Result<()> {
         What::Photos(args) => photos::run(&run, &args).await,
         What::Growth(args) => growth::run(&run, &args).await,
         What::History(args) => history::run(&run, &args).await,
-        What::Answer(args) => baseline::answer(&args).await,
+        What::Answer(args) => baseline::answer(&run, &args).await,
     }
 }
 

@@ -62,6 +62,9 @@ pub async fn writer(options: SqliteConnectOptions) -> Result<SqlitePool, sqlx::E
 
 /// Moves what was committed out of the write-ahead log to where it belongs in the database, beside the connection
 /// that writes. Otherwise every so many commits would wait for that, and with them whoever waits for their answers.
+///
+/// Before SQLite 3.51.3 two connections that do so at once could damage the file (<https://sqlite.org/wal.html>, "the
+/// WAL-reset bug"): a test looks at the version that is built in.
 #[derive(Debug)]
 pub struct Checkpointer {
     committed: Arc<Notify>,
@@ -176,6 +179,20 @@ mod tests {
             .await
             .unwrap();
         (row.get(1), row.get(2))
+    }
+
+    #[tokio::test]
+    async fn the_sqlite_that_is_built_in_bears_two_connections_that_move_pages() {
+        let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        let version: String = sqlx::query_scalar("SELECT sqlite_version()")
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+        let numbers: Vec<u32> = version
+            .split('.')
+            .map(|number| number.parse().unwrap())
+            .collect();
+        assert!(numbers >= vec![3, 51, 3], "{version}");
     }
 
     #[tokio::test]

@@ -67,3 +67,33 @@ async fn a_measurement_that_is_stopped_leaves_nothing_behind() {
     let left = std::fs::read_dir(folder.data_dir()).unwrap();
     assert_eq!(left.count(), 0, "a folder is left");
 }
+
+#[tokio::test]
+async fn measurements_end_and_print_their_tables() {
+    let small = [
+        ("commands", &["--clients", "1", "--users", "10"][..]),
+        ("reads", &["--clients", "1", "--users", "10"]),
+        ("growth", &["--events", "1000"]),
+        ("history", &["--events", "1000"]),
+        ("lag", &["--users", "100"]),
+    ];
+    let mut running = tokio::task::JoinSet::new();
+    for (what, args) in small {
+        running.spawn_blocking(move || {
+            let folder = Folder::new();
+            let bench = command(&folder.data_dir())
+                .args(["bench", what, "--rounds", "1", "--seconds", "1"])
+                .args(args)
+                .stdin(Stdio::null())
+                .output()
+                .unwrap();
+            (what, bench)
+        });
+    }
+    while let Some(done) = running.join_next().await {
+        let (what, bench) = done.unwrap();
+        let text = String::from_utf8_lossy(&bench.stdout);
+        assert!(bench.status.success(), "{what}: {bench:?}");
+        assert!(text.contains("\n| "), "{what}: {text}");
+    }
+}
