@@ -40,6 +40,10 @@ const MOST_PAGES: u32 = 8_192;
 /// How often the log is looked at, at the most.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// After so long without a commit the last pages are moved, too: as long as any are left, whoever reads has to look
+/// each page up in the log first.
+const QUIET: Duration = Duration::from_secs(1);
+
 /// Connections that stay: a file is not away, and does not come back.
 pub fn pool(connections: u32) -> SqlitePoolOptions {
     SqlitePoolOptions::new()
@@ -91,28 +95,44 @@ impl Checkpointer {
 }
 
 async fn move_pages(mut connection: SqliteConnection, committed: Arc<Notify>) {
+    // Whether all that was committed has been moved. Some may be left from before.
+    let mut is_done = false;
     loop {
-        committed.notified().await;
+        let enough = if is_done {
+            committed.notified().await;
+            PAGES
+        } else {
+            let next = tokio::time::timeout(QUIET, committed.notified()).await;
+            next.map_or(1, |()| PAGES)
+        };
         // What is not moved now is moved later, at the latest by a commit, which says what is wrong with the file.
-        if let Err(error) = move_many(&mut connection).await {
-            tracing::debug!(%error, "The write-ahead log could not be moved");
+        match move_if(&mut connection, enough).await {
+            Ok(left) => is_done = left == 0,
+            Err(error) => {
+                tracing::debug!(%error, "The write-ahead log could not be moved");
+                is_done = enough == 1;
+            }
         }
         tokio::time::sleep(LOOK).await;
     }
 }
 
-/// Moves the pages if there are enough of them. Neither writers nor readers are waited for.
-async fn move_many(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-    let row = sqlx::query("PRAGMA wal_checkpoint(NOOP)")
-        .fetch_one(&mut *connection)
-        .await?;
-    let (there, moved): (i64, i64) = (row.try_get(1)?, row.try_get(2)?);
-    if there - moved >= PAGES {
-        sqlx::query("PRAGMA wal_checkpoint(PASSIVE)")
-            .execute(connection)
-            .await?;
+/// Moves the pages if there are enough of them; how many are left. Neither writers nor readers are waited for.
+async fn move_if(connection: &mut SqliteConnection, enough: i64) -> Result<i64, sqlx::Error> {
+    let mut left = look(connection, "PRAGMA wal_checkpoint(NOOP)").await?;
+    if left >= enough {
+        left = look(connection, "PRAGMA wal_checkpoint(PASSIVE)").await?;
     }
-    Ok(())
+    Ok(left)
+}
+
+/// Pages that are left in the log.
+async fn look(
+    connection: &mut SqliteConnection,
+    statement: &'static str,
+) -> Result<i64, sqlx::Error> {
+    let row = sqlx::query(statement).fetch_one(connection).await?;
+    Ok(row.try_get::<i64, _>(1)? - row.try_get::<i64, _>(2)?)
 }
 
 /// SQLite's integers are signed; positions, versions and counts are far from their limit.
@@ -230,6 +250,16 @@ mod tests {
         });
         moved.await.expect("the pages are moved");
         assert!(log(&mut beside).await.0 < i64::from(MOST_PAGES));
+
+        write(1).await;
+        let moved = tokio::time::timeout(WAIT, async {
+            while let (there, moved) = log(&mut beside).await
+                && there != moved
+            {
+                tokio::time::sleep(LOOK).await;
+            }
+        });
+        moved.await.expect("the last pages are moved, too");
 
         // Commits without a pause. One that comes while pages are being moved leaves it to the next.
         let most = i64::from(MOST_PAGES);
