@@ -141,37 +141,26 @@ fn head(rows: &[PgRow]) -> Result<Head, Error> {
 }
 
 fn event(row: &PgRow) -> Result<StoredEvent, Error> {
-    // By place: looking up nine names takes longer than reading what is there.
-    let [
-        position,
-        event_id,
-        user_id,
-        version,
-        event_type,
-        schema_version,
-        recorded_at,
-        envelope,
-        leaf_hash,
-    ] = std::array::from_fn(|place| place);
-    let position = unsigned(row, position)?;
+    // By place, which is the same in all that reads events: looking up names takes longer than reading what is there.
+    let position = unsigned(row, 0)?;
     let damaged = |what: &str| Error::Damaged(format!("position {position}: bad {what}"));
-    let envelope: Vec<u8> = row.try_get(envelope)?;
-    let leaf_hash: &[u8] = row.try_get(leaf_hash)?;
+    let envelope: Vec<u8> = row.try_get(7)?;
+    let leaf_hash: &[u8] = row.try_get(8)?;
     Ok(StoredEvent {
         position,
         event_id: row
-            .try_get::<&str, _>(event_id)?
+            .try_get::<&str, _>(1)?
             .parse()
             .map_err(|_| damaged("event id"))?,
         user_id: row
-            .try_get::<&str, _>(user_id)?
+            .try_get::<&str, _>(2)?
             .parse()
             .map_err(|_| damaged("user id"))?,
-        version: unsigned(row, version)?,
-        event_type: row.try_get(event_type)?,
-        schema_version: u32::try_from(row.try_get::<i32, _>(schema_version)?)
+        version: unsigned(row, 3)?,
+        event_type: row.try_get(4)?,
+        schema_version: u32::try_from(row.try_get::<i32, _>(5)?)
             .map_err(|_| damaged("schema version"))?,
-        recorded_at: Time::from_millis(row.try_get(recorded_at)?),
+        recorded_at: Time::from_millis(row.try_get(6)?),
         envelope: envelope.into(),
         leaf_hash: LeafHash(leaf_hash.try_into().map_err(|_| damaged("leaf hash"))?),
     })
