@@ -8,6 +8,8 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use jiff::Timestamp;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, Validation};
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
@@ -21,10 +23,11 @@ const MAX_TOKEN: usize = 8 * 1024;
 const MAX_SUBJECT: usize = 128;
 /// Seconds by which the issuer's clock may differ from ours.
 const LEEWAY: f64 = 30.0;
-/// Bytes of tokens whose signatures are remembered, with what they say.
+/// Bytes of tokens whose signatures are remembered, with what they say, and how many these are about.
 const REMEMBERED_BYTES: u64 = 8 * 1024 * 1024;
+const REMEMBERED: usize = 16_384;
 /// What a remembered token takes beside its own bytes, about.
-const REMEMBERED_BESIDE: usize = 256;
+const REMEMBERED_BESIDE: u64 = 256;
 
 /// What a caller may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -92,7 +95,7 @@ pub struct Verifier {
     clock: Clock,
     /// Good tokens by their exact text. Only what is always so of a token is remembered: whether its key is still one
     /// of ours and its time has come and not passed is looked at each time.
-    remembered: moka::sync::Cache<String, Arc<Signed>>,
+    remembered: Cache<String, Arc<Signed>, Remembered>,
 }
 
 /// A token with a good signature, issuer, audience and subject.
@@ -121,6 +124,16 @@ struct Claims {
     roles: Option<Vec<String>>,
 }
 
+/// What a remembered token takes.
+#[derive(Debug, Clone)]
+struct Remembered;
+
+impl Weighter<String, Arc<Signed>> for Remembered {
+    fn weight(&self, token: &String, _: &Arc<Signed>) -> u64 {
+        token.len() as u64 + REMEMBERED_BESIDE
+    }
+}
+
 impl Verifier {
     /// Tokens of these keys, of this issuer and for this audience where they are given.
     pub fn new(keys: Keys, issuer: Option<String>, audience: Option<String>, clock: Clock) -> Self {
@@ -129,12 +142,7 @@ impl Verifier {
             issuer,
             audience,
             clock,
-            remembered: moka::sync::Cache::builder()
-                .max_capacity(REMEMBERED_BYTES)
-                .weigher(|token: &String, _| {
-                    u32::try_from(token.len() + REMEMBERED_BESIDE).unwrap_or(u32::MAX)
-                })
-                .build(),
+            remembered: Cache::with_weighter(REMEMBERED, REMEMBERED_BYTES, Remembered),
         }
     }
 

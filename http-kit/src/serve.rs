@@ -179,7 +179,7 @@ async fn envelope(State(clock): State<Clock>, mut request: Request, next: Next) 
     let seconds = now.duration_since(began).as_secs_f64();
     tracing::info!(
         parent: &span,
-        http.method = %method,
+        http.method = method.as_str(),
         http.route = route,
         http.status = response.status().as_u16(),
         http.milliseconds = seconds * 1000.0,

@@ -4,23 +4,30 @@
 //! that the read model has reached: whoever waited for a position never gets an older document. What changes
 //! otherwise than by events, such as tables that were rebuilt, is seen within [`AGE`].
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::borrow::Cow;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
+use events::profile::{OwnProfile, PublicProfile};
 use events::store::History;
 use events::{Document, Position, UserId};
-use moka::sync::Cache;
+use jiff::civil::Date;
 use projector::Documents;
 use projector::read_model::Error;
+use quick_cache::sync::Cache;
+use serde::Serialize;
+use serde_json::value::RawValue;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use together::Together;
 
 mod together;
 
 /// Documents that are kept.
-const DOCUMENTS: u64 = 16_384;
+const DOCUMENTS: usize = 16_384;
 /// How long a document is kept at the most.
 const AGE: Duration = Duration::from_secs(1);
 /// When more events than these were applied at once, everything is forgotten instead of their users.
@@ -36,8 +43,66 @@ pub(crate) struct HotDocuments {
     _follower: JoinSet<()>,
 }
 
+/// A document, and what is answered with it, which is written when it is first asked for.
+#[derive(Debug)]
+pub(crate) struct Hot {
+    document: Arc<Document>,
+    read: Instant,
+    own: OnceLock<Box<RawValue>>,
+    /// With the day whose age it shows.
+    public: OnceLock<(Date, Box<RawValue>)>,
+}
+
+impl Hot {
+    fn new(document: Arc<Document>) -> Arc<Self> {
+        Arc::new(Self {
+            document,
+            read: Instant::now(),
+            own: OnceLock::new(),
+            public: OnceLock::new(),
+        })
+    }
+
+    /// The [`OwnProfile`] at a public URL, which is the same each time.
+    pub(crate) fn own(&self, public_url: &str) -> &RawValue {
+        self.own.get_or_init(|| {
+            written(&OwnProfile {
+                document: &self.document,
+                public_url,
+            })
+        })
+    }
+
+    /// The [`PublicProfile`] at a public URL, which is the same each time, on a day.
+    pub(crate) fn public(&self, public_url: &str, today: Date) -> Cow<'_, RawValue> {
+        let on = |today| {
+            written(&PublicProfile {
+                document: &self.document,
+                public_url,
+                today,
+            })
+        };
+        match self.public.get_or_init(|| (today, on(today))) {
+            (day, public) if *day == today => Cow::Borrowed(public),
+            _ => Cow::Owned(on(today)),
+        }
+    }
+}
+
+fn written(shape: &impl Serialize) -> Box<RawValue> {
+    serde_json::value::to_raw_value(shape).expect("profiles are plain strings and numbers")
+}
+
+impl Deref for Hot {
+    type Target = Document;
+
+    fn deref(&self) -> &Document {
+        &self.document
+    }
+}
+
 struct Kept {
-    documents: Cache<UserId, Arc<Document>>,
+    documents: Cache<UserId, Arc<Hot>>,
     /// Who had a username when it was last asked for.
     users: Cache<String, UserId>,
     /// Everything that is kept is the fold up to there.
@@ -49,14 +114,8 @@ impl HotDocuments {
     pub(crate) fn new(documents: Arc<dyn Documents>, history: Arc<dyn History>) -> Self {
         let applied = documents.watch_applied();
         let kept = Arc::new(Kept {
-            documents: Cache::builder()
-                .max_capacity(DOCUMENTS)
-                .time_to_live(AGE)
-                .build(),
-            users: Cache::builder()
-                .max_capacity(DOCUMENTS)
-                .time_to_live(AGE)
-                .build(),
+            documents: Cache::new(DOCUMENTS),
+            users: Cache::new(DOCUMENTS),
             as_of: RwLock::new(*applied.borrow()),
         });
         let mut follower = JoinSet::new();
@@ -71,23 +130,20 @@ impl HotDocuments {
     }
 
     /// The document of a user.
-    pub(crate) async fn document(&self, user: &UserId) -> Result<Option<Arc<Document>>, Error> {
+    pub(crate) async fn document(&self, user: &UserId) -> Result<Option<Arc<Hot>>, Error> {
         if let Some(document) = self.kept(user) {
             return Ok(Some(document));
         }
         let as_of = self.kept.as_of();
         let document = self.by_id.document(user).await?;
-        if let Some(document) = &document {
-            self.kept.keep(document, as_of);
-        }
-        Ok(document)
+        Ok(document.map(|document| self.kept.keep(document, as_of)))
     }
 
     /// The document of the user who has a canonical username now.
     pub(crate) async fn document_by_username(
         &self,
         username: &str,
-    ) -> Result<Option<Arc<Document>>, Error> {
+    ) -> Result<Option<Arc<Hot>>, Error> {
         if let Some(user) = self.kept.users.get(username)
             && let Some(document) = self.kept(&user)
             && document.username == username
@@ -96,22 +152,20 @@ impl HotDocuments {
         }
         let as_of = self.kept.as_of();
         let document = self.by_username.document(&username.to_owned()).await?;
-        if let Some(document) = &document {
-            self.kept.keep(document, as_of);
-            self.kept
-                .users
-                .insert(username.to_owned(), document.user_id);
-        }
-        Ok(document)
+        Ok(document.map(|document| {
+            let users = &self.kept.users;
+            users.insert(username.to_owned(), document.user_id);
+            self.kept.keep(document, as_of)
+        }))
     }
 
-    fn kept(&self, user: &UserId) -> Option<Arc<Document>> {
+    fn kept(&self, user: &UserId) -> Option<Arc<Hot>> {
         let applied = *self.applied.borrow();
-        if self.kept.as_of() == applied {
-            self.kept.documents.get(user)
-        } else {
-            None
+        if self.kept.as_of() != applied {
+            return None;
         }
+        let document = self.kept.documents.get(user)?;
+        (document.read.elapsed() < AGE).then_some(document)
     }
 }
 
@@ -122,12 +176,14 @@ impl Kept {
 
     /// Keeps a document that was read when everything kept was the fold up to a position, unless what has changed
     /// since was forgotten meanwhile: this one may be among it.
-    fn keep(&self, document: &Arc<Document>, read_at: Position) {
+    fn keep(&self, document: Arc<Document>, read_at: Position) -> Arc<Hot> {
+        let document = Hot::new(document);
         let as_of = self.as_of.read().unwrap_or_else(PoisonError::into_inner);
         if *as_of == read_at {
             self.documents
-                .insert(document.user_id, Arc::clone(document));
+                .insert(document.user_id, Arc::clone(&document));
         }
+        document
     }
 
     async fn follow(
@@ -151,8 +207,8 @@ impl Kept {
             match changed {
                 Some(users) => users
                     .iter()
-                    .for_each(|user| self.documents.invalidate(user)),
-                None => self.documents.invalidate_all(),
+                    .for_each(|user| drop(self.documents.remove(user))),
+                None => self.documents.clear(),
             }
             *as_of = position;
         }
@@ -281,9 +337,9 @@ mod tests {
         let (fake, hot, document) = hot().await;
         let john = document.user_id;
         for _ in 0..3 {
-            assert_eq!(*hot.document(&john).await.unwrap().unwrap(), document);
+            assert_eq!(**hot.document(&john).await.unwrap().unwrap(), document);
             let found = hot.document_by_username(&document.username).await.unwrap();
-            assert_eq!(*found.unwrap(), document);
+            assert_eq!(**found.unwrap(), document);
         }
         assert_eq!(fake.reads(), 2, "one by id and one by username");
 
@@ -360,6 +416,32 @@ mod tests {
             followed(&hot, position).await;
             hot.document(&john).await.unwrap();
             assert_eq!(fake.reads(), reads + 1, "{position}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_changed_without_an_event_is_seen_when_a_document_is_old() {
+        let (fake, hot, document) = hot().await;
+        let john = document.user_id;
+        hot.document(&john).await.unwrap();
+        tokio::time::pause();
+        tokio::time::advance(AGE - Duration::from_millis(1)).await;
+        hot.document(&john).await.unwrap();
+        assert_eq!(fake.reads(), 1);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        hot.document(&john).await.unwrap();
+        assert_eq!(fake.reads(), 2);
+    }
+
+    #[tokio::test]
+    async fn the_age_that_is_shown_is_that_of_the_day() {
+        let (_, _, mut document) = hot().await;
+        document.profile.birth_date = Some("1995-06-15".to_owned());
+        let john = Hot::new(Arc::new(document));
+        for (day, age) in [(14, 30), (15, 31), (14, 30)] {
+            let public = john.public("https://example.com", jiff::civil::date(2026, 6, day));
+            let shape: serde_json::Value = serde_json::from_str(public.get()).unwrap();
+            assert_eq!(shape["age"], age, "{day}");
         }
     }
 }

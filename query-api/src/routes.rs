@@ -22,7 +22,7 @@ use http_kit::openapi::{self, Away, Refuses};
 use http_kit::serve::limits;
 use http_kit::text::Text;
 use projector::projection::wait_for;
-use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::openapi::{self as described, RefOr};
@@ -373,8 +373,8 @@ fn not_yet_readable(position: Position) -> ApiError {
 
 impl Reader {
     /// The answer of a read of one user: 304 when the client has this version already.
-    fn answer(&self, api: &QueryApi, document: &Document, shape: &impl Serialize) -> Response {
-        let answer = Answer::ok(api.clock.now(), shape)
+    fn answer(&self, api: &QueryApi, document: &Document, shape: &RawValue) -> Response {
+        let answer = Answer::ok(api.clock.now(), &shape)
             .version(document.version)
             .position(document.position);
         if if_none_match(&self.conditions, &format!("\"{}\"", document.version)) {

@@ -35,14 +35,7 @@ pub(super) async fn read(
         .await
         .map_err(ApiError::unavailable)?
         .ok_or_else(not_found)?;
-    Ok(reader.answer(
-        &api,
-        &document,
-        &OwnProfile {
-            document: &document,
-            public_url: &api.public_url,
-        },
-    ))
+    Ok(reader.answer(&api, &document, document.own(&api.public_url)))
 }
 
 #[cfg(test)]

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use events::profile::PublicProfile;
-use events::{Document, Time, UserId};
+use events::{Time, UserId};
 use http_kit::caller::OptionalCaller;
 use http_kit::error::ApiError;
 use http_kit::openapi::{Fails, Known, NotThere};
 
 use super::{OneUser, Reader, not_found};
+use crate::hot_documents::Hot;
 use crate::{QueryApi, Shared};
 
 /// Read a public profile
@@ -79,19 +80,11 @@ pub(super) async fn by_username(
 fn answer(
     api: &QueryApi,
     reader: &Reader,
-    document: Option<Arc<Document>>,
+    document: Option<Arc<Hot>>,
 ) -> Result<Response, ApiError> {
     let document = document.ok_or_else(not_found)?;
     let today = Time::from(api.clock.now()).date();
-    Ok(reader.answer(
-        api,
-        &document,
-        &PublicProfile {
-            document: &document,
-            public_url: &api.public_url,
-            today,
-        },
-    ))
+    Ok(reader.answer(api, &document, &document.public(&api.public_url, today)))
 }
 
 #[cfg(test)]
