@@ -156,7 +156,11 @@ impl Verifier {
             let key = self.keys.find(signed.key_id.as_deref(), now).await;
             // A set of keys that was read again has others, even where they are the same.
             if key.is_some_and(|key| Arc::ptr_eq(&key, &signed.key)) {
-                return signed.is_in_time(now).then(|| signed.caller.clone());
+                if signed.is_in_time(now) {
+                    return Some(signed.caller.clone());
+                }
+                self.remembered.remove(token);
+                return None;
             }
         }
         let signed = self.signed(token, now).await?;

@@ -28,7 +28,7 @@ mod together;
 
 /// Documents that are kept.
 const DOCUMENTS: usize = 16_384;
-/// How long a document is kept at the most.
+/// How long a document is given at the most, and every how long those that are older are forgotten.
 const AGE: Duration = Duration::from_secs(1);
 /// When more events than these were applied at once, everything is forgotten instead of their users.
 const EVENTS: usize = 4_096;
@@ -39,7 +39,7 @@ pub(crate) struct HotDocuments {
     by_username: Together<String>,
     applied: watch::Receiver<Position>,
     kept: Arc<Kept>,
-    /// Forgets whose documents have changed.
+    /// Forgets whose documents have changed, and those that are old.
     _follower: JoinSet<()>,
 }
 
@@ -47,17 +47,17 @@ pub(crate) struct HotDocuments {
 #[derive(Debug)]
 pub(crate) struct Hot {
     document: Arc<Document>,
-    read: Instant,
+    asked: Instant,
     own: OnceLock<Box<RawValue>>,
     /// With the day whose age it shows.
     public: OnceLock<(Date, Box<RawValue>)>,
 }
 
 impl Hot {
-    fn new(document: Arc<Document>) -> Arc<Self> {
+    fn new(document: Arc<Document>, asked: Instant) -> Arc<Self> {
         Arc::new(Self {
             document,
-            read: Instant::now(),
+            asked,
             own: OnceLock::new(),
             public: OnceLock::new(),
         })
@@ -103,8 +103,8 @@ impl Deref for Hot {
 
 struct Kept {
     documents: Cache<UserId, Arc<Hot>>,
-    /// Who had a username when it was last asked for.
-    users: Cache<String, UserId>,
+    /// Who had a username, and when that was asked for.
+    users: Cache<String, (UserId, Instant)>,
     /// Everything that is kept is the fold up to there.
     as_of: RwLock<Position>,
 }
@@ -120,6 +120,7 @@ impl HotDocuments {
         });
         let mut follower = JoinSet::new();
         follower.spawn(Arc::clone(&kept).follow(applied.clone(), history));
+        follower.spawn(Arc::clone(&kept).forget_old());
         Self {
             by_id: Together::new(Arc::clone(&documents)),
             by_username: Together::new(documents),
@@ -134,9 +135,9 @@ impl HotDocuments {
         if let Some(document) = self.kept(user) {
             return Ok(Some(document));
         }
-        let as_of = self.kept.as_of();
+        let (as_of, asked) = (self.kept.as_of(), Instant::now());
         let document = self.by_id.document(user).await?;
-        Ok(document.map(|document| self.kept.keep(document, as_of)))
+        Ok(document.map(|document| self.kept.keep(Hot::new(document, asked), as_of)))
     }
 
     /// The document of the user who has a canonical username now.
@@ -144,18 +145,19 @@ impl HotDocuments {
         &self,
         username: &str,
     ) -> Result<Option<Arc<Hot>>, Error> {
-        if let Some(user) = self.kept.users.get(username)
+        if let Some((user, asked)) = self.kept.users.get(username)
+            && is_young(asked)
             && let Some(document) = self.kept(&user)
             && document.username == username
         {
             return Ok(Some(document));
         }
-        let as_of = self.kept.as_of();
+        let (as_of, asked) = (self.kept.as_of(), Instant::now());
         let document = self.by_username.document(&username.to_owned()).await?;
         Ok(document.map(|document| {
             let users = &self.kept.users;
-            users.insert(username.to_owned(), document.user_id);
-            self.kept.keep(document, as_of)
+            users.insert(username.to_owned(), (document.user_id, asked));
+            self.kept.keep(Hot::new(document, asked), as_of)
         }))
     }
 
@@ -165,8 +167,12 @@ impl HotDocuments {
             return None;
         }
         let document = self.kept.documents.get(user)?;
-        (document.read.elapsed() < AGE).then_some(document)
+        is_young(document.asked).then_some(document)
     }
+}
+
+fn is_young(asked: Instant) -> bool {
+    asked.elapsed() < AGE
 }
 
 impl Kept {
@@ -176,14 +182,23 @@ impl Kept {
 
     /// Keeps a document that was read when everything kept was the fold up to a position, unless what has changed
     /// since was forgotten meanwhile: this one may be among it.
-    fn keep(&self, document: Arc<Document>, read_at: Position) -> Arc<Hot> {
-        let document = Hot::new(document);
+    fn keep(&self, document: Arc<Hot>, read_at: Position) -> Arc<Hot> {
         let as_of = self.as_of.read().unwrap_or_else(PoisonError::into_inner);
         if *as_of == read_at {
             self.documents
                 .insert(document.user_id, Arc::clone(&document));
         }
         document
+    }
+
+    /// What nobody asks for any more would otherwise stay in memory until others take its place.
+    async fn forget_old(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(AGE).await;
+            self.documents
+                .retain(|_, document| is_young(document.asked));
+            self.users.retain(|_, (_, asked)| is_young(*asked));
+        }
     }
 
     async fn follow(
@@ -423,21 +438,27 @@ mod tests {
     async fn what_changed_without_an_event_is_seen_when_a_document_is_old() {
         let (fake, hot, document) = hot().await;
         let john = document.user_id;
-        hot.document(&john).await.unwrap();
         tokio::time::pause();
-        tokio::time::advance(AGE - Duration::from_millis(1)).await;
         hot.document(&john).await.unwrap();
-        assert_eq!(fake.reads(), 1);
-        tokio::time::advance(Duration::from_millis(1)).await;
+        hot.document_by_username(&document.username).await.unwrap();
+        tokio::time::advance(AGE / 2).await;
         hot.document(&john).await.unwrap();
+        hot.document_by_username(&document.username).await.unwrap();
         assert_eq!(fake.reads(), 2);
+        tokio::time::advance(AGE / 2).await;
+        hot.document(&john).await.unwrap();
+        hot.document_by_username(&document.username).await.unwrap();
+        assert_eq!(fake.reads(), 4);
+        // The document by its username is the youngest. Nobody asks for either again.
+        tokio::time::sleep(2 * AGE).await;
+        assert_eq!((hot.kept.documents.len(), hot.kept.users.len()), (0, 0));
     }
 
     #[tokio::test]
     async fn the_age_that_is_shown_is_that_of_the_day() {
         let (_, _, mut document) = hot().await;
         document.profile.birth_date = Some("1995-06-15".to_owned());
-        let john = Hot::new(Arc::new(document));
+        let john = Hot::new(Arc::new(document), Instant::now());
         for (day, age) in [(14, 30), (15, 31), (14, 30)] {
             let public = john.public("https://example.com", jiff::civil::date(2026, 6, day));
             let shape: serde_json::Value = serde_json::from_str(public.get()).unwrap();

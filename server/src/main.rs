@@ -34,8 +34,8 @@ mod token;
 mod user;
 mod verify;
 
-/// Gives memory back soon after a photo is done; the system's keeps much of it. Without transparent huge pages, which
-/// would hold 2 MiB for every few KiB that are used. Libraries in C have it, too: SQLite's rows are freed by another
+/// Gives memory back soon after a photo is done; the system's keeps much of it. Does not ask for huge pages, which would
+/// hold 2 MiB for every few KiB that are used. Libraries in C have it, too: SQLite's rows are freed by another
 /// thread than the one that made them, which the system's is slow at.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
