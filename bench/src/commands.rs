@@ -13,6 +13,7 @@ use crate::http::{Answer, Sent};
 use crate::load::{Outcome, Pace, Script, drive};
 use crate::photos;
 use crate::place::{Place, Service};
+use crate::publish::{self, Stream};
 use crate::report::{
     LOAD_COLUMNS, P50, RATE, Rounds, Table, figures, load_cells, quantiles, rate, ratio,
 };
@@ -52,10 +53,18 @@ fn mix(text: &str) -> Result<Mix, String> {
 }
 
 pub(crate) async fn run(run: &Run, args: &Args) -> anyhow::Result<()> {
-    Place::lend(&run.settings, async |place| measure(run, args, place).await).await
+    publish::lend(&run.settings, async |place, stream| {
+        measure(run, args, place, stream).await
+    })
+    .await
 }
 
-async fn measure(run: &Run, args: &Args, place: &Place) -> anyhow::Result<()> {
+async fn measure(
+    run: &Run,
+    args: &Args,
+    place: &Place,
+    stream: Option<&Stream>,
+) -> anyhow::Result<()> {
     let users = Arc::new(Users::register(place, args.users).await?);
     let rows = Rows::new(place).await?;
     let service = place.start().await?;
@@ -78,10 +87,11 @@ async fn measure(run: &Run, args: &Args, place: &Place) -> anyhow::Result<()> {
     ];
     columns.extend(LOAD_COLUMNS);
     let Mix { usernames, photos } = args.mix;
-    let table = Table::new(
+    let mut table = Table::new(
         &format!(
-            "Commands, {}, {} users, {how}, {usernames} % usernames, {photos} % photos",
+            "Commands, {}{}, {} users, {how}, {usernames} % usernames, {photos} % photos",
             run.storage(),
+            if stream.is_some() { " and NATS" } else { "" },
             args.users
         ),
         &columns,
@@ -120,6 +130,7 @@ async fn measure(run: &Run, args: &Args, place: &Place) -> anyhow::Result<()> {
         ];
         cells.extend(load_cells(&commands));
         table.row(&cells);
+        table.print();
     }
     service.stop().await
 }

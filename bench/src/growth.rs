@@ -37,8 +37,10 @@ pub(crate) async fn run(run: &Run, args: &Args) -> anyhow::Result<()> {
     for events in &args.events {
         Place::lend(&run.settings, async |place| {
             let users = fill(place, *events).await?;
+            measure(run, place, &users, *events, &mut table).await?;
             place.verify().await?;
-            measure(run, place, &users, *events, &mut table).await
+            table.table.print();
+            Ok(())
         })
         .await
         .with_context(|| format!("{events} events"))?;
@@ -77,16 +79,24 @@ pub(crate) async fn fill(place: &Place, events: u64) -> anyhow::Result<Arc<Users
 
 /// The table of [`measure`].
 pub(crate) struct Growth {
-    table: Table,
+    pub(crate) table: Table,
     /// The medians of commands and reads on the smallest ledger.
     first: Option<[f64; 2]>,
 }
 
 impl Growth {
     pub(crate) fn new(run: &Run) -> Self {
-        let mut columns = vec!["events", "users", "start: banner", "ready", "memory idle"];
-        for what in ["command: p50 to the first", "read: p50 to the first"] {
-            columns.extend([what, "p50", "p99", "p99.9"]);
+        let mut columns = vec![
+            "events",
+            "users",
+            "command: p50 to the first",
+            "read: p50 to the first",
+            "start: banner",
+            "ready",
+            "memory idle",
+        ];
+        for what in ["command: p50", "read: p50"] {
+            columns.extend([what, "p99", "p99.9"]);
             columns.extend(USED_COLUMNS);
         }
         Self {
@@ -141,10 +151,10 @@ pub(crate) async fn measure(
     let medians = [commands, reads].map(|load| rounds.median(load + P50));
     let first = *table.first.get_or_insert(medians);
     let mut cells = vec![events.to_string(), users.count.to_string()];
+    cells.extend([0, 1].map(|load| ratio(medians[load], first[load])));
     cells.extend([0, 1].map(|figure| time(rounds.median(figure))));
     cells.push(mebibytes(rounds.median(2)));
-    for (number, load) in [commands, reads].into_iter().enumerate() {
-        cells.push(ratio(medians[number], first[number]));
+    for load in [commands, reads] {
         cells.extend(time_cells(&rounds, load + P50));
         cells.extend(used_cells(&rounds, load + 4));
     }
@@ -172,7 +182,7 @@ async fn one_user(run: &Run, place: &Place) -> anyhow::Result<()> {
         "first command after a start",
     ];
     columns.extend(USED_COLUMNS);
-    let table = Table::new(&format!("One user, {}", run.storage()), &columns);
+    let mut table = Table::new(&format!("One user, {}", run.storage()), &columns);
     let users = Users::register(place, 2).await?;
     let measured = [10, 10_000];
     let mut numbers = measured;
@@ -201,7 +211,9 @@ async fn one_user(run: &Run, place: &Place) -> anyhow::Result<()> {
         cells.extend(used_cells(rounds, 4));
         table.row(&cells);
     }
-    place.verify().await
+    place.verify().await?;
+    table.print();
+    Ok(())
 }
 
 fn accepted(answer: &Answer) -> anyhow::Result<()> {

@@ -63,7 +63,7 @@ async fn measure(run: &Run, args: &Args, place: &Place) -> anyhow::Result<()> {
             remove(&made)?;
         }
     }
-    let table = Table::new(
+    let mut table = Table::new(
         &format!(
             "History, {}, {} events of {} users",
             run.storage(),
@@ -89,9 +89,14 @@ async fn measure(run: &Run, args: &Args, place: &Place) -> anyhow::Result<()> {
             mebibytes(rounds.median(2)),
         ]);
     }
-    proofs(run, args, place, &users).await?;
-    growth::measure(run, place, &users, args.events, &mut Growth::new(run)).await?;
-    place.verify().await
+    let mut proofs = proofs(run, args, place, &users).await?;
+    let mut growth = Growth::new(run);
+    growth::measure(run, place, &users, args.events, &mut growth).await?;
+    place.verify().await?;
+    table.print();
+    proofs.print();
+    growth.table.print();
+    Ok(())
 }
 
 /// What a command made.
@@ -102,8 +107,8 @@ fn remove(made: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn proofs(run: &Run, args: &Args, place: &Place, users: &Users) -> anyhow::Result<()> {
-    let table = Table::new(
+async fn proofs(run: &Run, args: &Args, place: &Place, users: &Users) -> anyhow::Result<Table> {
+    let mut table = Table::new(
         &format!("Proofs, {}, {} events", run.storage(), args.events),
         &["proof", "p50", "p99", "p99.9"],
     );
@@ -149,5 +154,6 @@ async fn proofs(run: &Run, args: &Args, place: &Place, users: &Users) -> anyhow:
         cells.extend((0..3).map(|figure| time(rounds.median(figure))));
         table.row(&cells);
     }
-    service.stop().await
+    service.stop().await?;
+    Ok(table)
 }

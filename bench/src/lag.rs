@@ -18,7 +18,7 @@ use crate::commands::{Load, follows, highest};
 use crate::http::Connection;
 use crate::load::{Latencies, Meter, Pace, Script as _, drive, latencies, record};
 use crate::place::{Place, Service};
-use crate::publish::Stream;
+use crate::publish::{self, Stream};
 use crate::report::{
     Rounds, Table, USED_COLUMNS, quantiles, rate, ratio, time, time_cells, used_cells,
 };
@@ -44,20 +44,10 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(run: &Run, args: &Args) -> anyhow::Result<()> {
-    let stream = match &run.settings.nats_url {
-        Some(url) => Some(Stream::of_nobody(url).await?),
-        None => None,
-    };
-    let measured = Place::lend(&run.settings, async |place| {
-        place.publish_to(run.settings.nats_url.as_deref());
-        measure(run, args, place, stream.as_ref()).await
+    publish::lend(&run.settings, async |place, stream| {
+        measure(run, args, place, stream).await
     })
-    .await;
-    let deleted = match &stream {
-        Some(stream) => stream.delete().await,
-        None => Ok(()),
-    };
-    measured.and(deleted)
+    .await
 }
 
 async fn measure(
@@ -87,7 +77,7 @@ async fn measure(
         "commands/s",
     ];
     columns.extend(USED_COLUMNS);
-    let table = Table::new(
+    let mut table = Table::new(
         &format!("Lag, {}, {} users", run.storage(), args.users),
         &columns,
     );
@@ -145,7 +135,9 @@ async fn measure(
         }
     }
     service.stop().await?;
-    place.verify().await
+    place.verify().await?;
+    table.print();
+    Ok(())
 }
 
 /// When positions were delivered.

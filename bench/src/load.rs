@@ -110,6 +110,8 @@ pub(crate) struct Meter {
 
 impl Meter {
     pub(crate) fn start(service: &Service) -> Self {
+        service.forget_peak();
+        Usage::forget_peak_of("self");
         Self {
             began: Instant::now(),
             service: service.usage(),
@@ -117,8 +119,7 @@ impl Meter {
         }
     }
 
-    /// Cores that were busy with the service, and with its clients; the memory of either at its highest since the
-    /// process was started, in bytes.
+    /// Cores that were busy with the service, and with its clients; the memory of either at its highest, in bytes.
     pub(crate) fn read(&self, service: &Service) -> [f64; 4] {
         let seconds = self.began.elapsed().as_secs_f64();
         let (service, clients) = (service.usage(), Usage::own());

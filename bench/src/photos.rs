@@ -69,7 +69,7 @@ pub(crate) async fn run(run: &Run, _: &Args) -> anyhow::Result<()> {
         "decoded alone/s",
     ];
     columns.extend(LOAD_COLUMNS);
-    let table = Table::new(&format!("Photos, {}", run.storage()), &columns);
+    let mut table = Table::new(&format!("Photos, {}", run.storage()), &columns);
     let samples = [
         ("JPEG, 1 MP", "image/jpeg", 1_155, 866),
         ("JPEG, 12 MP", "image/jpeg", 4_000, 3_000),
@@ -96,6 +96,7 @@ pub(crate) async fn run(run: &Run, _: &Args) -> anyhow::Result<()> {
             ];
             cells.extend(load_cells(&uploads));
             table.row(&cells);
+            table.print();
         }
     }
     Ok(())

@@ -267,7 +267,7 @@ pub(crate) struct Finished {
 pub(crate) struct Usage {
     /// Seconds of CPU time.
     pub(crate) cpu: f64,
-    /// The most memory it has had at once, in bytes.
+    /// The most memory it has had at once since its start, or since that was forgotten, in bytes.
     pub(crate) peak: u64,
     /// The memory it has now, in bytes.
     pub(crate) resident: u64,
@@ -290,6 +290,12 @@ impl Usage {
             peak: kibibytes("VmHWM:")? * 1024,
             resident: kibibytes("VmRSS:")? * 1024,
         })
+    }
+
+    /// The most memory a process has had counts from now on (proc(5), `clear_refs`). Where the system does not allow
+    /// that, it still counts from its start.
+    pub(crate) fn forget_peak_of(process: &str) {
+        let _ = std::fs::write(format!("/proc/{process}/clear_refs"), "5");
     }
 
     /// This process.
@@ -392,6 +398,12 @@ impl Service {
             }
         }
         Ok(())
+    }
+
+    pub(crate) fn forget_peak(&self) {
+        if let Some(process) = self.process.id() {
+            Usage::forget_peak_of(&process.to_string());
+        }
     }
 
     pub(crate) fn usage(&self) -> Usage {

@@ -16,12 +16,12 @@ use clap::Args as Arguments;
 use futures::StreamExt as _;
 use tokio::time::Instant;
 
-use crate::Run;
 use crate::lag::jetstream;
 use crate::load::{Meter, count};
 use crate::place::Place;
 use crate::report::{Rounds, Table, USED_COLUMNS, rate, ratio, used_cells};
 use crate::users::Users;
+use crate::{Run, Settings};
 
 /// The stream of a ledger.
 const NAME: &str = "PROFILES";
@@ -80,6 +80,23 @@ impl Stream {
     }
 }
 
+/// Lends a place whose service publishes to the server that is named, if one is. The stream is gone afterwards.
+pub(crate) async fn lend(
+    settings: &Settings,
+    measure: impl AsyncFnOnce(&mut Place, Option<&Stream>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let Some(url) = &settings.nats_url else {
+        return Place::lend(settings, async |place| measure(place, None).await).await;
+    };
+    let stream = Stream::of_nobody(url).await?;
+    let measured = Place::lend(settings, async |place| {
+        place.publish_to(Some(url));
+        measure(place, Some(&stream)).await
+    })
+    .await;
+    measured.and(stream.delete().await)
+}
+
 pub(crate) async fn run(run: &Run, args: &Args) -> anyhow::Result<()> {
     let url = run.settings.nats_url.as_deref();
     let url = url.context("publishing is measured on a server: set NATS_URL")?;
@@ -120,7 +137,7 @@ async fn measure(
     }
     let mut columns = vec!["ratio", "messages/s", "bare publisher/s"];
     columns.extend(USED_COLUMNS);
-    let table = Table::new(
+    let mut table = Table::new(
         &format!("Publishing {} events, {}", args.events, run.storage()),
         &columns,
     );
@@ -133,7 +150,9 @@ async fn measure(
     table.row(&cells);
     // The stream is gone.
     place.publish_to(None);
-    place.verify().await
+    place.verify().await?;
+    table.print();
+    Ok(())
 }
 
 /// Lets the service publish the whole ledger: messages a second from the first one seen on, and what was used meanwhile.

@@ -88,7 +88,7 @@ async fn measure(run: &Run, args: &Args, place: &Place) -> anyhow::Result<()> {
         .await?;
     let mut columns = vec!["read", "users", "ratio", "reads/s", "from memory/s"];
     columns.extend(LOAD_COLUMNS);
-    let table = Table::new(
+    let mut table = Table::new(
         &format!(
             "Reads, {}, {} users, {} clients",
             run.storage(),
@@ -135,7 +135,9 @@ async fn measure(run: &Run, args: &Args, place: &Place) -> anyhow::Result<()> {
         }
     }
     service.stop().await?;
-    place.verify().await
+    place.verify().await?;
+    table.print();
+    Ok(())
 }
 
 fn scripts_of(

@@ -108,20 +108,32 @@ pub(crate) fn ratio(of: f64, to: f64) -> String {
     format!("**{:.2}**", of / to)
 }
 
-/// A table, printed row by row: what was measured is not lost when a later measurement fails.
-pub(crate) struct Table;
+/// A table whose rows are printed once the history that they were measured on was found clean.
+pub(crate) struct Table {
+    waiting: Vec<String>,
+}
 
 impl Table {
     pub(crate) fn new(title: &str, columns: &[&str]) -> Self {
-        println!("\n### {title}\n");
-        println!("| {} |", columns.join(" | "));
-        println!("|{}", "---|".repeat(columns.len()));
-        Self
+        let columns_end = "---|".repeat(columns.len());
+        Self {
+            waiting: vec![
+                format!("\n### {title}\n"),
+                format!("| {} |", columns.join(" | ")),
+                format!("|{columns_end}"),
+            ],
+        }
     }
 
-    #[expect(clippy::unused_self, reason = "rows belong to a table")]
-    pub(crate) fn row(&self, cells: &[String]) {
-        println!("| {} |", cells.join(" | "));
+    pub(crate) fn row(&mut self, cells: &[String]) {
+        self.waiting.push(format!("| {} |", cells.join(" | ")));
+    }
+
+    /// Prints what was not printed yet.
+    pub(crate) fn print(&mut self) {
+        for line in self.waiting.drain(..) {
+            println!("{line}");
+        }
     }
 }
 

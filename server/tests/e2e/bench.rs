@@ -3,6 +3,8 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use events::test_servers::nats::Nats;
+
 use crate::service::{DEADLINE, Folder, command};
 
 /// The processes that a process has started.
@@ -70,20 +72,24 @@ async fn a_measurement_that_is_stopped_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn measurements_end_and_print_their_tables() {
+    let nats = Nats::start();
+    let published = format!("commands --clients 1 --users 10 --nats-url {}", nats.url());
     let small = [
-        ("commands", &["--clients", "1", "--users", "10"][..]),
-        ("reads", &["--clients", "1", "--users", "10"]),
-        ("growth", &["--events", "1000"]),
-        ("history", &["--events", "1000"]),
-        ("lag", &["--users", "100"]),
+        "commands --clients 1 --users 10",
+        "commands --clients 4 --users 10 --mix 20,20 --open 20",
+        &published,
+        "reads --clients 1 --users 10",
+        "growth --events 1000",
+        "history --events 1000",
+        "lag --users 100",
     ];
     let mut running = tokio::task::JoinSet::new();
-    for (what, args) in small {
+    for what in small.map(str::to_owned) {
         running.spawn_blocking(move || {
             let folder = Folder::new();
             let bench = command(&folder.data_dir())
-                .args(["bench", what, "--rounds", "1", "--seconds", "1"])
-                .args(args)
+                .args(["bench", "--rounds", "1", "--seconds", "1"])
+                .args(what.split(' '))
                 .stdin(Stdio::null())
                 .output()
                 .unwrap();
