@@ -4,7 +4,9 @@
 //! asked for, so that an idle process tells them, too.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use anyhow::anyhow;
 use axum::Router;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
@@ -14,11 +16,16 @@ use events::envelope::StoredEvent;
 use events::{Position, relay};
 use http_kit::openapi::{self, Fails};
 use metrics::{describe_counter, describe_gauge, describe_histogram, gauge};
-use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tokio::sync::SetOnce;
 use utoipa::IntoResponses;
 use utoipa::openapi::{self as described, RefOr};
 
 use crate::health::Probes;
+
+use early::Early;
+
+mod early;
 
 /// Bounds of histograms of times, in seconds: from a hit in memory to a slow upload.
 const SECONDS: [f64; 14] = [
@@ -27,13 +34,32 @@ const SECONDS: [f64; 14] = [
 /// Bounds of the histogram of batches: the committer takes 512 commands at the most.
 const COMMANDS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
 
+/// What was recorded in this process, once it can be told.
+pub(crate) type Collected = Arc<SetOnce<PrometheusHandle>>;
+
 /// Collects whatever is recorded in this process from now on.
-pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
+pub(crate) fn install() -> anyhow::Result<Collected> {
     let batches = metrics_exporter_prometheus::Matcher::Suffix("_commands".to_owned());
-    let handle = PrometheusBuilder::new()
+    let builder = PrometheusBuilder::new()
         .set_buckets(&SECONDS)?
-        .set_buckets_for_metric(batches, &COMMANDS)?
-        .install_recorder()?;
+        .set_buckets_for_metric(batches, &COMMANDS)?;
+    let early = Early::new();
+    metrics::set_global_recorder(early.clone())
+        .map_err(|_| anyhow!("another recorder is there"))?;
+    let collected = Collected::default();
+    let told = Arc::clone(&collected);
+    std::thread::spawn(move || {
+        let exporter = builder.build_recorder();
+        metrics::with_local_recorder(&exporter, describe);
+        let handle = exporter.handle();
+        early.hand_on_to(exporter);
+        // It is set here only.
+        let _ = told.set(handle);
+    });
+    Ok(collected)
+}
+
+fn describe() {
     describe_counter!(
         "profile_ledger_commands_total",
         "Commands by operation and outcome"
@@ -95,13 +121,12 @@ pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
         "profile_ledger_parked_users",
         "Users whose events cannot be folded"
     );
-    Ok(handle)
 }
 
-pub(crate) fn router(handle: PrometheusHandle, probes: Probes) -> Router {
+pub(crate) fn router(collected: Collected, probes: Probes) -> Router {
     Router::new()
         .route("/metrics", get(render))
-        .with_state((handle, probes))
+        .with_state((collected, probes))
 }
 
 /// Numbers
@@ -116,8 +141,9 @@ pub(crate) fn router(handle: PrometheusHandle, probes: Probes) -> Router {
     security()
 )]
 pub(crate) async fn render(
-    State((handle, probes)): State<(PrometheusHandle, Probes)>,
+    State((collected, probes)): State<(Collected, Probes)>,
 ) -> impl IntoResponse {
+    let handle = collected.wait().await;
     observe(&probes).await;
     (
         [(CONTENT_TYPE, "text/plain; version=0.0.4")],

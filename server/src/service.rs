@@ -17,7 +17,6 @@ use events::trail::AuditTrail;
 use http_kit::caller::Verifier;
 use http_kit::clock::Clock;
 use http_kit::keys::Keys;
-use metrics_exporter_prometheus::PrometheusHandle;
 use projector::projection::{self, Projection};
 use query_api::{QueryApi, Streams};
 use tokio::net::TcpListener;
@@ -30,7 +29,7 @@ use crate::dev;
 use crate::health::{self, Probes};
 use crate::lifecycle::shutdown_signal;
 use crate::log_key;
-use crate::metrics;
+use crate::metrics::{self, Collected};
 use crate::openapi;
 use crate::parts::{Parts, randomness};
 use crate::playground::{self, ApiServer};
@@ -226,7 +225,8 @@ fn description(config: &Config, roles: Roles, dev_secret: Option<&str>, clock: &
 }
 
 /// Keeps the memory of metrics that nobody asks for small.
-async fn upkeep(collected: PrometheusHandle) {
+async fn upkeep(collected: Collected) {
+    let collected = collected.wait().await;
     let mut times = tokio::time::interval(Duration::from_secs(5));
     loop {
         times.tick().await;
