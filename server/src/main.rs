@@ -34,11 +34,12 @@ mod token;
 mod user;
 mod verify;
 
-/// The second version: with the third, processes of the fault tests died of SIGSEGV.
-///
 /// Gives memory back soon after a photo is done; the system's keeps much of it. Does not ask for huge pages, which would
 /// hold 2 MiB for every few KiB that are used. Libraries in C have it, too: SQLite's rows are freed by another
 /// thread than the one that made them, which the system's is slow at.
+///
+/// Its second version: in the third as the crate has it (3.3.2), processes die of SIGSEGV
+/// (<https://github.com/microsoft/mimalloc/issues/1287>).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
