@@ -4,13 +4,21 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Args as Arguments;
+use command_api::committer::{Command, Committer};
+use command_api::user::Action;
+use command_api::{Randomness, values};
+use events::{Context, Time};
+use futures::{StreamExt as _, stream};
 use http::Method;
+use http_kit::error::ApiError;
+use http_kit::fields::Fields;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::Run;
-use crate::commands::{Load, Random, follows};
+use crate::commands::{Random, follows};
 use crate::http::{Answer, Connection, request};
-use crate::load::{Meter, Pace, Script as _, count, drive, latencies, record};
+use crate::load::{Meter, Pace, count, drive, latencies, record};
 use crate::place::{Place, Service};
 use crate::report::{
     P50, Rounds, Table, USED_COLUMNS, figures, mebibytes, quantiles, ratio, time, time_cells,
@@ -22,8 +30,10 @@ use crate::users::{self, Users};
 const EVENTS_A_USER: u64 = 10;
 /// Users who are busy while it is measured, as many at every size: it is the ledger that grows, not the load.
 const BUSY: u64 = 1_000;
-/// Clients that make it grow.
-const CLIENTS: u32 = 256;
+/// Commands at once that make it grow.
+const AT_ONCE: usize = 512;
+/// Users whose profiles change in turns while it grows.
+const TOGETHER: u64 = 10_000;
 
 #[derive(Debug, Clone, Arguments)]
 pub(crate) struct Args {
@@ -48,44 +58,80 @@ pub(crate) async fn run(run: &Run, args: &Args) -> anyhow::Result<()> {
     Place::lend(&run.settings, async |place| one_user(run, place).await).await
 }
 
-/// Fills a ledger with a command after the other, each of them acknowledged.
+/// Fills a ledger with commands that are decided, appended and acknowledged as those of clients are, but do not come over
+/// HTTP: ten million would take hours. Then documents catch up.
 pub(crate) async fn fill(place: &Place, events: u64) -> anyhow::Result<Arc<Users>> {
     let users = Arc::new(Users::register(place, (events / EVENTS_A_USER).max(1)).await?);
+    let store = place.store().await?;
+    let (committer, commit_loop) = Committer::new(store, crate::clock(), randomness());
+    // Ends with this call, also where that is given up.
+    let mut running = JoinSet::new();
+    running.spawn(commit_loop);
+    let mut decided = stream::iter(0..events - users.count)
+        .map(|number| {
+            let changed = change_of(users::id(whose(number, users.count)), number);
+            let committer = &committer;
+            async move { anyhow::Ok(committer.submit(changed?).await?) }
+        })
+        .buffered(AT_ONCE);
+    while let Some(decided) = decided.next().await {
+        let result = decided?.result;
+        result.map_err(|rejection| anyhow::anyhow!("a command was refused: {rejection}"))?;
+    }
+    drop(decided);
+    drop(committer);
+    running.join_all().await;
     let service = place.start().await?;
-    let left = events - users.count;
-    let load = Load::profiles(Arc::clone(&users));
-    let mut running = tokio::task::JoinSet::new();
-    for client in 0..u64::from(CLIENTS) {
-        let mut connection = Connection::open(&service.address).await?;
-        let mut script = load.script(client);
-        let clients = u64::from(CLIENTS);
-        let mine = left / clients + u64::from(client < left % clients);
-        running.spawn(async move {
-            for _ in 0..mine {
-                let answer = connection.send(script.next()).await?;
-                accepted(&answer)?;
-            }
-            anyhow::Ok(())
-        });
-    }
-    while let Some(done) = running.join_next().await {
-        done??;
-    }
     let (path, token) = ("/api/v1/users/profile", users.token(0));
     service.await_position(events, path, &token).await?;
     service.stop().await?;
     Ok(users)
 }
 
+/// Whose profile a command of [`fill`] changes: users come back while they are still known to the commit loop, and what
+/// happened to one is spread over the ledger.
+fn whose(number: u64, users: u64) -> u64 {
+    let turns = TOGETHER * (EVENTS_A_USER - 1);
+    (number / turns * TOGETHER + number % TOGETHER) % users
+}
+
+fn change_of(user_id: String, number: u64) -> anyhow::Result<Command> {
+    let invalid = |error: ApiError| anyhow::anyhow!("{error:?}");
+    let mut fields = Fields::parse(users::profile_body(number).as_bytes()).map_err(invalid)?;
+    let today = Time::from(crate::clock().now()).date();
+    let profile = values::profile(&mut fields, today);
+    fields.finish().map_err(invalid)?;
+    let profile = profile.context("a profile is bad, and nobody says why")?;
+    Ok(Command {
+        user_id: user_id.parse()?,
+        action: Action::ReplaceProfile(Box::new(profile)),
+        expected_version: None,
+        idempotency: None,
+        context: Context {
+            actor_type: "user".to_owned(),
+            actor: user_id,
+            ..Context::default()
+        },
+    })
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a measurement is an edge: ids of its events are its own"
+)]
+fn randomness() -> Randomness {
+    Randomness::new(|bytes| rand::Rng::fill_bytes(&mut rand::rng(), bytes))
+}
+
 /// The table of [`measure`].
-pub(crate) struct Growth {
-    pub(crate) table: Table,
+struct Growth {
+    table: Table,
     /// The medians of commands and reads on the smallest ledger.
     first: Option<[f64; 2]>,
 }
 
 impl Growth {
-    pub(crate) fn new(run: &Run) -> Self {
+    fn new(run: &Run) -> Self {
         let mut columns = vec![
             "events",
             "users",
@@ -107,7 +153,7 @@ impl Growth {
 }
 
 /// What a service does on a ledger that has grown so far. Its commands make it grow a little further.
-pub(crate) async fn measure(
+async fn measure(
     run: &Run,
     place: &Place,
     users: &Arc<Users>,

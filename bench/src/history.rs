@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::Run;
 use crate::baseline::read_in_order;
 use crate::commands::Random;
-use crate::growth::{self, Growth, fill};
+use crate::growth::fill;
 use crate::http::Connection;
 use crate::load::{count, latencies, record};
 use crate::place::Place;
@@ -90,12 +90,9 @@ async fn measure(run: &Run, args: &Args, place: &Place) -> anyhow::Result<()> {
         ]);
     }
     let mut proofs = proofs(run, args, place, &users).await?;
-    let mut growth = Growth::new(run);
-    growth::measure(run, place, &users, args.events, &mut growth).await?;
     place.verify().await?;
     table.print();
     proofs.print();
-    growth.table.print();
     Ok(())
 }
 

@@ -3,9 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::str::FromStr as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
+use events::store::EventStore;
+use events::store::postgres::PostgresStore;
+use events::store::sqlite::SqliteStore;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection as _, PgConnection};
 use tempfile::TempDir;
@@ -137,6 +141,14 @@ impl Place {
     /// The file of the ledger, where it is one.
     pub(crate) fn ledger_file(&self) -> PathBuf {
         self.path("data").join("ledger.db")
+    }
+
+    /// Opens the ledger, which must be there, while no service does.
+    pub(crate) async fn store(&self) -> anyhow::Result<Arc<dyn EventStore>> {
+        Ok(match &self.database_url {
+            Some(url) => Arc::new(PostgresStore::open(url).await?),
+            None => Arc::new(SqliteStore::open(&self.ledger_file()).await?),
+        })
     }
 
     pub(crate) fn secret(&self) -> &str {

@@ -87,18 +87,23 @@ pub(crate) fn token(secret: &str, subject: &str, role: Role) -> String {
 
 /// Another bio each time: a command that always changes something.
 pub(crate) fn profile(token: &str, number: u64) -> Sent {
-    let mut body = String::with_capacity(256);
-    let _ = write!(
-        body,
-        r#"{{"name":"Ayşe","surname":"Yılmaz","email":"ayse@example.com","birthDate":"1990-05-17","interests":["music","travel","food"],"expertise":"chef","bio":"Cooks, travels and writes about both: {number}","instagram":"ayse"}}"#
-    );
     request(
         Method::PUT,
         "/api/v1/users/profile",
         token,
         "application/json",
-        body.into(),
+        profile_body(number).into(),
     )
+}
+
+/// What [`profile`] sends.
+pub(crate) fn profile_body(number: u64) -> String {
+    let mut body = String::with_capacity(256);
+    let _ = write!(
+        body,
+        r#"{{"name":"Ayşe","surname":"Yılmaz","email":"ayse@example.com","birthDate":"1990-05-17","interests":["music","travel","food"],"expertise":"chef","bio":"Cooks, travels and writes about both: {number}","instagram":"ayse"}}"#
+    );
+    body
 }
 
 /// A name that nobody had. Allowed once a user.
