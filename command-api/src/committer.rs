@@ -518,7 +518,9 @@ fn replay(before: Option<User>, stored: &StoredEvent) -> Result<User, store::Err
     let damaged = |error: &dyn std::fmt::Display| {
         store::Error::Damaged(format!("position {}: {error}", stored.position))
     };
-    let recorded = stored.decode().map_err(|error| damaged(&error))?;
+    let recorded = stored
+        .decode_without_context()
+        .map_err(|error| damaged(&error))?;
     let last = Previous {
         position: stored.position,
         hash: stored.leaf_hash,

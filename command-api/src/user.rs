@@ -172,7 +172,11 @@ pub fn decide(
 }
 
 /// The user after one more event.
-pub fn apply(user: Option<User>, recorded: &Recorded, last: Previous) -> Result<User, FoldError> {
+pub fn apply<C>(
+    user: Option<User>,
+    recorded: &Recorded<C>,
+    last: Previous,
+) -> Result<User, FoldError> {
     let (document, username_changed_at) = match user {
         Some(user) => (
             Some(Arc::unwrap_or_clone(user.document)),

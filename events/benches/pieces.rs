@@ -94,6 +94,9 @@ fn pieces(criterion: &mut Criterion) {
     criterion.bench_function("read an envelope", |bencher| {
         bencher.iter(|| black_box(&stored).decode());
     });
+    criterion.bench_function("read an envelope without its context", |bencher| {
+        bencher.iter(|| black_box(&stored).decode_without_context());
+    });
     let (headers, body) = to_message(&stored);
     criterion.bench_function("make a message of an event", |bencher| {
         bencher.iter(|| to_message(black_box(&stored)));

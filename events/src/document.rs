@@ -83,14 +83,17 @@ pub enum FoldError {
 }
 
 /// The document after one more event. Pure.
-pub fn fold(document: Option<Document>, recorded: &Recorded) -> Result<Document, FoldError> {
+pub fn fold<C>(document: Option<Document>, recorded: &Recorded<C>) -> Result<Document, FoldError> {
     let mut document = document;
     fold_into(&mut document, recorded)?;
     document.ok_or(FoldError::NotRegistered)
 }
 
 /// The same in place. After an error the document is as it was.
-pub fn fold_into(document: &mut Option<Document>, recorded: &Recorded) -> Result<(), FoldError> {
+pub fn fold_into<C>(
+    document: &mut Option<Document>,
+    recorded: &Recorded<C>,
+) -> Result<(), FoldError> {
     let expected = document.as_ref().map_or(1, |document| document.version + 1);
     if recorded.version != expected {
         return Err(FoldError::Version {
@@ -122,7 +125,7 @@ pub fn fold_into(document: &mut Option<Document>, recorded: &Recorded) -> Result
     Ok(())
 }
 
-fn begin(recorded: &Recorded, registered: &UserRegistered) -> Document {
+fn begin<C>(recorded: &Recorded<C>, registered: &UserRegistered) -> Document {
     Document {
         user_id: recorded.user_id,
         version: recorded.version,

@@ -402,13 +402,13 @@ pub(crate) fn fold_batch(
     events: &[StoredEvent],
     waiting: &HashSet<UserId>,
 ) -> Folded {
-    let mut documents: HashMap<UserId, Document> = before
+    let mut documents: HashMap<_, _> = before
         .into_iter()
-        .map(|document| (document.user_id, document))
+        .map(|document| (document.user_id, Some(document)))
         .collect();
     let Changes { reworded, parked } = fold_events(&mut documents, events, waiting);
     documents.retain(|user_id, _| reworded.contains_key(user_id));
-    let mut documents: Vec<_> = documents.into_values().collect();
+    let mut documents: Vec<_> = documents.into_values().flatten().collect();
     documents.sort_unstable_by_key(|document| document.position);
     let same_words = reworded
         .into_iter()
@@ -428,9 +428,9 @@ pub(crate) struct Changes {
     pub(crate) parked: Vec<Parked>,
 }
 
-/// Folds events in order into documents. Pure.
+/// Folds events in order into documents; each user of the map has one. Pure.
 pub(crate) fn fold_events(
-    documents: &mut HashMap<UserId, Document>,
+    documents: &mut HashMap<UserId, Option<Document>>,
     events: &[StoredEvent],
     waiting: &HashSet<UserId>,
 ) -> Changes {
@@ -441,14 +441,16 @@ pub(crate) fn fold_events(
         if waiting.contains(&user_id) || parked.contains_key(&user_id) {
             continue;
         }
-        let mut document = documents.remove(&user_id);
-        match fold_one(&mut document, event) {
+        let document = documents.entry(user_id).or_default();
+        match fold_one(document, event) {
             Ok(may_reword) => *reworded.entry(user_id).or_default() |= may_reword,
             Err(error) => {
                 parked.insert(user_id, Parked::at(event, error));
             }
         }
-        documents.extend(document.map(|document| (user_id, document)));
+        if document.is_none() {
+            documents.remove(&user_id);
+        }
     }
     Changes {
         reworded,
@@ -462,7 +464,9 @@ pub(crate) fn fold_events(
 pub fn fold_one(document: &mut Option<Document>, event: &StoredEvent) -> Result<bool, String> {
     // PostgreSQL keeps no NUL in a text.
     let message = |error: &dyn Display| error.to_string().replace('\0', "\u{fffd}");
-    let recorded = event.decode().map_err(|error| message(&error))?;
+    let recorded = event
+        .decode_without_context()
+        .map_err(|error| message(&error))?;
     if (recorded.position, recorded.user_id, recorded.version)
         != (event.position, event.user_id, event.version)
     {

@@ -274,14 +274,14 @@ impl Rebuild<'_> {
 
     /// Folds all events up to a position, most of it in memory.
     async fn load(&mut self, until: Position) -> Result<(), Error> {
-        let mut documents: HashMap<UserId, Document> = HashMap::new();
+        let mut documents: HashMap<UserId, Option<Document>> = HashMap::new();
         let mut parked = Vec::new();
         let mut reading = ReadAhead::new(Arc::clone(&self.history), 0, until);
         let mut at = 0;
         while let Some(events) = reading.next().await? {
             let written = written_earlier(&events, &documents);
             for document in self.beside.documents(&written).await? {
-                documents.insert(document.user_id, document);
+                documents.insert(document.user_id, Some(document));
             }
             let stopped = fold_events(&mut documents, &events, &self.waiting).parked;
             self.park(&stopped);
@@ -297,8 +297,11 @@ impl Rebuild<'_> {
         self.beside.loaded(until, &parked).await
     }
 
-    async fn write(&mut self, documents: &mut HashMap<UserId, Document>) -> Result<(), Error> {
-        let mut sorted: Vec<&Document> = documents.values().collect();
+    async fn write(
+        &mut self,
+        documents: &mut HashMap<UserId, Option<Document>>,
+    ) -> Result<(), Error> {
+        let mut sorted: Vec<&Document> = documents.values().flatten().collect();
         // Along the index.
         sorted.sort_unstable_by_key(|document| document.user_id);
         self.beside.load(&sorted).await?;
@@ -533,14 +536,12 @@ impl Rows {
 
 /// Users of some events whose documents are not in memory and must have been written: those whose first
 /// event is not among these.
-fn written_earlier(events: &[StoredEvent], documents: &HashMap<UserId, Document>) -> Vec<UserId> {
+fn written_earlier<D>(events: &[StoredEvent], documents: &HashMap<UserId, D>) -> Vec<UserId> {
     let mut seen = HashSet::new();
     events
         .iter()
-        .filter(|event| {
-            let is_first = seen.insert(event.user_id);
-            is_first && event.version > 1 && !documents.contains_key(&event.user_id)
-        })
+        .filter(|event| !documents.contains_key(&event.user_id))
+        .filter(|event| seen.insert(event.user_id) && event.version > 1)
         .map(|event| event.user_id)
         .collect()
 }
