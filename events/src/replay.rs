@@ -56,7 +56,7 @@ pub async fn replay(
                 return Ok(document);
             }
             let recorded = event
-                .decode()
+                .decode_without_context()
                 .map_err(|error| Error::Decode(event.position, error))?;
             let folded = fold(document, &recorded);
             document = Some(folded.map_err(|error| Error::Fold(event.position, error))?);
