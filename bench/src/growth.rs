@@ -38,7 +38,7 @@ const TOGETHER: u64 = 10_000;
 #[derive(Debug, Clone, Arguments)]
 pub(crate) struct Args {
     /// Events in the ledger; several are measured as it grows
-    #[arg(long, value_delimiter = ',', default_values_t = [10_000, 100_000, 1_000_000], value_parser = clap::value_parser!(u64).range(1_000..=100_000_000))]
+    #[arg(long, value_delimiter = ',', default_values_t = [10_000, 100_000, 1_000_000], value_parser = clap::value_parser!(u64).range(1_000..=10_000_000))]
     events: Vec<u64>,
 }
 
@@ -59,7 +59,7 @@ pub(crate) async fn run(run: &Run, args: &Args) -> anyhow::Result<()> {
 }
 
 /// Fills a ledger with commands that are decided, appended and acknowledged as those of clients are, but do not come over
-/// HTTP: ten million would take hours. Then documents catch up.
+/// HTTP, which is most of their cost. Then documents catch up.
 pub(crate) async fn fill(place: &Place, events: u64) -> anyhow::Result<Arc<Users>> {
     let users = Arc::new(Users::register(place, (events / EVENTS_A_USER).max(1)).await?);
     let store = place.store().await?;
@@ -89,7 +89,7 @@ pub(crate) async fn fill(place: &Place, events: u64) -> anyhow::Result<Arc<Users
 }
 
 /// Whose profile a command of [`fill`] changes: users come back while they are still known to the commit loop, and what
-/// happened to one is spread over the ledger.
+/// happened to others lies between the events of one.
 fn whose(number: u64, users: u64) -> u64 {
     let turns = TOGETHER * (EVENTS_A_USER - 1);
     (number / turns * TOGETHER + number % TOGETHER) % users

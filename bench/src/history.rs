@@ -19,7 +19,7 @@ use crate::users::{self, Users};
 #[derive(Debug, Clone, Arguments)]
 pub(crate) struct Args {
     /// Events in the ledger
-    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..=100_000_000))]
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..=10_000_000))]
     events: u64,
 }
 

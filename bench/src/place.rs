@@ -21,7 +21,7 @@ use crate::Settings;
 use crate::http::Connection;
 
 /// How long a service may take to start, stop or catch up before a measurement is given up.
-const PATIENCE: Duration = Duration::from_secs(600);
+const PATIENCE: Duration = Duration::from_secs(1800);
 /// Between two looks at a process that is measured.
 const LOOK: Duration = Duration::from_millis(20);
 /// Of `/proc/PID/stat` on Linux, whatever the kernel's own rate is.
