@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::Args as Arguments;
 use command_api::committer::{Command, Committer};
 use command_api::user::Action;
-use command_api::{Randomness, values};
+use command_api::values;
 use events::{Context, Time};
 use futures::{StreamExt as _, stream};
 use http::Method;
@@ -32,6 +32,8 @@ const EVENTS_A_USER: u64 = 10;
 const BUSY: u64 = 1_000;
 /// Commands at once that make it grow.
 const AT_ONCE: usize = 512;
+/// Events that are caught up with before it is asked how it goes.
+const STEP: u64 = 100_000;
 /// Users whose profiles change in turns while it grows.
 const TOGETHER: u64 = 10_000;
 
@@ -46,7 +48,7 @@ pub(crate) async fn run(run: &Run, args: &Args) -> anyhow::Result<()> {
     let mut table = Growth::new(run);
     for events in &args.events {
         Place::lend(&run.settings, async |place| {
-            let users = fill(place, *events).await?;
+            let users = fill(run, place, *events).await?;
             measure(run, place, &users, *events, &mut table).await?;
             place.verify().await?;
             table.table.print();
@@ -60,10 +62,11 @@ pub(crate) async fn run(run: &Run, args: &Args) -> anyhow::Result<()> {
 
 /// Fills a ledger with commands that are decided, appended and acknowledged as those of clients are, but do not come over
 /// HTTP, which is most of their cost. Then documents catch up.
-pub(crate) async fn fill(place: &Place, events: u64) -> anyhow::Result<Arc<Users>> {
+pub(crate) async fn fill(run: &Run, place: &Place, events: u64) -> anyhow::Result<Arc<Users>> {
     let users = Arc::new(Users::register(place, (events / EVENTS_A_USER).max(1)).await?);
     let store = place.store().await?;
-    let (committer, commit_loop) = Committer::new(store, crate::clock(), randomness());
+    let (committer, commit_loop) =
+        Committer::new(store, crate::clock(), run.settings.randomness.clone());
     // Ends with this call, also where that is given up.
     let mut running = JoinSet::new();
     running.spawn(commit_loop);
@@ -81,9 +84,12 @@ pub(crate) async fn fill(place: &Place, events: u64) -> anyhow::Result<Arc<Users
     drop(decided);
     drop(committer);
     running.join_all().await;
-    let service = place.start().await?;
+    let service = place.start_unready().await?;
     let (path, token) = ("/api/v1/users/profile", users.token(0));
-    service.await_position(events, path, &token).await?;
+    let steps = (1..=events / STEP).map(|step| step * STEP);
+    for position in steps.chain([events]) {
+        service.await_position(position, path, &token).await?;
+    }
     service.stop().await?;
     Ok(users)
 }
@@ -113,14 +119,6 @@ fn change_of(user_id: String, number: u64) -> anyhow::Result<Command> {
             ..Context::default()
         },
     })
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a measurement is an edge: ids of its events are its own"
-)]
-fn randomness() -> Randomness {
-    Randomness::new(|bytes| rand::Rng::fill_bytes(&mut rand::rng(), bytes))
 }
 
 /// The table of [`measure`].

@@ -36,7 +36,7 @@ pub(crate) async fn run(run: &Run, args: &Args) -> anyhow::Result<()> {
 }
 
 async fn measure(run: &Run, args: &Args, place: &Place) -> anyhow::Result<()> {
-    let users = fill(place, args.events).await?;
+    let users = fill(run, place, args.events).await?;
     let events = count(args.events);
     let mut read = Rounds::default();
     let mut all = COMMANDS.map(|_| Rounds::default());

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args as Arguments, Subcommand};
+use command_api::Randomness;
 use http_kit::clock::Clock;
 use tokio_util::sync::CancellationToken;
 
@@ -22,7 +23,7 @@ mod report;
 mod users;
 
 /// What of the service's configuration matters here.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Settings {
     /// Services put their data into a new folder in this one, which is on the disk that counts.
     pub data_dir: PathBuf,
@@ -30,6 +31,8 @@ pub struct Settings {
     pub database_url: Option<String>,
     /// Services publish to this server, which must have no stream of a ledger.
     pub nats_url: Option<String>,
+    /// Names what is made for a measurement, its secrets and its events.
+    pub randomness: Randomness,
     /// Cancelled when the measurement is to stop: it then ends with an error and leaves nothing behind.
     pub stop: CancellationToken,
 }

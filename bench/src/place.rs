@@ -21,7 +21,7 @@ use crate::Settings;
 use crate::http::Connection;
 
 /// How long a service may take to start, stop or catch up before a measurement is given up.
-const PATIENCE: Duration = Duration::from_secs(1800);
+const PATIENCE: Duration = Duration::from_secs(600);
 /// Between two looks at a process that is measured.
 const LOOK: Duration = Duration::from_millis(20);
 /// Of `/proc/PID/stat` on Linux, whatever the kernel's own rate is.
@@ -55,14 +55,6 @@ fn with_database(url: &str, database: &str) -> String {
     format!("{scheme}://{host}/{database}{parameters}")
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a measurement is an edge: its names are its own"
-)]
-fn random_hex() -> String {
-    hex::encode(rand::random::<[u8; 16]>())
-}
-
 impl Place {
     /// Lends a new place for a measurement. It is gone afterwards, whatever came of that, also when the measurement is
     /// to stop.
@@ -90,7 +82,10 @@ impl Place {
             .with_context(|| format!("cannot make {}", settings.data_dir.display()))?;
         let folder = TempDir::with_prefix_in("bench-", &settings.data_dir)
             .with_context(|| format!("cannot write to {}", settings.data_dir.display()))?;
-        let database = format!("profile_ledger_bench_{}", &random_hex()[..12]);
+        let database = format!(
+            "profile_ledger_bench_{}",
+            hex::encode(settings.randomness.bytes::<6>())
+        );
         let server = match &settings.database_url {
             Some(url) => Some(PgConnectOptions::from_str(url).context("DATABASE_URL is no URL")?),
             None => None,
@@ -108,7 +103,7 @@ impl Place {
         Ok(Self {
             folder,
             program: std::env::current_exe().context("this program has no path")?,
-            secret: random_hex(),
+            secret: hex::encode(settings.randomness.bytes::<16>()),
             server,
             database,
             database_url,

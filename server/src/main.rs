@@ -90,6 +90,7 @@ async fn measure(config: config::Config, args: bench::Args) -> anyhow::Result<Ex
         data_dir: config.data_dir,
         database_url: config.database_url,
         nats_url: config.nats_url,
+        randomness: parts::randomness(),
         stop: CancellationToken::new(),
     };
     let stop = settings.stop.clone();
