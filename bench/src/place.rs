@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
-use events::store::EventStore;
-use events::store::postgres::PostgresStore;
-use events::store::sqlite::SqliteStore;
+use ledger::store::EventStore;
+use ledger::store::postgres::PostgresStore;
+use ledger::store::sqlite::SqliteStore;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection as _, PgConnection};
 use tempfile::TempDir;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use events::document::Document;
 use events::envelope::{Context, Previous, Recorded, StoredEvent};
-use events::store::{
+use ledger::store::{
     self, AppendError, Batch, Claim, EventStore, Head, Outcome, OutcomeKey, Turn, claims_of,
 };
 use events::{EventId, Time, UserId, Version};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::FromRef;
-use events::photos::PhotoStore;
+use ledger::photos::PhotoStore;
 use http_kit::caller::Verifier;
 use http_kit::clock::Clock;
 use utoipa::OpenApi as _;

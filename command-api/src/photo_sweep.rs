@@ -1,8 +1,8 @@
 //! Removes the bytes of photos that no event names: what an upload left behind when the process
 //! died between writing its bytes and committing its event.
 
-use events::photos::{self, PhotoStore, StoredPhoto};
-use events::store::{self, History};
+use ledger::photos::{PhotoStore, StoredPhoto};
+use ledger::store::{self, History};
 use events::{Time, UserEvent};
 use futures::TryStreamExt as _;
 
@@ -95,7 +95,7 @@ mod tests {
         }
         let user = JOHN.parse().unwrap();
         let orphan = "507f1f77bcf86cd799439012".parse().unwrap();
-        let key = photos::key(&user, "ab", &orphan, "40.webp");
+        let key = photo_key::file(&user, "ab", &orphan, "40.webp");
         let create = api.photo_store.create(&key, Bytes::from_static(b"x"));
         create.await.unwrap();
         let files = async || {

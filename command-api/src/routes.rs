@@ -9,8 +9,8 @@ use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::routing::{MethodRouter, patch, post, put};
 use events::envelope::Context;
-use events::profile::OwnProfile;
-use events::store::OutcomeKey;
+use http_kit::profile::OwnProfile;
+use ledger::store::OutcomeKey;
 use events::{UserId, Version};
 use http_kit::answer::Answer;
 use http_kit::caller::{Caller, Role};
@@ -123,7 +123,7 @@ pub(crate) struct Done<const STATUS: u16>;
 impl<const STATUS: u16> IntoResponses for Done<STATUS> {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         let profile = OwnProfile {
-            document: &events::profile::example(),
+            document: &http_kit::profile::example(),
             public_url: "https://example.com",
         };
         let profile = serde_json::to_value(profile).expect("a profile is JSON");

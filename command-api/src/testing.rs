@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use axum::Router;
 use events::envelope::{Recorded, StoredEvent};
-use events::photos::PhotoStore;
-use events::store::sqlite::SqliteStore;
-use events::store::{
+use ledger::photos::PhotoStore;
+use ledger::store::sqlite::SqliteStore;
+use ledger::store::{
     self, AppendError, Batch, Claim, EventStore, Head, History, Outcome, OutcomeKey,
 };
 use events::{EventId, PhotoId, Position, Time, UserId, Version};

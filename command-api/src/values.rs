@@ -4,10 +4,11 @@
 use std::ops::RangeInclusive;
 
 use email_address::{EmailAddress, Options};
-use events::profile::EXPERTISE;
-use events::user::{Consents, Profile};
-use events::username::InvalidUsername;
-use events::{Time, UserId, Username};
+use http_kit::profile::EXPERTISE;
+use events::event::{Consents, Profile};
+use http_kit::username::InvalidUsername;
+use events::{Time, UserId};
+use http_kit::username::Username;
 use http_kit::fields::{self, Fields};
 use http_kit::text::Text;
 use jiff::civil::Date;
@@ -248,7 +249,7 @@ fn birth_date(text: &str, today: Date) -> Result<String, Text> {
             .with("min", FIRST_BIRTH_DATE)
             .with("max", today));
     }
-    match events::profile::age(date, today) {
+    match http_kit::profile::age(date, today) {
         Some(age) if age >= MIN_AGE => Ok(date.to_owned()),
         _ => Err(Text::new("TOO_YOUNG").with("min", MIN_AGE)),
     }

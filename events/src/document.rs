@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::envelope::Recorded;
-use crate::user::{Consents, PhotoChanged, Profile, UserEvent, UserRegistered, Variant};
+use crate::event::{Consents, PhotoChanged, Profile, UserEvent, UserRegistered, Variant};
 use crate::{PhotoId, Position, Time, UserId, Version};
 
 /// A user after some of its events.

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
-use crate::user::{DecodeError, UserEvent};
-use crate::{EventId, Position, Time, UserId, Version, schema};
+use crate::event::{DecodeError, UserEvent};
+use crate::{EventId, Position, Time, UserId, Version};
 
 /// Who made an event happen, and from where. Kept with the event for audits; never used to
 /// authorise anything.
@@ -205,7 +205,7 @@ impl Recorded {
             subject: self.user_id,
             time: self.time,
             datacontenttype: "application/json".into(),
-            dataschema: schema::path(&event_type, schema_version).into(),
+            dataschema: schema_path(&event_type, schema_version).into(),
             sequence: format!("{:020}", self.position).into(),
             recordedtime: self.recorded_at,
             partitionkey: self.user_id,
@@ -286,6 +286,11 @@ impl Recorded<()> {
     }
 }
 
+/// Where the JSON Schema of a shape is served: a path on the service.
+pub(crate) fn schema_path(name: &str, version: u32) -> String {
+    format!("/schemas/{name}/{version}.json")
+}
+
 fn malformed(reason: &str) -> DecodeError {
     DecodeError::Malformed(serde::de::Error::custom(reason))
 }
@@ -307,8 +312,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::test_ledger;
-    use crate::user::{Change, ProfileUpdated, UsernameChanged};
+    use crate::event::{Change, ProfileUpdated, UsernameChanged};
 
     /// Any event with any texts in it.
     fn recorded(
@@ -378,7 +382,7 @@ mod tests {
 
     #[test]
     fn who_does_not_ask_for_the_context_does_not_miss_it() {
-        let event = test_ledger::event("context", 1);
+        let event = recorded((1, 1), 5, "text".to_owned(), true, false).to_stored();
         let text = std::str::from_utf8(&event.envelope).unwrap();
         let without = text.replace("authid", "another");
         assert_ne!(text, without);

@@ -6,9 +6,6 @@ use std::str::FromStr;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use utoipa::openapi::schema::{ObjectBuilder, Type};
-use utoipa::openapi::{self, RefOr};
-use utoipa::{PartialSchema, ToSchema};
 
 /// A text that is not an identifier of the wanted kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -39,32 +36,6 @@ impl ObjectId {
         Ok(Self(bytes))
     }
 }
-
-/// How either is described to clients.
-fn schema(about: &str, example: &str) -> RefOr<openapi::Schema> {
-    ObjectBuilder::new()
-        .schema_type(Type::String)
-        .description(Some(about))
-        .pattern(Some("^[0-9a-f]{24}$"))
-        .examples([example])
-        .into()
-}
-
-impl PartialSchema for UserId {
-    fn schema() -> RefOr<openapi::Schema> {
-        schema("Names a user for ever.", "507f1f77bcf86cd799439011")
-    }
-}
-
-impl ToSchema for UserId {}
-
-impl PartialSchema for PhotoId {
-    fn schema() -> RefOr<openapi::Schema> {
-        schema("Names one change of a photo.", "507f1f77bcf86cd799439012")
-    }
-}
-
-impl ToSchema for PhotoId {}
 
 macro_rules! object_id {
     ($(#[$doc:meta])* $name:ident) => {

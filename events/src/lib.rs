@@ -1,39 +1,22 @@
 #![doc = include_str!("../README.md")]
 
-pub mod changes;
 pub mod document;
 pub mod envelope;
-pub mod fail_point;
-pub mod feed;
+pub mod event;
 mod ids;
-pub mod log;
 pub mod message;
-pub mod photos;
-pub mod postgres;
+pub mod photo_key;
 pub mod profile;
-pub mod read_ahead;
-pub mod relay;
-pub mod replay;
 pub mod schema;
-pub mod sqlite;
-pub mod store;
-pub mod stream;
-#[cfg(test)]
-mod test_ledger;
-#[cfg(any(test, feature = "test-servers"))]
-pub mod test_servers;
+pub mod subject;
 mod text;
 mod time;
-pub mod trail;
-pub mod user;
-pub mod username;
 
 pub use document::Document;
 pub use envelope::{Context, LeafHash, Recorded, StoredEvent};
+pub use event::UserEvent;
 pub use ids::{EventId, InvalidEventId, InvalidId, PhotoId, UserId};
 pub use time::{InvalidTime, Time};
-pub use user::UserEvent;
-pub use username::Username;
 
 /// The place of an event among all events: 1, 2, 3, … without a gap, in commit order.
 /// 0 is the place before the first.

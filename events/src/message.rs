@@ -5,8 +5,6 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use async_nats::header::NATS_MESSAGE_ID;
-use async_nats::{HeaderMap, HeaderName};
 use bytes::Bytes;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use serde::de::{MapAccess, Visitor};
@@ -20,6 +18,8 @@ use crate::{EventId, Time, UserId, Version};
 /// What CloudEvents encodes in a header: all but the visible ASCII characters, `"` and `%`.
 const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
 const CONTENT_TYPE: &str = "content-type";
+/// The header by which a NATS server knows a message that it has already.
+const MESSAGE_ID: &str = "Nats-Msg-Id";
 /// The payload is the body: the binary mode of CloudEvents.
 pub const JSON: &str = "application/json";
 /// The whole envelope is the body: the structured mode of CloudEvents.
@@ -101,33 +101,35 @@ pub enum Error {
     Position,
 }
 
+/// The headers of a message, by name.
+pub type Headers = Vec<(&'static str, String)>;
+
 /// The headers and the body of an event's message.
 ///
 /// An envelope that could not be put together again from its parts, such as one of a newer program
 /// with more attributes, goes whole (CloudEvents calls that structured): its bytes are what counts.
-pub fn to_message(event: &StoredEvent) -> (HeaderMap, Bytes) {
+pub fn to_message(event: &StoredEvent) -> (Headers, Bytes) {
     let (mut headers, body) = to_binary(event).unwrap_or_else(|| {
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, STRUCTURED);
+        let headers = vec![(CONTENT_TYPE, STRUCTURED.to_owned())];
         (headers, event.envelope.clone())
     });
-    // By it the server knows a message that it has already.
-    headers.insert(NATS_MESSAGE_ID, event.event_id.to_string());
+    headers.push((MESSAGE_ID, event.event_id.to_string()));
     (headers, body)
 }
 
 /// `None` when the exact bytes would be lost.
-fn to_binary(event: &StoredEvent) -> Option<(HeaderMap, Bytes)> {
+fn to_binary(event: &StoredEvent) -> Option<(Headers, Bytes)> {
     let Members(members) = serde_json::from_slice(&event.envelope).ok()?;
     let ((last, data), attributes) = members.split_last()?;
-    let mut headers = HeaderMap::new();
-    headers.insert(CONTENT_TYPE, JSON);
+    // One more for the content type and one for the message's id.
+    let mut headers = Vec::with_capacity(attributes.len() + 2);
+    headers.push((CONTENT_TYPE, JSON.to_owned()));
     let mut known = ATTRIBUTES.iter();
     for (name, value) in attributes {
         let attribute = known.find(|known| known.name() == name)?;
         let value = attribute.value(value.get())?;
         let encoded = Cow::from(utf8_percent_encode(&value, ENCODED)).into_owned();
-        headers.insert(HeaderName::from_static(attribute.header), encoded);
+        headers.push((attribute.header, encoded));
     }
     // Members and the braces and commas around them: an envelope of just that length has no blanks, and no escapes in
     // its names.
@@ -170,14 +172,17 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// The event that a message holds, with the exact bytes of its envelope. Its type need not be known.
-pub fn from_message(headers: &HeaderMap, body: &Bytes) -> Result<StoredEvent, Error> {
-    let is_structured = headers
-        .get(CONTENT_TYPE)
-        .is_some_and(|value| value.as_str() == STRUCTURED);
-    structured(if is_structured {
+///
+/// `header` finds the first value of a header, in whichever map the client library keeps them:
+/// `from_message(|name| headers.get(name).map(|value| value.as_str()), &message.payload)`.
+pub fn from_message<'a>(
+    header: impl Fn(&'static str) -> Option<&'a str>,
+    body: &Bytes,
+) -> Result<StoredEvent, Error> {
+    structured(if header(CONTENT_TYPE) == Some(STRUCTURED) {
         body.clone()
     } else {
-        envelope(headers, body)?.into()
+        envelope(header, body)?.into()
     })
 }
 
@@ -211,13 +216,16 @@ pub fn structured(envelope: Bytes) -> Result<StoredEvent, Error> {
 }
 
 /// Puts an envelope together from headers and payload.
-fn envelope(headers: &HeaderMap, data: &[u8]) -> Result<Vec<u8>, Error> {
+fn envelope<'a>(
+    header: impl Fn(&'static str) -> Option<&'a str>,
+    data: &[u8],
+) -> Result<Vec<u8>, Error> {
     let mut json = Vec::with_capacity(1024 + data.len());
     for attribute in &ATTRIBUTES {
-        let Some(value) = headers.get(HeaderName::from_static(attribute.header)) else {
+        let Some(value) = header(attribute.header) else {
             continue;
         };
-        let value = percent_decode_str(value.as_str())
+        let value = percent_decode_str(value)
             .decode_utf8()
             .map_err(|_| Error::Encoding(attribute.name()))?;
         attribute.write(&value, &mut json);
@@ -275,9 +283,9 @@ pub fn headers_schema(envelope: &Value) -> Value {
     });
     let mut properties = Map::from_iter([
         (CONTENT_TYPE.to_owned(), content_type),
-        (NATS_MESSAGE_ID.to_string(), message_id),
+        (MESSAGE_ID.to_string(), message_id),
     ]);
-    let mut required = vec![CONTENT_TYPE.to_owned(), NATS_MESSAGE_ID.to_string()];
+    let mut required = vec![CONTENT_TYPE.to_owned(), MESSAGE_ID.to_string()];
     for attribute in &ATTRIBUTES {
         let name = attribute.name();
         let described = &envelope["properties"][name];
@@ -304,7 +312,7 @@ pub fn headers_schema(envelope: &Value) -> Value {
 mod tests {
     use super::*;
     use crate::envelope::{Context, Previous, Recorded};
-    use crate::user::{UserEvent, UsernameChanged};
+    use crate::event::{UserEvent, UsernameChanged};
     use proptest::prelude::*;
 
     fn full_context() -> Context {
@@ -341,6 +349,16 @@ mod tests {
         }
     }
 
+    /// The value of a header.
+    fn header<'a>(headers: &'a Headers, name: &str) -> Option<&'a str> {
+        let mut found = headers.iter().filter(|(header, _)| *header == name);
+        found.next().map(|(_, value)| value.as_str())
+    }
+
+    fn read(headers: &Headers, body: &Bytes) -> Result<StoredEvent, Error> {
+        from_message(|name| header(headers, name), body)
+    }
+
     fn full() -> StoredEvent {
         let previous = Previous {
             position: 41,
@@ -353,7 +371,7 @@ mod tests {
     fn an_event_is_a_binary_cloud_event() {
         let event = full();
         let (headers, body) = to_message(&event);
-        let header = |name: &str| headers.get(name).map(|value| value.as_str().to_owned());
+        let header = |name: &str| header(&headers, name);
         assert_eq!(header("ce-specversion").unwrap(), "1.0");
         assert_eq!(header("ce-type").unwrap(), "username-changed");
         assert_eq!(header("ce-sequence").unwrap(), "00000000000000000042");
@@ -394,8 +412,8 @@ mod tests {
         assert!(described.keys().eq(names));
         let headers = headers_schema(envelope);
         let described = headers["properties"].as_object().unwrap();
-        for (name, _) in to_message(&full()).0.iter() {
-            assert!(described.contains_key(&name.to_string()), "{name}");
+        for (name, _) in to_message(&full()).0 {
+            assert!(described.contains_key(name), "{name}");
         }
         assert!(described.values().all(|header| header["type"] == "string"));
     }
@@ -416,42 +434,46 @@ mod tests {
                 ..ours
             };
             let (headers, body) = to_message(&theirs);
-            assert_eq!(headers.get("content-type").unwrap().as_str(), STRUCTURED);
-            assert_eq!(from_message(&headers, &body).unwrap(), theirs);
+            assert_eq!(header(&headers, "content-type"), Some(STRUCTURED));
+            assert_eq!(read(&headers, &body).unwrap(), theirs);
         }
     }
 
     #[test]
     fn a_message_that_is_no_event_is_an_error() {
         let (headers, body) = to_message(&full());
-        let without = |name: &str| {
-            let kept = headers
-                .iter()
-                .filter(|(header, _)| header.to_string() != name);
-            kept.map(|(name, values)| (name.clone(), values[0].clone()))
-                .collect::<HeaderMap>()
+        let with = |name: &str, value: Option<&'static str>| {
+            let kept = headers.iter().filter(|(header, _)| *header != name);
+            let mut changed: Headers = kept.cloned().collect();
+            if let Some(value) = value {
+                let mut known = ATTRIBUTES.iter().map(|attribute| attribute.header);
+                changed.push((
+                    known.find(|known| *known == name).unwrap(),
+                    value.to_owned(),
+                ));
+            }
+            changed
         };
         assert!(matches!(
-            from_message(&HeaderMap::new(), &body),
+            read(&Headers::new(), &body),
             Err(Error::Envelope(_))
         ));
         assert!(matches!(
-            from_message(&without("ce-id"), &body),
+            read(&with("ce-id", None), &body),
             Err(Error::Envelope(_))
         ));
         assert!(matches!(
-            from_message(&headers, &Bytes::from_static(b"{")),
+            read(&headers, &Bytes::from_static(b"{")),
             Err(Error::Envelope(_))
         ));
-        let mut bad = headers.clone();
-        bad.insert("ce-source", "%FF");
         assert!(matches!(
-            from_message(&bad, &body),
+            read(&with("ce-source", Some("%FF")), &body),
             Err(Error::Encoding("source"))
         ));
-        bad = headers.clone();
-        bad.insert("ce-sequence", "one");
-        assert!(matches!(from_message(&bad, &body), Err(Error::Position)));
+        assert!(matches!(
+            read(&with("ce-sequence", Some("one")), &body),
+            Err(Error::Position)
+        ));
     }
 
     fn text() -> impl Strategy<Value = String> {
@@ -484,8 +506,8 @@ mod tests {
             let previous = previous.map(|(position, hash)| Previous { position, hash: LeafHash(hash) });
             let event = recorded(context, after, previous).to_stored();
             let (headers, body) = to_message(&event);
-            prop_assert_eq!(headers.get(CONTENT_TYPE).unwrap().as_str(), JSON);
-            let read = from_message(&headers, &body).unwrap();
+            prop_assert_eq!(header(&headers, CONTENT_TYPE), Some(JSON));
+            let read = read(&headers, &body).unwrap();
             prop_assert_eq!(&read.envelope, &event.envelope);
             prop_assert_eq!(read, event);
         }

@@ -1,149 +1,149 @@
-//! The two published shapes of a document: the own profile and the public one.
+//! The profile that its user replaces, and what changed in it.
+//!
+//! Each member is declared once, in [`profile_members!`](crate::profile_members).
 
-use jiff::civil::Date;
-use serde::{Serialize, Serializer};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use crate::document::Document;
-use crate::photos;
-
-use shape::{Own, ProfilePhoto, Public, Variants};
-
-mod shape;
-
-/// What a user can be expert in, as the published page lists it.
-pub const EXPERTISE: [&str; 12] = [
-    "musician",
-    "trainer",
-    "chef",
-    "photographer",
-    "designer",
-    "stylist",
-    "gamer",
-    "educator",
-    "coach",
-    "entertainer",
-    "developer",
-    "creator",
-];
-
-/// The user of the published page, for examples.
-pub fn example() -> Document {
-    serde_json::from_str(include_str!("profile/example.json")).expect("it is a document")
-}
-
-/// A user as itself sees it. Members, names, types and order are those of the published page.
-pub struct OwnProfile<'a> {
-    /// The user.
-    pub document: &'a Document,
-    /// Where this service is reached, without a slash at the end; photo URLs begin with it.
-    pub public_url: &'a str,
-}
-
-impl Serialize for OwnProfile<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let document = self.document;
-        let (profile, consents) = (&document.profile, &document.consents);
-        Own {
-            id: document.user_id,
-            name: &profile.name,
-            surname: &profile.surname,
-            username: &document.username,
-            availability_status: profile.availability_status.as_deref(),
-            country_code: document.country_code.as_deref(),
-            phone_number: document.phone_number.as_deref(),
-            gender: profile.gender.as_deref(),
-            birth_date: profile
-                .birth_date
-                .as_ref()
-                .map(|date| format!("{date}T00:00:00.000Z")),
-            interests: &profile.interests,
-            expertise: profile.expertise.as_deref(),
-            privacy_policy_accepted: consents.privacy_policy_accepted,
-            privacy_policy_version: consents.privacy_policy_version.as_deref(),
-            terms_of_use_accepted: consents.terms_of_use_accepted,
-            terms_of_use_version: consents.terms_of_use_version.as_deref(),
-            consent_form_accepted: consents.consent_form_accepted,
-            consent_form_version: consents.consent_form_version.as_deref(),
-            is_registration_complete: document.is_registration_complete,
-            roles: &document.roles,
-            profile_photo: photo(document, self.public_url),
-            last_login: document.last_login,
-            created_at: document.created_at,
-            updated_at: document.updated_at,
-            email: profile.email.as_deref(),
-            bio: profile.bio.as_deref(),
-            instagram: profile.instagram.as_deref(),
-            tiktok: profile.tiktok.as_deref(),
-            x: profile.x.as_deref(),
-            snapchat: profile.snapchat.as_deref(),
-            facebook: profile.facebook.as_deref(),
+/// Passes every member of the profile to a macro: description, Rust name, JSON name and kind.
+///
+/// The kind names the rules for the value. This crate keeps every kind as plain text, because
+/// history loads even where today's rules refuse it. The command API has a parser, limits and a
+/// description for each kind in `command-api/src/values/kinds.rs`.
+///
+/// The order is the order of members in stored and published JSON.
+#[macro_export]
+macro_rules! profile_members {
+    ($then:ident) => {
+        $then! {
+            required {
+                /// The given name.
+                name "name": Name,
+                /// The family name.
+                surname "surname": Name,
+            }
+            optional {
+                /// Whether the user can be reached, such as `available`.
+                availability_status "availabilityStatus": Option<String> = Availability,
+                /// The gender that the user gave, such as `female`.
+                gender "gender": Option<String> = Gender,
+                /// The date of birth, `YYYY-MM-DD`.
+                birth_date "birthDate": Option<String> = BirthDate,
+                /// What the user likes, as short words; each is there once.
+                interests "interests": Vec<String> = Interests,
+                /// What the user is good at, such as `chef`.
+                expertise "expertise": Option<String> = Expertise,
+                /// The e-mail address.
+                email "email": Option<String> = Email,
+                /// What the user says of itself.
+                bio "bio": Option<String> = Biography,
+                /// The name on Instagram.
+                instagram "instagram": Option<String> = Handle,
+                /// The name on TikTok.
+                tiktok "tiktok": Option<String> = Handle,
+                /// The name on X.
+                x "x": Option<String> = Handle,
+                /// The name on Snapchat.
+                snapchat "snapchat": Option<String> = Handle,
+                /// The name on Facebook.
+                facebook "facebook": Option<String> = Handle,
+            }
         }
-        .serialize(serializer)
-    }
-}
-
-/// A user as strangers see it: never phone, e-mail, gender or birth date.
-pub struct PublicProfile<'a> {
-    /// The user.
-    pub document: &'a Document,
-    /// Where this service is reached, without a slash at the end; photo URLs begin with it.
-    pub public_url: &'a str,
-    /// The day on which the age is counted.
-    pub today: Date,
-}
-
-impl Serialize for PublicProfile<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let document = self.document;
-        let profile = &document.profile;
-        let born = profile.birth_date.as_deref();
-        Public {
-            id: document.user_id,
-            name: &profile.name,
-            surname: &profile.surname,
-            username: &document.username,
-            availability_status: profile.availability_status.as_deref(),
-            profile_photo: photo(document, self.public_url),
-            interests: &profile.interests,
-            expertise: profile.expertise.as_deref(),
-            age: born.and_then(|born| age(born, self.today)),
-            bio: profile.bio.as_deref(),
-            instagram: profile.instagram.as_deref(),
-            snapchat: profile.snapchat.as_deref(),
-            x: profile.x.as_deref(),
-            tiktok: profile.tiktok.as_deref(),
-            facebook: profile.facebook.as_deref(),
-        }
-        .serialize(serializer)
-    }
-}
-
-/// Whole years between a `YYYY-MM-DD` and a day. `None` when the text is no date or lies ahead;
-/// who was born on 29 February is a year older on 1 March of common years.
-pub fn age(born: &str, today: Date) -> Option<i16> {
-    let born: Date = born.parse().ok()?;
-    let had_birthday = (today.month(), today.day()) >= (born.month(), born.day());
-    let years = today.year() - born.year() - i16::from(!had_birthday);
-    (years >= 0).then_some(years)
-}
-
-fn photo(document: &Document, public_url: &str) -> Option<ProfilePhoto> {
-    let photo = document.photo.as_ref()?;
-    let url = |file: &str| {
-        let key = photos::key(&document.user_id, &photo.content_hash, &photo.id, file);
-        format!("{public_url}/media/{key}")
     };
-    let variants = photo.variants.iter();
-    Some(ProfilePhoto {
-        id: photo.id,
-        url: url(&photo.main),
-        r#type: "image",
-        variants: Variants(
-            variants
-                .map(|variant| (variant.size, url(&variant.file)))
-                .collect(),
-        ),
-        created_at: photo.created_at,
-        updated_at: photo.updated_at,
-    })
 }
+
+/// An optional member without a value is left out of JSON.
+trait Optional {
+    fn is_absent(&self) -> bool;
+}
+
+impl<T> Optional for Option<T> {
+    fn is_absent(&self) -> bool {
+        self.is_none()
+    }
+}
+
+impl<T> Optional for Vec<T> {
+    fn is_absent(&self) -> bool {
+        self.is_empty()
+    }
+}
+
+/// One member before and after; `None` is absent (`null` in JSON).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Change<T> {
+    /// What it was.
+    pub before: T,
+    /// What it is now.
+    pub after: T,
+}
+
+impl<T: PartialEq + Clone> Change<T> {
+    /// The change between two values, if they differ.
+    pub fn between(before: &T, after: &T) -> Option<Self> {
+        (before != after).then(|| Self {
+            before: before.clone(),
+            after: after.clone(),
+        })
+    }
+}
+
+macro_rules! declare {
+    (
+        required { $($(#[doc = $about:literal])* $member:ident $json:literal: $kind:ident,)* }
+        optional { $($(#[doc = $about_o:literal])* $member_o:ident $json_o:literal: $type:ty = $kind_o:ident,)* }
+    ) => {
+        /// The members of a profile that its user may replace.
+        #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+        pub struct Profile {
+            $(
+                $(#[doc = $about])*
+                #[serde(rename = $json)]
+                pub $member: String,
+            )*
+            $(
+                $(#[doc = $about_o])*
+                #[serde(rename = $json_o, default, skip_serializing_if = "Optional::is_absent")]
+                pub $member_o: $type,
+            )*
+        }
+
+        /// Members of the profile changed; only those that did are there.
+        #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+        #[serde(default)]
+        pub struct ProfileUpdated {
+            $(
+                $(#[doc = $about])*
+                #[serde(rename = $json, skip_serializing_if = "Option::is_none")]
+                pub $member: Option<Change<String>>,
+            )*
+            $(
+                $(#[doc = $about_o])*
+                #[serde(rename = $json_o, skip_serializing_if = "Option::is_none")]
+                pub $member_o: Option<Change<$type>>,
+            )*
+        }
+
+        impl ProfileUpdated {
+            /// What changed between two profiles; `None` when nothing did.
+            pub fn between(before: &Profile, after: &Profile) -> Option<Self> {
+                let changes = Self {
+                    $($member: Change::between(&before.$member, &after.$member),)*
+                    $($member_o: Change::between(&before.$member_o, &after.$member_o),)*
+                };
+                (changes != Self::default()).then_some(changes)
+            }
+
+            /// Writes the changed members into a profile.
+            pub fn apply_to(&self, profile: &mut Profile) {
+                $(if let Some(change) = &self.$member {
+                    profile.$member.clone_from(&change.after);
+                })*
+                $(if let Some(change) = &self.$member_o {
+                    profile.$member_o.clone_from(&change.after);
+                })*
+            }
+        }
+    };
+}
+profile_members!(declare);

@@ -10,8 +10,10 @@ use schemars::transform::RecursiveTransform;
 use schemars::{JsonSchema, Schema};
 use serde_json::{Value, json};
 
-use crate::envelope::Json;
-use crate::user::{PhotoChanged, ProfileUpdated, UserRegistered, UsernameChanged};
+use crate::envelope::{Json, schema_path};
+use crate::event::{
+    PhotoChanged, ProfileUpdated, UserRegistered, UsernameChanged, each_event_type,
+};
 
 /// The name of the envelope's schema. No event type may be called so.
 pub const ENVELOPE: &str = "envelope";
@@ -32,7 +34,7 @@ pub struct Published {
 impl Published {
     /// Where it is served: what `dataschema` of its events says.
     pub fn path(&self) -> String {
-        path(self.name, self.version)
+        schema_path(self.name, self.version)
     }
 
     /// The schema as text, as it is served and kept.
@@ -41,33 +43,25 @@ impl Published {
     }
 }
 
-/// Where the schema of a shape is served.
-pub(crate) fn path(name: &str, version: u32) -> String {
-    format!("/schemas/{name}/{version}.json")
-}
-
-/// Every shape that was ever released, the envelope last. A file of the golden corpus is its example.
-pub fn all() -> [Published; 5] {
+/// Every released shape, the envelope last. A file of the golden corpus is its example.
+pub fn all() -> Vec<Published> {
     macro_rules! published {
-        ($shape:ty, $name:literal, $version:literal) => {
-            of::<$shape>(
-                $name,
-                $version,
-                include_str!(concat!("../golden/", $name, ".", $version, ".json")),
-            )
+        ($($(#[doc = $doc:literal])* $variant:ident($payload:ty) = $name:literal, $version:literal;)*) => {
+            vec![
+                $(of::<$payload>(
+                    $name,
+                    $version,
+                    include_str!(concat!("../golden/", $name, ".", $version, ".json")),
+                ),)*
+                of::<Json<'_>>(
+                    ENVELOPE,
+                    1,
+                    include_str!("../golden/username-changed.1.json"),
+                ),
+            ]
         };
     }
-    [
-        published!(UserRegistered, "user-registered", 1),
-        published!(ProfileUpdated, "profile-updated", 1),
-        published!(PhotoChanged, "photo-changed", 1),
-        published!(UsernameChanged, "username-changed", 1),
-        of::<Json<'_>>(
-            ENVELOPE,
-            1,
-            include_str!("../golden/username-changed.1.json"),
-        ),
-    ]
+    each_event_type!(published)
 }
 
 /// What is published of the shape that a type writes.
@@ -80,7 +74,7 @@ fn of<T: JsonSchema>(name: &'static str, version: u32, example: &'static str) ->
     let event: Value = serde_json::from_str(example).expect("the golden corpus is JSON");
     let first = [
         ("$schema", made.remove("$schema").unwrap_or_default()),
-        ("$id", path(name, version).into()),
+        ("$id", schema_path(name, version).into()),
         ("title", format!("{name}, version {version}").into()),
         (
             "description",

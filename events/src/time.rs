@@ -6,9 +6,6 @@ use std::str::FromStr;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use utoipa::openapi::schema::{ObjectBuilder, Type};
-use utoipa::openapi::{self, KnownFormat, RefOr, SchemaFormat};
-use utoipa::{PartialSchema, ToSchema};
 
 /// A point in time in UTC, to the millisecond, between the years 0000 and 9999. Written as
 /// `2026-05-22T16:11:26.808Z` (RFC 3339 with exactly three decimals), so that texts sort as times do.
@@ -19,19 +16,6 @@ pub struct Time(jiff::Timestamp);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a time in RFC 3339 form, such as 2026-05-22T16:11:26.808Z")]
 pub struct InvalidTime;
-
-impl PartialSchema for Time {
-    fn schema() -> RefOr<openapi::Schema> {
-        ObjectBuilder::new()
-            .schema_type(Type::String)
-            .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
-            .description(Some("UTC, with milliseconds and `Z`."))
-            .examples(["2026-05-22T16:11:26.808Z"])
-            .into()
-    }
-}
-
-impl ToSchema for Time {}
 
 impl Time {
     /// Milliseconds since 1970-01-01T00:00:00Z; values out of range are moved to the nearest in it.

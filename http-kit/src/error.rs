@@ -122,7 +122,7 @@ impl ApiError {
     ) -> Response {
         if let Some(source) = &self.source {
             tracing::error!(
-                error = chain(&**source),
+                error = events::chain(&**source),
                 code = self.code.as_str(),
                 "A request failed"
             );
@@ -233,20 +233,4 @@ impl IntoResponse for ApiError {
         response.extensions_mut().insert(self);
         response
     }
-}
-
-/// An error and its sources on one line.
-pub fn chain(error: &dyn Error) -> String {
-    let mut line = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let more = error.to_string();
-        // A transparent error says what its source says.
-        if !line.ends_with(&more) {
-            line.push_str(": ");
-            line.push_str(&more);
-        }
-        source = error.source();
-    }
-    line
 }

@@ -185,7 +185,7 @@ impl KeySet {
         match self.location.read().await {
             Ok(keys) => *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys,
             Err(error) => tracing::warn!(
-                error = crate::error::chain(&error),
+                error = events::chain(&error),
                 "The key set could not be read again; its former keys stay in use"
             ),
         }

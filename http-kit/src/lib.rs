@@ -10,9 +10,11 @@ pub mod fields;
 pub mod file;
 pub mod keys;
 pub mod openapi;
+pub mod profile;
 pub mod serve;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod text;
+pub mod username;
 
 rust_i18n::i18n!("locales", fallback = "en");

@@ -18,6 +18,7 @@ mod headers;
 mod in_language;
 mod share;
 mod translate;
+pub mod values;
 
 pub use answers::{Away, Fails, NotThere, Refuses, answer, bytes, described, json, stream, text};
 pub use headers::{answer_header, etag, position, replayed};

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use events::document::fold_into;
 use events::envelope::StoredEvent;
-use events::fail_point::{self, FailPoint};
-use events::feed::{self, Feed};
-use events::store::{self, History};
+use ledger::fail_point::{self, FailPoint};
+use ledger::feed::{self, Feed};
+use ledger::store::{self, History};
 use events::{Document, Position, UserId, chain};
 use futures::FutureExt as _;
 use hashlink::LruCache;

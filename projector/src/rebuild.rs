@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use events::feed;
-use events::read_ahead::ReadAhead;
-use events::store::{self, History};
+use ledger::feed;
+use ledger::read_ahead::ReadAhead;
+use ledger::store::{self, History};
 use events::{Document, Position, StoredEvent, UserId};
 use sha2::{Digest as _, Sha256};
 

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use events::message::{STRUCTURED, headers_schema, structured, to_message};
 use events::schema::{self, ENVELOPE, Published};
-use events::{UserEvent, stream, user};
+use events::{UserEvent, subject};
 use http_kit::text::Language;
 use serde_json::{Map, Value, json};
 
@@ -134,20 +134,20 @@ fn servers() -> Value {
 
 fn nats_channel(messages: &Map<String, Value>) -> Value {
     json!({
-        "address": user::subject_of("{shard}", "{type}"),
-        "title": format!("The JetStream stream {}", stream::NAME),
+        "address": subject::of_shard("{shard}", "{type}"),
+        "title": format!("The JetStream stream {}", subject::STREAM),
         "description": format!(
             "The sequence of a message in the stream {name} is the position of its event. Subscribe with a durable pull \
              consumer and acknowledge each message after its effect is committed. Delivery is at least once: keep the last \
              ce-streamversion of each user with the effect and pass over what is not beyond it. All events of a user \
              are in one shard, in order. The stream may be limited in size: what has left it is in the ledger still.",
-            name = stream::NAME,
+            name = subject::STREAM,
         ),
         "servers": [{"$ref": "#/servers/nats"}],
         "parameters": {
             "shard": {
                 "description": "The first six bits of SHA-256 of the user's id.",
-                "enum": user::shards().collect::<Vec<_>>(),
+                "enum": subject::shards().collect::<Vec<_>>(),
             },
             "type": {
                 "description": "What happened. More types may come; a reader passes over those that it does not know.",
@@ -229,8 +229,8 @@ fn messages(types: &[&Published], envelope: &Published) -> Value {
         let (headers, body) = to_message(&event);
         // The headers have no order of their own.
         let headers: BTreeMap<String, Value> = headers
-            .iter()
-            .filter_map(|(name, values)| Some((name.to_string(), values.first()?.as_str().into())))
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value.into()))
             .collect();
         let body: Value = serde_json::from_slice(&body).expect("the golden corpus is JSON");
         let whole: Value = serde_json::from_str(shape.example).expect("the golden corpus is JSON");

@@ -9,8 +9,8 @@ use std::ops::Deref;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
-use events::profile::{OwnProfile, PublicProfile};
-use events::store::History;
+use http_kit::profile::{OwnProfile, PublicProfile};
+use ledger::store::History;
 use events::{Document, Position, UserId};
 use jiff::civil::Date;
 use projector::Documents;
@@ -237,7 +237,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use async_trait::async_trait;
-    use events::test_servers::memory::Memory;
+    use ledger::test_servers::memory::Memory;
     use events::{Time, UserEvent};
     use projector::read_model::{Parked, Search};
     use tokio::sync::Semaphore;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::FromRef;
-use events::log::LogStore;
-use events::photos::PhotoStore;
-use events::store::History;
-use events::trail::AuditTrail;
+use ledger::merkle::LogStore;
+use ledger::photos::PhotoStore;
+use ledger::store::History;
+use ledger::trail::AuditTrail;
 use http_kit::caller::Verifier;
 use http_kit::clock::Clock;
 use projector::Documents;
@@ -16,6 +16,7 @@ use utoipa::OpenApi as _;
 use utoipa::openapi::OpenApi;
 
 pub mod asyncapi;
+pub mod changes;
 mod hot_documents;
 mod routes;
 mod streams;

@@ -11,7 +11,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get, post};
-use events::profile::{OwnProfile, PublicProfile};
+use http_kit::profile::{OwnProfile, PublicProfile};
 use events::{Document, Position};
 use http_kit::answer::Answer;
 use http_kit::client::{Client, if_none_match};
@@ -339,7 +339,7 @@ const EXAMPLE_URL: &str = "https://example.com";
 impl Example for OwnProfile<'_> {
     fn example() -> Value {
         json!(OwnProfile {
-            document: &events::profile::example(),
+            document: &http_kit::profile::example(),
             public_url: EXAMPLE_URL,
         })
     }
@@ -348,7 +348,7 @@ impl Example for OwnProfile<'_> {
 impl Example for PublicProfile<'_> {
     fn example() -> Value {
         json!(PublicProfile {
-            document: &events::profile::example(),
+            document: &http_kit::profile::example(),
             public_url: EXAMPLE_URL,
             today: jiff::civil::date(2026, 5, 22),
         })

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use events::Position;
-use events::feed::{SharedFeed, Tail};
-use events::store::History;
+use ledger::feed::{SharedFeed, Tail};
+use ledger::store::History;
 use http_kit::code::Code;
 use http_kit::error::ApiError;
 use http_kit::openapi::Refuses;

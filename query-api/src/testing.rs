@@ -8,16 +8,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use axum::Router;
 use events::envelope::{Context, Previous, Recorded};
-use events::feed::StoreFeed;
-use events::log::Integrator;
-use events::log::note::Signer;
-use events::log::sqlite::SqliteLog;
-use events::photos::PhotoStore;
-use events::store::sqlite::SqliteStore;
-use events::store::{Batch, EventStore, History as _, claims_of};
-use events::trail::sqlite::SqliteTrail;
-use events::trail::{self, AuditTrail, Question, Read, RecordedRead};
-use events::user::{
+use ledger::feed::StoreFeed;
+use ledger::merkle::Integrator;
+use ledger::merkle::note::Signer;
+use ledger::merkle::sqlite::SqliteLog;
+use ledger::photos::PhotoStore;
+use ledger::store::sqlite::SqliteStore;
+use ledger::store::{Batch, EventStore, History as _, claims_of};
+use ledger::trail::sqlite::SqliteTrail;
+use ledger::trail::{self, AuditTrail, Question, Read, RecordedRead};
+use events::event::{
     Change, Consents, PhotoChanged, Profile, ProfileUpdated, UserEvent, UserRegistered,
     UsernameChanged, Variant,
 };

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use events::log::note::PublicKey;
+use ledger::merkle::note::PublicKey;
 use events::{Position, UserEvent, UserId};
 use http_kit::caller::Role;
 

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use events::feed::read_until;
-use events::log::note::{Checkpoint, PublicKey};
-use events::log::tree::Hasher;
-use events::store::{Head, History};
+use ledger::feed::read_until;
+use ledger::merkle::note::{Checkpoint, PublicKey};
+use ledger::merkle::tree::Hasher;
+use ledger::store::{Head, History};
 use events::{LeafHash, Position};
 use serde::Serialize;
 

@@ -8,9 +8,9 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Extension, Json, Router};
-use events::relay;
-use events::store::History;
-use events::stream::Connection;
+use ledger::relay;
+use ledger::store::History;
+use ledger::stream::Connection;
 use events::{Position, Time};
 use http_kit::clock::Clock;
 use http_kit::openapi::{self, Fails};
@@ -256,7 +256,7 @@ fn stays(applied: Position, head: Position) -> String {
 mod tests {
     use std::sync::atomic::{AtomicI64, Ordering};
 
-    use events::store::sqlite::SqliteStore;
+    use ledger::store::sqlite::SqliteStore;
 
     use super::*;
 

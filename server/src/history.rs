@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use events::changes::{self, FieldChange};
+use query_api::changes::{self, FieldChange};
 use events::{Context, Position, StoredEvent, Version};
 use serde::Serialize;
 use serde_json::value::RawValue;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use command_api::Randomness;
-use events::log::note::Signer;
+use ledger::merkle::note::Signer;
 
 use crate::config::Config;
 use crate::parts::Parts;

@@ -7,19 +7,19 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use command_api::Randomness;
 use events::Position;
-use events::feed::{Feed, JetStreamFeed, StoreFeed, StreamFeed};
-use events::log::LogStore;
-use events::log::postgres::PostgresLog;
-use events::log::sqlite::SqliteLog;
-use events::photos::PhotoStore;
-use events::relay::{self, Relay};
-use events::store::postgres::PostgresStore;
-use events::store::sqlite::SqliteStore;
-use events::store::{EventStore, History};
-use events::stream::Connection;
-use events::trail::AuditTrail;
-use events::trail::postgres::PostgresTrail;
-use events::trail::sqlite::SqliteTrail;
+use ledger::feed::{Feed, JetStreamFeed, StoreFeed, StreamFeed};
+use ledger::merkle::LogStore;
+use ledger::merkle::postgres::PostgresLog;
+use ledger::merkle::sqlite::SqliteLog;
+use ledger::photos::PhotoStore;
+use ledger::relay::{self, Relay};
+use ledger::store::postgres::PostgresStore;
+use ledger::store::sqlite::SqliteStore;
+use ledger::store::{EventStore, History};
+use ledger::stream::Connection;
+use ledger::trail::AuditTrail;
+use ledger::trail::postgres::PostgresTrail;
+use ledger::trail::sqlite::SqliteTrail;
 use projector::ReadModel;
 use projector::read_model::postgres::PostgresReadModel;
 use projector::read_model::sqlite::SqliteReadModel;
@@ -272,13 +272,13 @@ fn read_model_url(config: &Config) -> Option<&str> {
 /// Brings the databases up to date.
 pub(crate) async fn migrate(config: &Config) -> anyhow::Result<ExitCode> {
     if let Some(url) = &config.database_url {
-        events::store::postgres::migrate(url)
+        ledger::store::postgres::migrate(url)
             .await
             .context("cannot migrate the ledger")?;
-        events::trail::postgres::migrate(url)
+        ledger::trail::postgres::migrate(url)
             .await
             .context("cannot migrate the audit trail")?;
-        events::log::postgres::migrate(url)
+        ledger::merkle::postgres::migrate(url)
             .await
             .context("cannot migrate the log")?;
     } else {

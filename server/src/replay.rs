@@ -9,9 +9,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use events::read_ahead::ReadAhead;
-use events::store::History;
-use events::stream::Connection;
+use ledger::read_ahead::ReadAhead;
+use ledger::store::History;
+use ledger::stream::Connection;
 use events::{Position, StoredEvent, UserId};
 use futures::StreamExt as _;
 use futures::stream::FuturesOrdered;
@@ -133,7 +133,7 @@ enum Source {
 }
 
 impl Source {
-    async fn next(&mut self) -> Result<Option<Vec<StoredEvent>>, events::feed::Error> {
+    async fn next(&mut self) -> Result<Option<Vec<StoredEvent>>, ledger::feed::Error> {
         match self {
             Self::All(reading) => reading.next().await,
             Self::User(history, user, after) => {

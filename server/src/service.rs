@@ -10,10 +10,10 @@ use axum::Router;
 use command_api::photo_sweep;
 use command_api::{CommandApi, Committer, Randomness, Uploads};
 use events::Time;
-use events::log::Integrator;
-use events::photos::PhotoStore;
-use events::store::EventStore;
-use events::trail::AuditTrail;
+use ledger::merkle::Integrator;
+use ledger::photos::PhotoStore;
+use ledger::store::EventStore;
+use ledger::trail::AuditTrail;
 use http_kit::caller::Verifier;
 use http_kit::clock::Clock;
 use http_kit::keys::Keys;
@@ -342,7 +342,7 @@ async fn sweep(store: Arc<dyn EventStore>, photos: PhotoStore, clock: Clock) {
             .await
         {
             tracing::warn!(
-                error = http_kit::error::chain(&error),
+                error = events::chain(&error),
                 "Sweeping the ledger's side tables failed"
             );
         }
@@ -350,7 +350,7 @@ async fn sweep(store: Arc<dyn EventStore>, photos: PhotoStore, clock: Clock) {
             Ok(0) => {}
             Ok(photos) => tracing::info!(photos, "Removed photos that no event names"),
             Err(error) => tracing::warn!(
-                error = http_kit::error::chain(&error),
+                error = events::chain(&error),
                 "Sweeping photos failed"
             ),
         }

@@ -4,11 +4,11 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::bail;
-use events::changes::{FieldChange, between, object};
+use query_api::changes::{FieldChange, between, object};
 use events::document::Document;
-use events::profile::OwnProfile;
-use events::replay::{Until, replay};
-use events::store::{History, position_at};
+use http_kit::profile::OwnProfile;
+use ledger::replay::{Until, replay};
+use ledger::store::{History, position_at};
 use events::{Position, Time, UserId, Version};
 use http_kit::clock::Clock;
 use jiff::civil::Date;

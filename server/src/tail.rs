@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use events::StoredEvent;
-use events::feed::{self, Feed};
+use ledger::feed::{self, Feed};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -181,7 +181,7 @@ fn colour(event_type: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use events::envelope::{Context, Recorded};
-    use events::user::{UserEvent, UsernameChanged};
+    use events::event::{UserEvent, UsernameChanged};
     use events::{EventId, Time, UserId};
 
     use super::*;

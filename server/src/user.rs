@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use events::feed::read_after;
-use events::store::History;
-use events::{Position, Time, UserEvent, UserId, Username, Version};
+use ledger::feed::read_after;
+use ledger::store::History;
+use events::{Position, Time, UserEvent, UserId, Version};
+use http_kit::username::Username;
 
 use crate::terminal::visible;
 
@@ -94,9 +95,9 @@ async fn former_holders(history: &dyn History, username: &str) -> anyhow::Result
 
 #[cfg(test)]
 mod tests {
-    use events::store::sqlite::SqliteStore;
-    use events::store::{Batch, EventStore as _};
-    use events::user::UsernameChanged;
+    use ledger::store::sqlite::SqliteStore;
+    use ledger::store::{Batch, EventStore as _};
+    use events::event::UsernameChanged;
     use events::{Context, EventId, Recorded};
 
     use super::*;

@@ -5,10 +5,11 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use events::log::note::{Checkpoint, PublicKey};
-use events::log::verify::{Fault, Verifier};
-use events::stream::Connection;
-use events::{Position, store};
+use ledger::merkle::note::{Checkpoint, PublicKey};
+use ledger::merkle::verify::{Fault, Verifier};
+use ledger::stream::Connection;
+use events::Position;
+use ledger::store;
 use projector::read_model;
 use serde::Serialize;
 

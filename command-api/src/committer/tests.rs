@@ -2,7 +2,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use events::store::History as _;
+use ledger::store::History as _;
 use futures::future::join_all;
 use http_kit::fields::Fields;
 use jiff::Timestamp;

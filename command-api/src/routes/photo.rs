@@ -8,8 +8,9 @@ use axum::extract::multipart::{Field, MultipartError, MultipartRejection};
 use axum::extract::{Multipart, State};
 use axum::http::StatusCode;
 use bytes::{Bytes, BytesMut};
-use events::user::Variant;
-use events::{PhotoId, Time, UserId, photos};
+use events::event::Variant;
+use events::{PhotoId, Time, UserId};
+use events::photo_key;
 use futures::future::try_join_all;
 use http_kit::answer::Answer;
 use http_kit::code::Code;
@@ -121,7 +122,7 @@ pub(super) async fn change(
     let photo_id = PhotoId::new(Time::from(api.clock.now()), api.randomness.bytes());
     let content_hash = processed.content_hash_hex();
     let writes = try_join_all(processed.renditions.iter().map(async |rendition| {
-        let key = photos::key(&user_id, &content_hash, &photo_id, rendition.name);
+        let key = photo_key::file(&user_id, &content_hash, &photo_id, rendition.name);
         api.photo_store.create(&key, rendition.bytes.clone()).await
     }));
     timed(&api, "store", writes)
@@ -156,7 +157,7 @@ pub(super) async fn change(
             .await
     {
         tracing::warn!(
-            error = http_kit::error::chain(&error),
+            error = events::chain(&error),
             "Bytes of an unused photo stay until they are swept"
         );
     }

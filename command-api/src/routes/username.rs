@@ -23,7 +23,7 @@ impl Refuses for BadUsername {
     fn refusals() -> Vec<ApiError> {
         let problem = Text::new("USERNAME_CHARACTERS").with("suggestion", "ali_isik");
         let bad = ApiError::new(Code::ValidationFailed).field("newUsername", problem);
-        let next = events::profile::example().updated_at.plus_days(30);
+        let next = http_kit::profile::example().updated_at.plus_days(30);
         let rejections = remembered([taken(), held(), Rejection::UsernameChangeTooSoon { next }]);
         [vec![bad], rejections].concat()
     }

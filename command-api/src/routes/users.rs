@@ -27,7 +27,7 @@ impl Refuses for BadRegistration {
             .field("phoneNumber", Text::new("BAD_PHONE_NUMBER"));
         let rejections = remembered([
             Rejection::UserExists {
-                user_id: events::profile::example().user_id,
+                user_id: http_kit::profile::example().user_id,
             },
             taken(),
             held(),
@@ -51,7 +51,7 @@ pub(super) fn taken() -> Rejection {
 pub(super) fn held() -> Rejection {
     Rejection::UsernameHeld {
         username: example(),
-        until: events::profile::example().updated_at.plus_days(30),
+        until: http_kit::profile::example().updated_at.plus_days(30),
     }
 }
 

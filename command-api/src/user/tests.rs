@@ -91,7 +91,7 @@ impl Given {
     fn record(&mut self, events: Vec<UserEvent>, now: Time) {
         for event in events {
             self.claims
-                .extend(events::store::claims_of(&user_id(), &event));
+                .extend(ledger::store::claims_of(&user_id(), &event));
             let version = self
                 .user
                 .as_ref()

@@ -2,8 +2,8 @@
 //! somebody must be, which usernames are reserved, and what a text is once it is trimmed and composed, only
 //! words can.
 
-use events::profile::EXPERTISE;
-use events::username::Username;
+use http_kit::profile::EXPERTISE;
+use http_kit::username::Username;
 use http_kit::openapi::schema;
 use serde_json::{Map, Value, json};
 use utoipa::openapi::{RefOr, Schema};
@@ -237,7 +237,7 @@ fn hidden(is_bio: bool) -> String {
 
 #[cfg(test)]
 mod tests {
-    use events::username::InvalidUsername;
+    use http_kit::username::InvalidUsername;
     use http_kit::fields::Fields;
     use proptest::prelude::*;
 

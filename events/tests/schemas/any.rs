@@ -1,7 +1,7 @@
 //! Any event, with any texts in it.
 
 use events::envelope::Previous;
-use events::user::{
+use events::event::{
     Change, Consents, PhotoChanged, Profile, ProfileUpdated, UserRegistered, UsernameChanged,
     Variant,
 };
@@ -22,28 +22,40 @@ fn time() -> impl Strategy<Value = Time> {
     any::<i64>().prop_map(Time::from_millis)
 }
 
+/// A text for every kind of member.
+trait Member {
+    fn of(texts: &mut impl Iterator<Item = String>) -> Self;
+}
+
+impl Member for Option<String> {
+    fn of(texts: &mut impl Iterator<Item = String>) -> Self {
+        texts.next().filter(|text| !text.is_empty())
+    }
+}
+
+impl Member for Vec<String> {
+    fn of(texts: &mut impl Iterator<Item = String>) -> Self {
+        let length = texts.next().map_or(0, |text| text.len() % 4);
+        texts.take(length).collect()
+    }
+}
+
 fn profile() -> impl Strategy<Value = Profile> {
-    (vec(of(text()), 11), text(), text(), vec(text(), 0..4)).prop_map(
-        |(mut texts, name, surname, interests)| {
-            let mut next = || texts.pop().flatten();
-            Profile {
-                name,
-                surname,
-                availability_status: next(),
-                gender: next(),
-                birth_date: next(),
-                interests,
-                expertise: next(),
-                email: next(),
-                bio: next(),
-                instagram: next(),
-                tiktok: next(),
-                x: next(),
-                snapchat: next(),
-                facebook: next(),
+    macro_rules! make {
+        (
+            required { $($(#[doc = $about:literal])* $member:ident $json:literal: $kind:ident,)* }
+            optional { $($(#[doc = $about_o:literal])* $member_o:ident $json_o:literal: $type:ty = $kind_o:ident,)* }
+        ) => {
+            |texts: Vec<String>| {
+                let mut texts = texts.into_iter();
+                Profile {
+                    $($member: texts.next().unwrap_or_default(),)*
+                    $($member_o: <$type as Member>::of(&mut texts),)*
+                }
             }
-        },
-    )
+        };
+    }
+    vec(text(), 0..40).prop_map(events::profile_members!(make))
 }
 
 fn registered() -> impl Strategy<Value = UserEvent> {

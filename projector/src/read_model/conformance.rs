@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use events::user::{Consents, Profile};
+use events::event::{Consents, Profile};
 use events::{Document, Time, UserId};
 
 use super::{ApplyError, Batch, Parked, Part, ReadModel, Search, StoredParked};

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use events::fail_point::{self, FailPoint};
-use events::postgres::{Database, Followed, Statement, is_migrated, signed, storable};
+use ledger::fail_point::{self, FailPoint};
+use ledger::postgres::{Database, Followed, Statement, is_migrated, signed, storable};
 use events::{Document, Position, Time, UserId};
 use sqlx::Row as _;
 use sqlx::migrate::Migrator;
@@ -112,7 +112,7 @@ pub struct PostgresReadModel {
 /// Makes the read model's tables in a database, or brings them up to date. Needs the right to do so,
 /// which the program needs for nothing else.
 pub async fn migrate(url: &str) -> Result<(), Error> {
-    events::postgres::migrate(url, SCHEMA, &MIGRATIONS)
+    ledger::postgres::migrate(url, SCHEMA, &MIGRATIONS)
         .await
         .map_err(|error| Error::Unavailable(Arc::new(error)))
 }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use events::fail_point::{self, FailPoint};
-use events::sqlite::{Checkpointer, Transaction, options, pool, writer};
+use ledger::fail_point::{self, FailPoint};
+use ledger::sqlite::{Checkpointer, Transaction, options, pool, writer};
 use events::{Document, Position, Time, UserId};
 use sqlx::error::ErrorKind;
 use sqlx::migrate::Migrator;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use events::feed::StoreFeed;
-use events::test_servers::memory::{Memory, user};
+use ledger::feed::StoreFeed;
+use ledger::test_servers::memory::{Memory, user};
 use tokio::task::JoinHandle;
 
 use super::*;

@@ -100,7 +100,7 @@ fn every_type_is_a_message_of_both_channels() {
 fn the_address_with_its_parameters_is_the_subject_of_an_event() {
     let document = read(Language::En);
     let channel = &document["channels"]["events"];
-    let subject = user::subject(
+    let subject = subject::of(
         &"507f1f77bcf86cd799439011".parse().unwrap(),
         "photo-changed",
     );
@@ -113,7 +113,7 @@ fn the_address_with_its_parameters_is_the_subject_of_an_event() {
     });
     assert!(subjects.any(|address| address == subject), "{subject}");
     assert!(allowed("type").contains(&json!("photo-changed")));
-    assert_eq!(channel["x-jetstream"]["stream"]["name"], stream::NAME);
+    assert_eq!(channel["x-jetstream"]["stream"]["name"], subject::STREAM);
     assert_eq!(
         channel["x-jetstream"]["stream"]["subjects"],
         json!([stream::SUBJECTS])

@@ -5,10 +5,10 @@ use std::borrow::Cow;
 
 use axum::extract::{FromRequestParts, MatchedPath};
 use axum::http::request::Parts;
-use events::changes::{self, FieldChange};
-use events::replay;
-use events::store::History;
-use events::trail::Read;
+use crate::changes::{self, FieldChange};
+use ledger::replay;
+use ledger::store::History;
+use ledger::trail::Read;
 use events::{Position, StoredEvent, Time, UserEvent, UserId, Version};
 use http_kit::caller::{Caller, Role};
 use http_kit::client::Client;
@@ -412,7 +412,7 @@ fn text(value: &Value) -> Result<String, Text> {
 
 fn event_type(value: &Value) -> Result<&'static str, Text> {
     let text = string(value)?;
-    let known = UserEvent::TYPES.into_iter().find(|known| *known == text);
+    let known = UserEvent::TYPES.iter().copied().find(|known| *known == text);
     known.ok_or_else(|| Text::new("NOT_ALLOWED").with("allowed", UserEvent::TYPES.join(", ")))
 }
 

@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 
 use axum::extract::State;
-use events::username::InvalidUsername;
-use events::{Time, Username};
+use http_kit::username::InvalidUsername;
+use events::Time;
+use http_kit::username::Username;
 use http_kit::answer::Answer;
 use http_kit::caller::{Caller, Role};
 use http_kit::code::Code;

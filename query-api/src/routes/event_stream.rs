@@ -11,11 +11,11 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use events::StoredEvent;
-use events::feed::{self, Feed as _, SharedFeed};
+use ledger::feed::{self, Feed as _, SharedFeed};
 use futures::stream::unfold;
 use http_kit::caller::Role;
 use http_kit::code::Code;
-use http_kit::error::{ApiError, chain};
+use http_kit::error::ApiError;
 use http_kit::openapi::{self, Fails, Refuses};
 use http_kit::text::Text;
 use tokio::sync::OwnedSemaphorePermit;
@@ -182,7 +182,7 @@ impl Following {
                 Ok(events) => self.events = events.into_iter(),
                 Err(error @ (feed::Error::Store(_) | feed::Error::Stream(_))) => {
                     tracing::warn!(
-                        error = chain(&error),
+                        error = events::chain(&error),
                         "Streams of events wait for the ledger"
                     );
                     tokio::time::sleep(AGAIN).await;
@@ -192,7 +192,7 @@ impl Following {
                     | feed::Error::Foreign(_)
                     | feed::Error::Closed),
                 ) => {
-                    tracing::error!(error = chain(&error), "A stream of events ended");
+                    tracing::error!(error = events::chain(&error), "A stream of events ended");
                     return None;
                 }
             }

@@ -10,7 +10,7 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use events::Position;
-use events::log::{Reader, SignedCheckpoint};
+use ledger::merkle::{Reader, SignedCheckpoint};
 use http_kit::code::Code;
 use http_kit::error::ApiError;
 use http_kit::text::Text;

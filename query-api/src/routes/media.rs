@@ -8,10 +8,12 @@ use axum::http::header::{
 };
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use events::{PhotoId, UserId, photos};
+use events::{PhotoId, UserId};
+use events::photo_key;
 use http_kit::client::if_none_match;
 use http_kit::error::ApiError;
 use http_kit::openapi::{self, Away, Fails, Known, NotThere, schema};
+use http_kit::openapi::values;
 use serde_json::json;
 use utoipa::openapi::{self as described, RefOr, Schema};
 use utoipa::{IntoResponses, PartialSchema};
@@ -67,9 +69,9 @@ impl IntoResponses for PhotoBytes {
     operation_id = "getUsersPhotoFile",
     tag = "Photo",
     params(
-        ("userId" = UserId, Path, description = "The id of the user."),
+        ("userId" = values::UserId, Path, description = "The id of the user."),
         ("hash" = String, Path, description = "SHA-256 of the upload.", pattern = "^[0-9a-f]{64}$"),
-        ("photoId" = PhotoId, Path, description = "The id of the photo."),
+        ("photoId" = values::PhotoId, Path, description = "The id of the photo."),
         ("file" = inline(FileName), Path, description = "A side in pixels, and the form."),
         Known
     ),
@@ -92,7 +94,7 @@ pub(super) async fn read(
         .iter()
         .find(|(name, _)| *name == file && is_hash)
         .ok_or_else(not_found)?;
-    let key = photos::key(&user, &hash, &photo, file);
+    let key = photo_key::file(&user, &hash, &photo, file);
     let bytes = api
         .photo_store
         .read(&key)
@@ -141,7 +143,7 @@ mod tests {
             let api = Self::still().await;
             for (file, _) in FILES {
                 let (user, photo) = (JOHN.parse().unwrap(), PHOTO.parse().unwrap());
-                let key = photos::key(&user, &hash(), &photo, file);
+                let key = photo_key::file(&user, &hash(), &photo, file);
                 let bytes = format!("<script>{file}</script>").into();
                 api.photo_store.create(&key, bytes).await.unwrap();
             }

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::response::Response;
 use events::UserId;
-use events::profile::OwnProfile;
+use http_kit::profile::OwnProfile;
 use http_kit::caller::{Caller, Role};
 use http_kit::error::ApiError;
 use http_kit::openapi::{Fails, Known, NotThere};

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::response::Response;
-use events::profile::PublicProfile;
+use http_kit::profile::PublicProfile;
 use events::{Time, UserId};
 use http_kit::caller::OptionalCaller;
 use http_kit::error::ApiError;
 use http_kit::openapi::{Fails, Known, NotThere};
+use http_kit::openapi::values;
 
 use super::{OneUser, Reader, not_found};
 use crate::hot_documents::Hot;
@@ -23,7 +24,7 @@ use crate::{QueryApi, Shared};
     path = "/api/v1/users/profile/{userId}",
     operation_id = "getUsersProfileByUseridV1",
     tag = "Profile",
-    params(("userId" = UserId, Path, description = "The id of the user."), Known, Reader),
+    params(("userId" = values::UserId, Path, description = "The id of the user."), Known, Reader),
     responses(OneUser<PublicProfile<'_>>, Fails<(OptionalCaller, Reader, NotThere)>),
     security((), ("bearer" = []))
 )]

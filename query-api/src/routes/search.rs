@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use events::Time;
-use events::profile::{EXPERTISE, PublicProfile};
+use http_kit::profile::{EXPERTISE, PublicProfile};
 use http_kit::answer::Answer;
 use http_kit::caller::{Caller, Role};
 use http_kit::code::Code;

@@ -128,7 +128,7 @@ fn rows<'a>(rows: impl IntoIterator<Item = [Cow<'a, str>; COLUMNS.len()]>) -> Ve
 
 #[cfg(test)]
 mod tests {
-    use events::user::UsernameChanged;
+    use events::event::UsernameChanged;
     use events::{EventId, LeafHash, Recorded, Time, UserEvent, UserId};
     use proptest::prelude::*;
 

@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use events::envelope::Recorded;
-use events::log::verify::Fault;
-use events::store::{Claim, History, claims_of};
+use ledger::merkle::verify::Fault;
+use ledger::store::{Claim, History, claims_of};
 use events::{Position, Time, UserId};
 use http_kit::clock::Clock;
 use sha2::{Digest as _, Sha256};

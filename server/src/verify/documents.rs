@@ -4,8 +4,8 @@ use std::collections::{HashMap, VecDeque};
 use std::iter::Peekable;
 
 use events::document::Document;
-use events::log::verify::{Fault, Verifier};
-use events::store::History;
+use ledger::merkle::verify::{Fault, Verifier};
+use ledger::store::History;
 use events::{Position, StoredEvent, UserId};
 use projector::ReadModel;
 use projector::projection::fold_one;

@@ -6,9 +6,9 @@ use std::io::{BufRead as _, BufReader, ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use events::log::note::Checkpoint;
-use events::log::tree::{Hash, Hasher};
-use events::log::verify::{Fault, Verifier};
+use ledger::merkle::note::Checkpoint;
+use ledger::merkle::tree::{Hash, Hasher};
+use ledger::merkle::verify::{Fault, Verifier};
 use events::message::structured;
 use events::{LeafHash, Position, StoredEvent};
 

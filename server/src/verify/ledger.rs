@@ -3,11 +3,11 @@
 use std::collections::VecDeque;
 
 use anyhow::Context as _;
-use events::log::note::{Checkpoint, PublicKey};
-use events::log::tree::{Hash, TILE, perfect};
-use events::log::verify::{Fault, Verifier, open};
-use events::log::{LogStore, SignedCheckpoint};
-use events::store::{self, Head, History};
+use ledger::merkle::note::{Checkpoint, PublicKey};
+use ledger::merkle::tree::{Hash, TILE, perfect};
+use ledger::merkle::verify::{Fault, Verifier, open};
+use ledger::merkle::{LogStore, SignedCheckpoint};
+use ledger::store::{self, Head, History};
 use events::{Position, StoredEvent};
 
 use super::claims::Claims;

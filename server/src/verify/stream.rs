@@ -1,9 +1,9 @@
 //! The stream against the ledger, message by message.
 
-use events::feed::{self, Feed as _, StreamFeed};
-use events::log::verify::Fault;
-use events::store::History;
-use events::stream::Connection;
+use ledger::feed::{self, Feed as _, StreamFeed};
+use ledger::merkle::verify::Fault;
+use ledger::store::History;
+use ledger::stream::Connection;
 
 use super::{PAGE, Report};
 

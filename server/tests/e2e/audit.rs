@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use events::test_servers::postgres::Postgres;
+use ledger::test_servers::postgres::Postgres;
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 

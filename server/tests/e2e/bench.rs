@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use events::test_servers::nats::Nats;
+use ledger::test_servers::nats::Nats;
 
 use crate::service::{DEADLINE, Folder, command};
 

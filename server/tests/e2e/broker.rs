@@ -5,9 +5,9 @@ use std::process::Command;
 use std::sync::Arc;
 
 use async_nats::jetstream;
-use events::store::History;
-use events::store::sqlite::SqliteStore;
-use events::test_servers::nats::Nats;
+use ledger::store::History;
+use ledger::store::sqlite::SqliteStore;
+use ledger::test_servers::nats::Nats;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -65,7 +65,7 @@ async fn stream_is_ledger(folder: &Folder, nats: &Nats) {
     assert_eq!(stream.cached_info().state.messages, events.len() as u64);
     for event in events {
         let message = stream.get_raw_message(event.position).await.unwrap();
-        let found = events::message::from_message(&message.headers, &message.payload);
+        let found = ledger::message::from_message(&message.headers, &message.payload);
         assert_eq!(found.unwrap(), event);
     }
 }

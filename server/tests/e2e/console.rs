@@ -1,7 +1,7 @@
 //! The page for auditors, in a real browser against the real binary. Pictures of it are kept in the folder
 //! `console` of cargo's folder for tests.
 
-use events::test_servers::nats::Nats;
+use ledger::test_servers::nats::Nats;
 use gateway::Gateway;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};

@@ -41,7 +41,7 @@ async fn an_export_is_a_new_file_with_a_manifest_that_says_what_it_is() {
     let manifest: Value = serde_json::from_slice(&manifest).unwrap();
     let store_id = manifest["storeId"].as_str().unwrap();
     assert_eq!(store_id.len(), 32);
-    let mut tree = events::log::tree::Hasher::default();
+    let mut tree = ledger::merkle::tree::Hasher::default();
     for line in whole.lines() {
         tree.push(events::LeafHash::of(line.as_bytes()).0);
     }

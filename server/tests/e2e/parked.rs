@@ -3,10 +3,10 @@
 use std::process::{Command, Output};
 
 use events::envelope::Previous;
-use events::store::postgres::PostgresStore;
-use events::store::sqlite::SqliteStore;
-use events::store::{Batch, EventStore, claims_of};
-use events::test_servers::postgres::Postgres;
+use ledger::store::postgres::PostgresStore;
+use ledger::store::sqlite::SqliteStore;
+use ledger::store::{Batch, EventStore, claims_of};
+use ledger::test_servers::postgres::Postgres;
 use events::{EventId, UserEvent, UserId};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};

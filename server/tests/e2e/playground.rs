@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use events::test_servers::postgres::Postgres;
+use ledger::test_servers::postgres::Postgres;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 

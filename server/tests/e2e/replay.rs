@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use events::test_servers::Nats;
+use ledger::test_servers::Nats;
 use futures::StreamExt as _;
 use reqwest::Method;
 use serde_json::Value;
@@ -288,7 +288,7 @@ async fn history_goes_to_a_stream_of_nats_acknowledged() {
     let read = messages.map(|message| {
         let message = message.unwrap();
         let headers = message.headers.clone().unwrap();
-        let event = events::message::from_message(&headers, &message.payload).unwrap();
+        let event = ledger::message::from_message(&headers, &message.payload).unwrap();
         event.position
     });
     let read = tokio::time::timeout(DEADLINE, read.collect::<Vec<_>>())

@@ -6,8 +6,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use events::test_servers::Nats;
-use events::test_servers::postgres::Postgres;
+use ledger::test_servers::Nats;
+use ledger::test_servers::postgres::Postgres;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 use sqlx::{Connection as _, PgConnection};

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
-use events::test_servers::Nats;
-use events::test_servers::postgres::Postgres;
+use ledger::test_servers::Nats;
+use ledger::test_servers::postgres::Postgres;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 

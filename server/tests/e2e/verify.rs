@@ -4,8 +4,8 @@ use std::path::Path;
 use std::process::Output;
 
 use async_nats::jetstream;
-use events::test_servers::Nats;
-use events::test_servers::postgres::Postgres;
+use ledger::test_servers::Nats;
+use ledger::test_servers::postgres::Postgres;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};

@@ -1,4 +1,4 @@
-use events::store::History as _;
+use ledger::store::History as _;
 use futures::TryStreamExt as _;
 use http_kit::caller::Role;
 use http_kit::testing::{NOW, refuses, token};
@@ -59,7 +59,7 @@ impl Api {
         let mut folders: Vec<_> = files
             .iter()
             .map(|file| {
-                let key = photos::key(&file.user_id, &file.content_hash, &file.photo_id, "");
+                let key = photo_key::file(&file.user_id, &file.content_hash, &file.photo_id, "");
                 key.trim_end_matches('/').to_owned()
             })
             .collect();

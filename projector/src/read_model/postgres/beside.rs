@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 
 use async_trait::async_trait;
-use events::postgres::signed;
+use ledger::postgres::signed;
 use events::{Document, Position, UserId};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row as _};
@@ -149,7 +149,7 @@ impl PostgresBeside {
         row: &'static str,
         run: &str,
     ) -> Result<Self, Error> {
-        let mut guard = events::postgres::connect(url).await?;
+        let mut guard = ledger::postgres::connect(url).await?;
         sqlx::raw_sql(BEGIN).execute(&mut guard).await?;
         let locked = sqlx::query(
             "SELECT pg_try_advisory_xact_lock(hashtext('profile-ledger'), hashtext('rebuild'))",
@@ -161,8 +161,8 @@ impl PostgresBeside {
             return Err(Error::Busy);
         }
         Ok(Self {
-            connection: events::postgres::connect(url).await?,
-            look: events::postgres::connect(url).await?,
+            connection: ledger::postgres::connect(url).await?,
+            look: ledger::postgres::connect(url).await?,
             is_looking: false,
             guard,
             schema,
@@ -253,7 +253,7 @@ impl PostgresBeside {
             for row in &page {
                 let user_id: &str = row.try_get("user_id")?;
                 for word in words_of(&document(row)?) {
-                    push_field(&mut lines, &events::postgres::storable(&word));
+                    push_field(&mut lines, &ledger::postgres::storable(&word));
                     lines.push('\t');
                     lines.push_str(user_id);
                     lines.push('\n');
@@ -348,7 +348,7 @@ impl Beside for PostgresBeside {
             .bind(of(documents, |document| signed(document.version)))
             .bind(of(documents, |document| signed(document.position)))
             .bind(of(documents, |document| {
-                events::postgres::storable(&document.username)
+                ledger::postgres::storable(&document.username)
             }))
             .bind(of(documents, |document| text_of(document)))
             .persistent(false)

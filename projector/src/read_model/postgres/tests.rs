@@ -1,10 +1,10 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use events::store::postgres::PostgresStore;
-use events::test_servers::memory::{Memory, user};
-use events::test_servers::postgres::Postgres as Server;
-use events::test_servers::rights::granted;
+use ledger::store::postgres::PostgresStore;
+use ledger::test_servers::memory::{Memory, user};
+use ledger::test_servers::postgres::Postgres as Server;
+use ledger::test_servers::rights::granted;
 use sqlx::{Connection as _, PgConnection};
 
 use super::super::conformance;
@@ -144,7 +144,7 @@ async fn the_ledger_and_the_read_model_may_share_a_database() {
     store.unwrap();
     read_model.unwrap();
     migrate(&url).await.unwrap();
-    events::store::postgres::migrate(&url).await.unwrap();
+    ledger::store::postgres::migrate(&url).await.unwrap();
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use std::fs::{File, TryLockError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use events::sqlite::options;
+use ledger::sqlite::options;
 use events::{Document, Position, UserId};
 use sqlx::sqlite::{SqliteJournalMode, SqliteRow, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, QueryBuilder, Row as _, SqliteConnection};

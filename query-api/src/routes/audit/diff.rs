@@ -2,16 +2,17 @@
 //! field.
 
 use axum::extract::{Path, State};
-use events::changes::{FieldChange, between, object};
+use crate::changes::{FieldChange, between, object};
 use events::document::Document;
-use events::profile::OwnProfile;
-use events::replay::{Until, replay};
+use http_kit::profile::OwnProfile;
+use ledger::replay::{Until, replay};
 use events::{UserId, Version};
 use http_kit::answer::Answer;
 use http_kit::code::Code;
 use http_kit::error::ApiError;
 use http_kit::openapi::{Fails, NotThere, Refuses, query, required};
 use http_kit::text::Text;
+use http_kit::openapi::values;
 use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::openapi::path::{Parameter, ParameterIn};
@@ -69,7 +70,7 @@ impl Refuses for Versions {
     path = "/api/v1/audit/users/{userId}/diff",
     operation_id = "compareUsersVersionsV1",
     tag = "Audit",
-    params(("userId" = UserId, Path, description = "The id of the user."), Versions, Asked),
+    params(("userId" = values::UserId, Path, description = "The id of the user."), Versions, Asked),
     responses(Shows<Difference>, Fails<(Asked, Versions, NotThere)>),
     security(("bearer" = []))
 )]

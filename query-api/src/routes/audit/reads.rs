@@ -1,11 +1,12 @@
 //! `GET /api/v1/audit/reads`: who looked at whose history. To look at this list is recorded, too.
 
 use axum::extract::State;
-use events::trail::{Question, RecordedRead, Start};
+use ledger::trail::{Question, RecordedRead, Start};
 use events::{Time, UserId};
 use http_kit::answer::Answer;
 use http_kit::error::ApiError;
 use http_kit::openapi::{Fails, query};
+use http_kit::openapi::values;
 use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::openapi::path::{Parameter, ParameterIn};
@@ -24,12 +25,14 @@ use crate::routes::{Example, Shows};
 pub(crate) struct Item {
     /// Its place among all looks.
     number: u64,
+    #[schema(value_type = values::Time)]
     at: Time,
     /// Who looked: the subject of its token.
     actor: String,
     /// What was asked: a pattern of a path.
     route: String,
     /// Whose history; `null` where it was that of everybody.
+    #[schema(value_type = Option<values::UserId>)]
     user_id: Option<UserId>,
     /// The query string.
     query: String,
@@ -40,10 +43,10 @@ impl Example for Item {
     fn example() -> Value {
         json!(Self {
             number: 42,
-            at: events::profile::example().updated_at,
+            at: http_kit::profile::example().updated_at,
             actor: "auditor-1".to_owned(),
             route: "/api/v1/audit/users/{userId}".to_owned(),
-            user_id: Some(events::profile::example().user_id),
+            user_id: Some(http_kit::profile::example().user_id),
             query: "atVersion=2".to_owned(),
             request_id: "0196f8a2-3c5e-7d10-8f3a-6b1f0c9d2e47".to_owned(),
         })

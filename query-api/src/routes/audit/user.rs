@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use axum::extract::{Path, State};
 use events::document::Document;
-use events::profile::OwnProfile;
-use events::replay::{Until, replay};
-use events::store::position_at;
+use http_kit::profile::OwnProfile;
+use ledger::replay::{Until, replay};
+use ledger::store::position_at;
 use events::{Position, Time, UserId, Version};
 use http_kit::answer::Answer;
 use http_kit::code::Code;
@@ -15,6 +15,7 @@ use http_kit::error::ApiError;
 use http_kit::fields::Fields;
 use http_kit::openapi::{self, Fails, Refuses, query};
 use http_kit::text::Text;
+use http_kit::openapi::values;
 use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::openapi::path::{Parameter, ParameterIn};
@@ -52,12 +53,13 @@ pub(super) struct Moment {
     /// The place of the last one among all events.
     #[schema(value_type = u64)]
     position: Position,
+    #[schema(value_type = values::Time)]
     recorded_at: Time,
 }
 
 impl Example for Moment {
     fn example() -> Value {
-        json!(Self::of(&events::profile::example()))
+        json!(Self::of(&http_kit::profile::example()))
     }
 }
 
@@ -86,7 +88,7 @@ impl IntoParams for At {
 impl Refuses for At {
     fn refusals() -> Vec<ApiError> {
         let bad = Text::new("NOT_TOGETHER").with("other", "atVersion");
-        let document = events::profile::example();
+        let document = http_kit::profile::example();
         let then = not_registered_yet(document.position, document.created_at);
         vec![ApiError::new(Code::ValidationFailed).field("at", bad), then]
     }
@@ -125,7 +127,7 @@ impl Moment {
     path = "/api/v1/audit/users/{userId}",
     operation_id = "getUsersAsTheyWereV1",
     tag = "Audit",
-    params(("userId" = UserId, Path, description = "The id of the user."), At, Asked),
+    params(("userId" = values::UserId, Path, description = "The id of the user."), At, Asked),
     responses(Then, Fails<(Asked, At)>),
     security(("bearer" = []))
 )]

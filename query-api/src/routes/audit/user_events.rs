@@ -7,6 +7,7 @@ use events::{UserId, Version};
 use http_kit::answer::Answer;
 use http_kit::error::ApiError;
 use http_kit::openapi::{self, Fails, NotThere};
+use http_kit::openapi::values;
 use utoipa::IntoResponses;
 use utoipa::openapi::{self as described, RefOr};
 
@@ -37,7 +38,7 @@ impl IntoResponses for UserPage {
     path = "/api/v1/audit/users/{userId}/events",
     operation_id = "listUsersEventsV1",
     tag = "Audit",
-    params(("userId" = UserId, Path, description = "The id of the user."), PageOf, Asked),
+    params(("userId" = values::UserId, Path, description = "The id of the user."), PageOf, Asked),
     responses(UserPage, Fails<(Asked, PageOf, NotThere)>),
     security(("bearer" = []))
 )]

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use events::feed::{self, read_after};
-use events::store::History;
+use ledger::feed::{self, read_after};
+use ledger::store::History;
 use events::{Position, StoredEvent, UserId};
 use serde::Deserialize;
 

@@ -3,7 +3,7 @@
 //! ledger, that a ledger is the beginning of a later one, and that a user's history is whole.
 
 use axum::extract::{Path, State};
-use events::log::tree::Hash;
+use ledger::merkle::tree::Hash;
 use events::{Position, UserId, Version};
 use http_kit::answer::Answer;
 use http_kit::caller::Caller;
@@ -11,6 +11,7 @@ use http_kit::code::Code;
 use http_kit::error::ApiError;
 use http_kit::openapi::{Fails, NotThere, Refuses, query, required};
 use http_kit::text::Text;
+use http_kit::openapi::values;
 use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::openapi::path::{Parameter, ParameterIn};
@@ -50,6 +51,7 @@ pub(crate) struct Consistency {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct WholeHistory {
+    #[schema(value_type = values::UserId)]
     user_id: UserId,
     /// Of the newest event within the checkpoint.
     #[schema(value_type = u64)]
@@ -86,7 +88,7 @@ impl Example for Consistency {
 
 impl Example for WholeHistory {
     fn example() -> Value {
-        let user = events::profile::example();
+        let user = http_kit::profile::example();
         json!(Self {
             user_id: user.user_id,
             version: user.version,
@@ -234,7 +236,7 @@ pub(in crate::routes) async fn consistency(
     path = "/api/v1/audit/users/{userId}/proof",
     operation_id = "getUsersHistoryProofV1",
     tag = "Proofs",
-    params(("userId" = UserId, Path, description = "The id of the user."), Asked),
+    params(("userId" = values::UserId, Path, description = "The id of the user."), Asked),
     responses(Shows<WholeHistory>, Fails<(Asked, Unsigned, NotThere)>),
     security(("bearer" = []))
 )]
@@ -308,8 +310,8 @@ fn texts(hashes: &[Hash]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use events::log::note::Signer;
-    use events::log::tree::{is_consistent, is_included};
+    use ledger::merkle::note::Signer;
+    use ledger::merkle::tree::{is_consistent, is_included};
     use http_kit::testing::Answer;
     use serde_json::Value;
 
@@ -332,7 +334,7 @@ mod tests {
             .collect()
     }
 
-    fn opened(note: &str) -> events::log::note::Checkpoint {
+    fn opened(note: &str) -> ledger::merkle::note::Checkpoint {
         let signer = Signer::new("example.com/log", [1; 32]).unwrap();
         signer.public_key().open(note).unwrap()
     }

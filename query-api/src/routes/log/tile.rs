@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use axum::extract::{Path, State};
 use axum::response::Response;
-use events::log::tree::TILE;
+use ledger::merkle::tree::TILE;
 use http_kit::error::ApiError;
 use http_kit::openapi::{self, Fails, NotThere, schema};
 use serde_json::json;

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use async_nats::jetstream::consumer::{DeliverPolicy, PullConsumer, pull};
 use async_nats::jetstream::{self, stream};
-use events::store::sqlite::SqliteStore;
-use events::test_servers::Nats;
+use ledger::store::sqlite::SqliteStore;
+use ledger::test_servers::Nats;
 use events::{Document, Position, StoredEvent, UserId};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};

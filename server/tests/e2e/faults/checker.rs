@@ -7,7 +7,7 @@ use async_nats::HeaderMap;
 use bytes::Bytes;
 use events::document::fold;
 use events::envelope::{LeafHash, Recorded, StoredEvent};
-use events::store::Claim;
+use ledger::store::Claim;
 use events::{Document, Position, UserEvent, UserId, Version};
 use projector::read_model::Parked;
 use serde_json::Value;
@@ -270,7 +270,7 @@ fn is_what_was_asked(operation: &Operation, event: &UserEvent) -> bool {
             registered.username == *username
         }
         (Request::Profile, UserEvent::ProfileUpdated(updated)) => {
-            let mut profile = events::user::Profile::default();
+            let mut profile = events::event::Profile::default();
             updated.apply_to(&mut profile);
             profile.bio.as_deref() == Some(&operation.id)
         }
@@ -414,7 +414,7 @@ fn stream(evidence: &Evidence, breaches: &mut Vec<String>) {
                 message.subject
             ));
         }
-        match events::message::from_message(&message.headers, &message.payload) {
+        match ledger::message::from_message(&message.headers, &message.payload) {
             Ok(found) if found == *event => {}
             Ok(_) => breaches.push(format!(
                 "sequence {position} is not the event of the ledger"

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::Duration;
 
-use events::fail_point::FailPoint;
+use ledger::fail_point::FailPoint;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
@@ -326,7 +326,7 @@ impl Nemesis {
         }
     }
 
-    fn nats(&mut self) -> &mut events::test_servers::Nats {
+    fn nats(&mut self) -> &mut ledger::test_servers::Nats {
         &mut self
             .system
             .broker

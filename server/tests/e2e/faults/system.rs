@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use events::envelope::StoredEvent;
-use events::store::EventStore;
-use events::store::postgres::PostgresStore;
-use events::store::sqlite::SqliteStore;
-use events::test_servers::nats::Nats;
-use events::test_servers::postgres::Postgres;
+use ledger::store::EventStore;
+use ledger::store::postgres::PostgresStore;
+use ledger::store::sqlite::SqliteStore;
+use ledger::test_servers::nats::Nats;
+use ledger::test_servers::postgres::Postgres;
 use events::{UserEvent, UserId};
 use projector::read_model::ReadModel;
 use projector::read_model::postgres::PostgresReadModel;

@@ -1,6 +1,6 @@
 //! The same in PostgreSQL: whatever anybody changes in a table, `profile-ledger verify` names.
 
-use events::test_servers::postgres::Postgres;
+use ledger::test_servers::postgres::Postgres;
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 

@@ -1,4 +1,4 @@
-use events::log::tree::{join, perfect};
+use ledger::merkle::tree::{join, perfect};
 use http_kit::caller::Role;
 use http_kit::testing::{Ask, token};
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use events::envelope::{Context, Previous};
-use events::profile::OwnProfile;
-use events::user::{Profile, ProfileUpdated, UserRegistered, UsernameChanged};
+use http_kit::profile::OwnProfile;
+use events::event::{Profile, ProfileUpdated, UserRegistered, UsernameChanged};
 use events::{EventId, Time};
 use tokio::time::Instant;
 
@@ -29,7 +29,7 @@ fn registered(username: &str) -> UserEvent {
         profile: profile(None),
         country_code: None,
         phone_number: None,
-        consents: events::user::Consents::default(),
+        consents: events::event::Consents::default(),
         is_registration_complete: true,
         roles: vec!["user".to_owned()],
         last_login: None,
@@ -145,10 +145,10 @@ fn evidence_of(recorded: &[Recorded]) -> Evidence {
         }
     }
     let stream = events.iter().map(|event| {
-        let (headers, payload) = events::message::to_message(event);
+        let (headers, payload) = ledger::message::to_message(event);
         Message {
             sequence: event.position,
-            subject: events::user::subject(&event.user_id, &event.event_type),
+            subject: events::subject::of(&event.user_id, &event.event_type),
             headers,
             payload,
         }
