@@ -6,10 +6,11 @@ use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
-use super::decode::{Photo, orientation, room};
-use super::recognise::{Source, array, check_size, slice};
-use super::reduce::{self, Channels, Model, Reducer};
-use super::{BUDGET_MIB, Error, Format, MAX_SIDE};
+use crate::decoded::{Photo, orientation, room};
+use crate::error::Error;
+use crate::limits::{BUDGET_MIB, MAX_SIDE};
+use crate::reduce::{self, Channels, Model, Reducer};
+use crate::source::{Format, Source, array, check_size, slice};
 
 /// What a decode may allocate: somewhat more than the budget, since the largest goes alone.
 ///
@@ -32,7 +33,7 @@ struct Markers {
     is_adobe: bool,
 }
 
-pub(super) fn header(bytes: &[u8]) -> Result<Source, Error> {
+pub(crate) fn header(bytes: &[u8]) -> Result<Source, Error> {
     let Markers {
         width,
         height,
@@ -159,7 +160,7 @@ fn start_of_frame(marker: u8, segment: &[u8]) -> Result<Markers, Error> {
     })
 }
 
-pub(super) fn decode(bytes: &[u8], source: &Source) -> Result<Photo, Error> {
+pub(crate) fn decode(bytes: &[u8], source: &Source) -> Result<Photo, Error> {
     let is_adobe = markers(bytes)?.is_adobe;
     let side = MAX_SIDE as usize;
     let options = DecoderOptions::default()
@@ -257,9 +258,9 @@ fn damaged(error: zune_jpeg::errors::DecodeErrors) -> Error {
 mod tests {
     use image::ExtendedColorType;
 
-    use super::super::recognise::recognise;
-    use super::super::samples;
     use super::*;
+    use crate::recognise::recognise;
+    use crate::samples;
 
     fn photo(bytes: &[u8]) -> Photo {
         decode(bytes, &recognise(bytes).expect("a good header")).expect("a good file")

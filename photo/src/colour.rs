@@ -5,15 +5,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use image::{DynamicImage, RgbaImage};
 use moxcms::{ColorProfile, DataColorSpace, Layout, ParsingOptions, TransformOptions};
 
-use super::Error;
-use super::decode::Photo;
-use super::reduce::{Model, Square};
+use crate::decoded::Photo;
+use crate::error::Error;
+use crate::reduce::{Model, Square};
 
 /// Larger profiles are ignored: the largest for printing are below it.
 const MOST_PROFILE_BYTES: usize = 4 * 1024 * 1024;
 
 /// The square as RGBA in sRGB, upright.
-pub(super) fn to_srgb(photo: Photo) -> Result<Square, Error> {
+pub(crate) fn to_srgb(photo: Photo) -> Result<Square, Error> {
     let Photo {
         square,
         icc,
@@ -127,8 +127,8 @@ fn convert(icc: &[u8], model: Model, pixels: &[[u8; 4]]) -> Option<Vec<[u8; 4]>>
 mod tests {
     use image::metadata::Orientation;
 
-    use super::super::samples::{BLUE, GREEN, RED, YELLOW, distance};
     use super::*;
+    use crate::samples::{BLUE, GREEN, RED, YELLOW, distance};
 
     fn photo(model: Model, side: u32, pixels: Vec<[u8; 4]>, icc: Option<Vec<u8>>) -> Photo {
         let square = Square {
@@ -229,8 +229,7 @@ mod tests {
         ];
         for (exif, stored) in stored {
             let mut photo = photo(Model::Rgba, 2, stored.map(opaque).to_vec(), None);
-            photo.orientation =
-                super::super::decode::orientation(&super::super::samples::exif(exif));
+            photo.orientation = crate::decoded::orientation(&crate::samples::exif(exif));
             assert_eq!(photo.swaps_sides(), exif > 4);
             let seen = to_srgb(photo).expect("the sizes fit").pixels;
             assert_eq!(

@@ -5,16 +5,16 @@ use std::io::Cursor;
 use ::gif::{ColorOutput, DecodeOptions};
 use image::metadata::Orientation;
 
-use super::decode::Photo;
-use super::recognise::{Source, array, check_most, check_size, slice};
-use super::reduce::{self, Model, Reducer};
-use super::{Error, Format};
+use crate::decoded::Photo;
+use crate::error::Error;
+use crate::reduce::{self, Model, Reducer};
+use crate::source::{Format, Source, array, check_most, check_size, slice};
 
 /// The first row of each pass of an interlaced frame, and the rows between.
 const PASSES: [(u32, u32); 4] = [(0, 8), (4, 8), (2, 4), (1, 2)];
 
 /// Walks all blocks to the trailer, so that a file that was cut off is known.
-pub(super) fn header(bytes: &[u8]) -> Result<Source, Error> {
+pub(crate) fn header(bytes: &[u8]) -> Result<Source, Error> {
     let screen = (le16(bytes, 6)?, le16(bytes, 8)?);
     if screen != (0, 0) {
         check_size(screen.0, screen.1)?;
@@ -78,7 +78,7 @@ fn after_blocks(bytes: &[u8], mut at: usize) -> Result<usize, Error> {
     }
 }
 
-pub(super) fn decode(bytes: &[u8], source: &Source) -> Result<Photo, Error> {
+pub(crate) fn decode(bytes: &[u8], source: &Source) -> Result<Photo, Error> {
     let mut options = DecodeOptions::new();
     options.set_color_output(ColorOutput::Indexed);
     let mut decoder = options.read_info(Cursor::new(bytes)).map_err(damaged)?;
@@ -148,9 +148,9 @@ fn damaged(error: ::gif::DecodingError) -> Error {
 mod tests {
     use ::gif::Frame;
 
-    use super::super::recognise::recognise;
-    use super::super::samples;
     use super::*;
+    use crate::recognise::recognise;
+    use crate::samples;
 
     fn photo(bytes: &[u8]) -> Photo {
         decode(bytes, &recognise(bytes).expect("a good header")).expect("a good file")

@@ -1,24 +1,23 @@
-//! From bytes to the middle square of the picture.
+//! What a decoder hands on, and what decoders share.
 
 use image::metadata::Orientation;
 use memmap2::MmapMut;
 
-use super::recognise::Source;
-use super::reduce::Square;
-use super::{Error, Format, gif, jpeg, png, webp};
+use crate::error::Error;
+use crate::reduce::Square;
 
 /// What is taken from an upload; nothing else of it goes on.
 #[derive(Debug)]
-pub(super) struct Photo {
+pub(crate) struct Photo {
     /// As stored: in the colours of `icc` and not turned yet.
-    pub(super) square: Square,
-    pub(super) icc: Option<Vec<u8>>,
-    pub(super) orientation: Orientation,
+    pub(crate) square: Square,
+    pub(crate) icc: Option<Vec<u8>>,
+    pub(crate) orientation: Orientation,
 }
 
 impl Photo {
     /// Whether width and height change places when the photo is turned upright.
-    pub(super) fn swaps_sides(&self) -> bool {
+    pub(crate) fn swaps_sides(&self) -> bool {
         matches!(
             self.orientation,
             Orientation::Rotate90
@@ -29,18 +28,9 @@ impl Photo {
     }
 }
 
-pub(super) fn decode(bytes: &[u8], source: &Source) -> Result<Photo, Error> {
-    match source.format {
-        Format::Jpeg => jpeg::decode(bytes, source),
-        Format::Png => png::decode(bytes, source),
-        Format::WebP => webp::decode(bytes, source),
-        Format::Gif => gif::decode(bytes, source),
-    }
-}
-
 /// Room for a whole picture, all 0: pages that go back to the system as soon as they are dropped. An allocator keeps
 /// them for later, and the next picture seldom fits into them.
-pub(super) fn room(bytes: usize) -> Result<MmapMut, Error> {
+pub(crate) fn room(bytes: usize) -> Result<MmapMut, Error> {
     // The system has no memory to give.
     let room = MmapMut::map_anon(bytes).map_err(|_| Error::Busy)?;
     // A picture is written from its first byte to its last; where the system has no large pages, small ones do.
@@ -50,7 +40,7 @@ pub(super) fn room(bytes: usize) -> Result<MmapMut, Error> {
 }
 
 /// The orientation that EXIF gives; upright where it is broken or silent.
-pub(super) fn orientation(exif: &[u8]) -> Orientation {
+pub(crate) fn orientation(exif: &[u8]) -> Orientation {
     let tiff = exif.strip_prefix(b"Exif\0\0").unwrap_or(exif);
     Orientation::from_exif_chunk(tiff).unwrap_or(Orientation::NoTransforms)
 }

@@ -4,10 +4,10 @@
 //! ten megabytes of upload become more than a gigabyte of tables. No limit of the decoder counts
 //! them, so the stream is read here up to its pixels, keeping the lengths of one code at a time.
 
-use super::Error;
+use crate::error::Error;
 
 /// What the tables may take. The reference encoder writes 2,600 groups at most, which need less.
-pub(super) const MOST_TABLE_BYTES: usize = 80 * 1024 * 1024;
+pub(crate) const MOST_TABLE_BYTES: usize = 80 * 1024 * 1024;
 
 const LITERALS: usize = 256;
 const LENGTHS: usize = 24;
@@ -33,7 +33,7 @@ const NEAR: [(i8, i8); 120] = [
 ];
 
 /// Refuses a stream whose tables would be too large. `data` starts with the stream's header.
-pub(super) fn check_tables(data: &[u8], width: u32, height: u32) -> Result<(), Error> {
+pub(crate) fn check_tables(data: &[u8], width: u32, height: u32) -> Result<(), Error> {
     check_within(data, width, height, MOST_TABLE_BYTES)
 }
 
@@ -292,8 +292,8 @@ impl Bits<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples;
     use super::*;
+    use crate::samples;
 
     /// The stream of a file with one chunk.
     fn stream(file: &[u8]) -> &[u8] {
@@ -402,7 +402,7 @@ mod tests {
         }
         let data = bits.bytes();
         assert!(
-            data.len() < super::super::MAX_BYTES,
+            data.len() < crate::limits::MAX_BYTES,
             "{} bytes would do",
             data.len()
         );

@@ -5,10 +5,10 @@ use std::io::Cursor;
 use ::png::{ColorType, Decoder, Limits, Reader, Transformations};
 use image::metadata::Orientation;
 
-use super::decode::{Photo, orientation};
-use super::recognise::{Source, array, check_size};
-use super::reduce::{self, Channels, Model, Reducer};
-use super::{Error, Format};
+use crate::decoded::{Photo, orientation};
+use crate::error::Error;
+use crate::reduce::{self, Channels, Model, Reducer};
+use crate::source::{Format, Source, array, check_size};
 
 /// What the decoder may allocate for itself: a few rows, the colour profile inflated, and EXIF.
 const DECODER_BYTES: usize = 24 * 1024 * 1024;
@@ -24,7 +24,7 @@ const PASSES: [(u32, u32, u32, u32); 7] = [
     (0, 1, 1, 2),
 ];
 
-pub(super) fn header(bytes: &[u8]) -> Result<Source, Error> {
+pub(crate) fn header(bytes: &[u8]) -> Result<Source, Error> {
     if &array::<8>(bytes, 8)? != b"\0\0\0\x0dIHDR" {
         return Err(Error::Damaged);
     }
@@ -41,7 +41,7 @@ pub(super) fn header(bytes: &[u8]) -> Result<Source, Error> {
     })
 }
 
-pub(super) fn decode(bytes: &[u8], source: &Source) -> Result<Photo, Error> {
+pub(crate) fn decode(bytes: &[u8], source: &Source) -> Result<Photo, Error> {
     let mut decoder = Decoder::new_with_limits(
         Cursor::new(bytes),
         Limits {
@@ -136,9 +136,9 @@ fn damaged(error: ::png::DecodingError) -> Error {
 mod tests {
     use ::png::BitDepth;
 
-    use super::super::recognise::recognise;
-    use super::super::samples;
     use super::*;
+    use crate::recognise::recognise;
+    use crate::samples;
 
     fn photo(bytes: &[u8]) -> Photo {
         decode(bytes, &recognise(bytes).expect("a good header")).expect("a good file")

@@ -9,17 +9,17 @@ use fast_image_resize::images::TypedImage;
 use fast_image_resize::pixels::{U8x4, U16x4};
 use fast_image_resize::{ResizeOptions, Resizer};
 
-use super::Error;
+use crate::error::Error;
 
 /// The side below which averaging does not go: well above the largest rendition, so that the
 /// better filter has something to choose from.
 const ENOUGH: u32 = 768;
 /// The side of the largest rendition.
-pub(super) const LARGEST: u32 = 512;
+pub(crate) const LARGEST: u32 = 512;
 
 /// What the four channels of a pixel mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Model {
+pub(crate) enum Model {
     /// Red, green, blue and alpha.
     Rgba,
     /// How much of each ink there is.
@@ -28,7 +28,7 @@ pub(super) enum Model {
 
 /// How the bytes of a decoded row make up pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Channels {
+pub(crate) enum Channels {
     Gray,
     GrayAlpha,
     Rgb,
@@ -37,14 +37,14 @@ pub(super) enum Channels {
 
 /// A square of pixels with straight alpha.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Square {
-    pub(super) side: u32,
-    pub(super) model: Model,
-    pub(super) pixels: Vec<[u8; 4]>,
+pub(crate) struct Square {
+    pub(crate) side: u32,
+    pub(crate) model: Model,
+    pub(crate) pixels: Vec<[u8; 4]>,
 }
 
 /// Gathers the middle square of a picture.
-pub(super) struct Reducer {
+pub(crate) struct Reducer {
     model: Model,
     /// The first column and row inside the square.
     left: u32,
@@ -72,14 +72,14 @@ struct Lines {
 }
 
 /// The most bytes that a reducer and the filter after it allocate for a picture of this size.
-pub(super) fn peak_bytes(width: u32, height: u32) -> u64 {
+pub(crate) fn peak_bytes(width: u32, height: u32) -> u64 {
     let side = u64::from(width.min(height).min(2 * ENOUGH));
     // The sums, the averages, and what the filter keeps between its two passes.
     side * side * (16 + 8) + side * u64::from(LARGEST) * 8 + 8 * 1024 * 1024
 }
 
 impl Reducer {
-    pub(super) fn new(width: u32, height: u32, model: Model) -> Self {
+    pub(crate) fn new(width: u32, height: u32, model: Model) -> Self {
         let shorter = width.min(height);
         let factor = (shorter / ENOUGH).max(1);
         let side = shorter / factor;
@@ -98,7 +98,7 @@ impl Reducer {
     }
 
     /// Takes bytes of row `y` whose pixels are `step` columns apart from column `x` on.
-    pub(super) fn row(&mut self, y: u32, x: u32, step: u32, channels: Channels, bytes: &[u8]) {
+    pub(crate) fn row(&mut self, y: u32, x: u32, step: u32, channels: Channels, bytes: &[u8]) {
         match channels {
             Channels::Gray if step == 1 && x == 0 => self.line(y, 1, bytes),
             Channels::Rgb if step == 1 && x == 0 => self.line(y, 3, bytes),
@@ -192,7 +192,7 @@ impl Reducer {
     }
 
     /// Takes pixels of row `y` that are `step` columns apart from column `x` on.
-    pub(super) fn pixels(
+    pub(crate) fn pixels(
         &mut self,
         y: u32,
         x: u32,
@@ -232,7 +232,7 @@ impl Reducer {
     }
 
     /// The square, of at most [`LARGEST`] pixels a side.
-    pub(super) fn finish(mut self) -> Result<Square, Error> {
+    pub(crate) fn finish(mut self) -> Result<Square, Error> {
         if self.lines.count > 0 {
             self.add_lines();
         }
@@ -320,7 +320,7 @@ fn narrow_u8(value: u32) -> u8 {
 }
 
 /// Makes a smaller square of RGBA pixels from one.
-pub(super) fn smaller(square: &Square, target: u32) -> Result<Square, Error> {
+pub(crate) fn smaller(square: &Square, target: u32) -> Result<Square, Error> {
     if square.side == target {
         return Ok(square.clone());
     }
@@ -393,7 +393,7 @@ mod tests {
 
     #[test]
     fn order_does_not_matter() {
-        let pixel = |x: u32, y: u32| [x, y, x * y, (x + y) | 1].map(super::super::samples::byte);
+        let pixel = |x: u32, y: u32| [x, y, x * y, (x + y) | 1].map(crate::samples::byte);
         let straight = square(200, 150, pixel);
         let mut interlaced = Reducer::new(200, 150, Model::Rgba);
         for y in (0..150).rev() {

@@ -5,8 +5,8 @@ use image::ExtendedColorType;
 use image::codecs::jpeg::JpegEncoder;
 use webp::WebPConfig;
 
-use super::reduce::{LARGEST, Square, smaller};
-use super::{Error, Rendition};
+use crate::error::Error;
+use crate::reduce::{LARGEST, Square, smaller};
 
 /// The qualities at which a face in a list has no visible artefacts.
 const WEBP_QUALITY: f32 = 82.0;
@@ -16,6 +16,7 @@ const JPEG_QUALITY: u8 = 88;
 const EFFORT: i32 = 4;
 const EFFORT_AT_LARGEST: i32 = 2;
 
+/// The WebP renditions: the name of the file, and the pixels of a side.
 const WEBPS: [(&str, u32); 5] = [
     ("40.webp", 40),
     ("76.webp", 76),
@@ -24,8 +25,23 @@ const WEBPS: [(&str, u32); 5] = [
     ("512.webp", 512),
 ];
 
+/// The photo at one size.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rendition {
+    /// The name of its file, such as `96.webp`.
+    pub name: &'static str,
+    /// The side that its name promises.
+    pub label: u32,
+    /// The side that it has: less than `label` where the source has no more.
+    pub side: u32,
+    /// Its media type.
+    pub media_type: &'static str,
+    /// The encoded image.
+    pub bytes: Bytes,
+}
+
 /// All renditions of an upright sRGB square.
-pub(super) fn renditions(square: &Square) -> Result<Vec<Rendition>, Error> {
+pub(crate) fn renditions(square: &Square) -> Result<Vec<Rendition>, Error> {
     let mut renditions = Vec::with_capacity(WEBPS.len() + 1);
     for (name, label) in WEBPS {
         let small = smaller(square, label.min(square.side))?;
@@ -109,9 +125,9 @@ fn on_white([r, g, b, alpha]: [u8; 4]) -> [u8; 3] {
 
 #[cfg(test)]
 mod tests {
-    use super::super::reduce::Model;
-    use super::super::samples::distance;
     use super::*;
+    use crate::reduce::Model;
+    use crate::samples::distance;
 
     fn square(side: u32, pixel: impl Fn(u32, u32) -> [u8; 4]) -> Square {
         let pixels = (0..side)

@@ -7,10 +7,11 @@ use image::metadata::Orientation;
 use image_webp::WebPDecoder;
 use memmap2::MmapMut;
 
-use super::decode::{Photo, orientation, room};
-use super::recognise::{Source, array, check_most, check_size, slice};
-use super::reduce::{self, Channels, Model, Reducer};
-use super::{Error, Format, vp8l};
+use crate::decoded::{Photo, orientation, room};
+use crate::error::Error;
+use crate::reduce::{self, Channels, Model, Reducer};
+use crate::source::{Format, Source, array, check_most, check_size, slice};
+use crate::vp8l;
 
 /// The parts of a file that matter.
 #[derive(Default)]
@@ -51,7 +52,7 @@ impl Image<'_> {
     }
 }
 
-pub(super) fn header(bytes: &[u8]) -> Result<Source, Error> {
+pub(crate) fn header(bytes: &[u8]) -> Result<Source, Error> {
     let parts = parts(bytes)?;
     let (width, height) = parts.canvas;
     let (frame_width, frame_height) = parts.image.ok_or(Error::Damaged)?.size()?;
@@ -194,7 +195,7 @@ impl<'a> Iterator for Chunks<'a> {
     }
 }
 
-pub(super) fn decode(bytes: &[u8], source: &Source) -> Result<Photo, Error> {
+pub(crate) fn decode(bytes: &[u8], source: &Source) -> Result<Photo, Error> {
     let parts = parts(bytes)?;
     let image = parts.image.ok_or(Error::Damaged)?;
     let (width, height) = image.size()?;
@@ -335,10 +336,10 @@ fn unfilter(plane: &mut [u8], across: usize, method: u8) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::recognise::recognise;
-    use super::super::reduce::Square;
-    use super::super::samples;
     use super::*;
+    use crate::recognise::recognise;
+    use crate::reduce::Square;
+    use crate::samples;
 
     const W: u32 = 121;
     const H: u32 = 101;
