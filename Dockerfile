@@ -3,11 +3,11 @@ FROM rust:1.95.0-slim-bookworm AS build
 RUN apt-get update && apt-get install -y --no-install-recommends build-essential && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
-RUN cargo build --locked --release -p server && mkdir /data /log /photos
+RUN cargo build --locked --profile dist -p server && mkdir /data /log /photos
 
 FROM debian:12.12-slim
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/*
-COPY --from=build /src/target/release/profile-ledger /usr/local/bin/profile-ledger
+COPY --from=build /src/target/dist/profile-ledger /usr/local/bin/profile-ledger
 # Volumes made here belong to the user of the image.
 COPY --from=build --chown=65532:65532 /data /data
 COPY --from=build --chown=65532:65532 /log /log
