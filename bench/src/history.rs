@@ -6,14 +6,14 @@ use clap::Args as Arguments;
 use http_kit::caller::Role;
 use tokio::time::Instant;
 
-use crate::Run;
 use crate::baseline::read_in_order;
-use crate::commands::Random;
-use crate::growth::fill;
+use crate::fill::fill;
 use crate::http::Connection;
+use crate::installation::Installation;
 use crate::load::{count, latencies, record};
-use crate::place::Place;
+use crate::random::Random;
 use crate::report::{Rounds, Table, mebibytes, quantiles, rate, ratio, time};
+use crate::run::Run;
 use crate::users::{self, Users};
 
 #[derive(Debug, Clone, Arguments)]
@@ -32,20 +32,23 @@ const COMMANDS: [(&str, &[&str]); 4] = [
 ];
 
 pub(crate) async fn run(run: &Run, args: &Args) -> anyhow::Result<()> {
-    Place::lend(&run.settings, async |place| measure(run, args, place).await).await
+    Installation::lend(&run.settings, async |installation| {
+        measure(run, args, installation).await
+    })
+    .await
 }
 
-async fn measure(run: &Run, args: &Args, place: &Place) -> anyhow::Result<()> {
-    let users = fill(run, place, args.events).await?;
+async fn measure(run: &Run, args: &Args, installation: &Installation) -> anyhow::Result<()> {
+    let users = fill(run, installation, args.events).await?;
     let events = count(args.events);
     let mut read = Rounds::default();
     let mut all = COMMANDS.map(|_| Rounds::default());
     for round in 0..run.rounds {
-        let (found, seconds) = read_in_order(place).await?;
+        let (found, seconds) = read_in_order(installation).await?;
         anyhow::ensure!(found == args.events, "the ledger holds {found} events");
         read.push([events / seconds]);
         for ((name, command), rounds) in COMMANDS.iter().zip(&mut all) {
-            let made = place.path(&format!("{name}-{round}"));
+            let made = installation.path(&format!("{name}-{round}"));
             let made_text = made.to_string_lossy();
             let mut arguments = command.to_vec();
             if *name == "export" {
@@ -54,7 +57,7 @@ async fn measure(run: &Run, args: &Args, place: &Place) -> anyhow::Result<()> {
             if matches!(command.last(), Some(&"--to" | &"--out")) {
                 arguments.push(&made_text);
             }
-            let finished = place.run(&arguments).await?;
+            let finished = installation.run(&arguments).await?;
             rounds.push([
                 events / finished.seconds,
                 finished.cpu,
@@ -89,8 +92,8 @@ async fn measure(run: &Run, args: &Args, place: &Place) -> anyhow::Result<()> {
             mebibytes(rounds.median(2)),
         ]);
     }
-    let mut proofs = proofs(run, args, place, &users).await?;
-    place.verify().await?;
+    let mut proofs = proofs(run, args, installation, &users).await?;
+    installation.verify().await?;
     table.print();
     proofs.print();
     Ok(())
@@ -104,14 +107,19 @@ fn remove(made: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn proofs(run: &Run, args: &Args, place: &Place, users: &Users) -> anyhow::Result<Table> {
+async fn proofs(
+    run: &Run,
+    args: &Args,
+    installation: &Installation,
+    users: &Users,
+) -> anyhow::Result<Table> {
     let mut table = Table::new(
         &format!("Proofs, {}, {} events", run.storage(), args.events),
         &["proof", "p50", "p99", "p99.9"],
     );
-    let service = place.start().await?;
+    let service = installation.start().await?;
     let mut connection = Connection::open(&service.address).await?;
-    let auditor = users::token(place.secret(), "bench", Role::Auditor);
+    let auditor = users::token(installation.secret(), "bench", Role::Auditor);
     // The checkpoint that the last events were signed in is there after a second or two.
     let deadline = Instant::now() + std::time::Duration::from_secs(60);
     let size = args.events;

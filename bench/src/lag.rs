@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use async_nats::jetstream;
 use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::consumer::pull::OrderedConfig;
 use clap::Args as Arguments;
@@ -13,15 +12,16 @@ use futures::StreamExt as _;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::Run;
-use crate::commands::{Load, follows, highest};
+use crate::command_load::{Commands, Load};
 use crate::http::Connection;
-use crate::load::{Latencies, Meter, Pace, Script as _, drive, latencies, record};
-use crate::place::{Place, Service};
-use crate::publish::{self, Stream};
+use crate::installation::Installation;
+use crate::load::{Latencies, Meter, Pace, Script as _, drive, follows, latencies, record};
 use crate::report::{
     Rounds, Table, USED_COLUMNS, quantiles, rate, ratio, time, time_cells, used_cells,
 };
+use crate::run::Run;
+use crate::service::Service;
+use crate::stream::{self, Stream};
 use crate::users::Users;
 
 /// Between two commands whose lag is measured.
@@ -44,8 +44,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(run: &Run, args: &Args) -> anyhow::Result<()> {
-    publish::lend(&run.settings, async |place, stream| {
-        measure(run, args, place, stream).await
+    stream::lend(&run.settings, async |installation, stream| {
+        measure(run, args, installation, stream).await
     })
     .await
 }
@@ -53,11 +53,11 @@ pub(crate) async fn run(run: &Run, args: &Args) -> anyhow::Result<()> {
 async fn measure(
     run: &Run,
     args: &Args,
-    place: &Place,
+    installation: &Installation,
     stream: Option<&Stream>,
 ) -> anyhow::Result<()> {
-    let users = Arc::new(Users::register(place, args.users).await?);
-    let service = place.start().await?;
+    let users = Arc::new(Users::register(installation, args.users).await?);
+    let service = installation.start().await?;
     let (path, token) = ("/api/v1/users/profile", users.token(0));
     service.await_position(args.users, path, &token).await?;
     let mut load = Load::profiles(Arc::clone(&users));
@@ -135,9 +135,15 @@ async fn measure(
         }
     }
     service.stop().await?;
-    place.verify().await?;
+    installation.verify().await?;
     table.print();
     Ok(())
+}
+
+/// How many commands a second are answered at the most.
+async fn highest(load: &mut Load, service: &Service, run: &Run) -> anyhow::Result<f64> {
+    let outcome = load.send(service, 64, Pace::Closed, run.time()).await;
+    Ok(outcome.context("cannot find the highest load")?.rate)
 }
 
 /// When positions were delivered.
@@ -205,7 +211,7 @@ impl Deliveries {
 struct Probe<'a> {
     commands: Connection,
     reads: Connection,
-    script: crate::commands::Commands,
+    script: Commands,
     token: String,
     deliveries: Option<&'a Deliveries>,
     /// Of its commands.
@@ -263,12 +269,4 @@ impl<'a> Probe<'a> {
         }
         Ok(())
     }
-}
-
-/// A connection to JetStream.
-pub(crate) async fn jetstream(url: &str) -> anyhow::Result<jetstream::Context> {
-    let client = async_nats::connect(url).await;
-    Ok(jetstream::new(
-        client.context("cannot connect to NATS_URL")?,
-    ))
 }

@@ -1,5 +1,6 @@
 //! Load: clients that each have one connection, closed loop or open.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use anyhow::bail;
@@ -8,7 +9,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::http::{Answer, Connection, Sent};
-use crate::place::{Service, Usage};
+use crate::service::Service;
+use crate::usage::Usage;
 
 /// Nanoseconds, three digits exact.
 pub(crate) type Latencies = Histogram<u64>;
@@ -188,6 +190,37 @@ impl<S: Script> Client<S> {
                 self.positions.extend(answer.position);
             }
             round += 1;
+        }
+    }
+}
+
+/// The head after commands were acknowledged at positions, each of which must follow on what was there.
+pub(crate) fn follows(head: u64, positions: &[u64]) -> anyhow::Result<u64> {
+    let distinct: HashSet<_> = positions.iter().collect();
+    if distinct.len() != positions.len() {
+        bail!("two commands were acknowledged at one position")
+    }
+    let last = positions.iter().max().copied().unwrap_or(head);
+    let first = positions.iter().min().copied().unwrap_or(head + 1);
+    if first != head + 1 || last != head + positions.len() as u64 {
+        bail!(
+            "{} commands were acknowledged after position {head}, from {first} to {last}",
+            positions.len()
+        )
+    }
+    Ok(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_acknowledged_must_be_exactly_what_was_added() {
+        assert_eq!(follows(5, &[8, 6, 7]).unwrap(), 8);
+        assert_eq!(follows(5, &[]).unwrap(), 5);
+        for lost_or_doubled in [&[7][..], &[6, 8], &[6, 6], &[5, 6], &[6, 7, 7, 9]] {
+            assert!(follows(5, lost_or_doubled).is_err(), "{lost_or_doubled:?}");
         }
     }
 }

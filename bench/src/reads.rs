@@ -7,13 +7,14 @@ use bytes::Bytes;
 use clap::Args as Arguments;
 use http::Method;
 
-use crate::Run;
 use crate::baseline::start_answering;
-use crate::commands::Random;
 use crate::http::{Connection, Sent, request};
+use crate::installation::Installation;
 use crate::load::{Pace, drive};
-use crate::place::{Place, Service};
+use crate::random::Random;
 use crate::report::{LOAD_COLUMNS, RATE, Rounds, Table, figures, load_cells, rate, ratio};
+use crate::run::Run;
+use crate::service::Service;
 use crate::users::{self, Users};
 
 #[derive(Debug, Clone, Arguments)]
@@ -77,12 +78,15 @@ impl Read {
 }
 
 pub(crate) async fn run(run: &Run, args: &Args) -> anyhow::Result<()> {
-    Place::lend(&run.settings, async |place| measure(run, args, place).await).await
+    Installation::lend(&run.settings, async |installation| {
+        measure(run, args, installation).await
+    })
+    .await
 }
 
-async fn measure(run: &Run, args: &Args, place: &Place) -> anyhow::Result<()> {
-    let users = Arc::new(Users::register(place, args.users).await?);
-    let service = place.start().await?;
+async fn measure(run: &Run, args: &Args, installation: &Installation) -> anyhow::Result<()> {
+    let users = Arc::new(Users::register(installation, args.users).await?);
+    let service = installation.start().await?;
     service
         .await_position(args.users, "/api/v1/users/profile", &users.token(0))
         .await?;
@@ -100,7 +104,7 @@ async fn measure(run: &Run, args: &Args, place: &Place) -> anyhow::Result<()> {
     for read in Read::ALL {
         for (heat, among) in [("hot", HOT.min(args.users)), ("cold", args.users)] {
             let body = body_of(&service, read, &users).await?;
-            let baseline = start_answering(place, &body).await?;
+            let baseline = start_answering(installation, &body).await?;
             let (mut memory, mut reads) = <(Rounds, Rounds)>::default();
             for round in 0..run.rounds {
                 let scripts = scripts(args.clients, round, &users, among, move |users, user| {
@@ -135,7 +139,7 @@ async fn measure(run: &Run, args: &Args, place: &Place) -> anyhow::Result<()> {
         }
     }
     service.stop().await?;
-    place.verify().await?;
+    installation.verify().await?;
     table.print();
     Ok(())
 }

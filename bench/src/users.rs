@@ -8,10 +8,11 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use http::Method;
 use http_kit::caller::{Grant, Role, mint_hs256};
+use http_kit::clock::Clock;
 use jiff::ToSpan as _;
 
 use crate::http::{Sent, request};
-use crate::place::Place;
+use crate::installation::Installation;
 
 /// Users beyond these get a token each time they send something: a million tokens are 200 MB.
 const TOKENS: u64 = 100_000;
@@ -40,23 +41,23 @@ fn registration(user: u64) -> String {
 }
 
 impl Users {
-    /// Registers users in an empty place, whose service is not running.
-    pub(crate) async fn register(place: &Place, count: u64) -> anyhow::Result<Self> {
-        let path = place.path("users.ndjson");
+    /// Registers users in an empty installation, whose service is not running.
+    pub(crate) async fn register(installation: &Installation, count: u64) -> anyhow::Result<Self> {
+        let path = installation.path("users.ndjson");
         let mut file = BufWriter::new(std::fs::File::create(&path)?);
         for user in 0..count {
             writeln!(file, "{}", registration(user))?;
         }
         file.into_inner().context("cannot write users")?;
         let path_text = path.to_string_lossy();
-        place.run(&["import", &path_text]).await?;
+        installation.run(&["import", &path_text]).await?;
         std::fs::remove_file(&path)?;
         Ok(Self {
             count,
             tokens: (0..count.min(TOKENS))
-                .map(|user| token(place.secret(), &id(user), Role::User))
+                .map(|user| token(installation.secret(), &id(user), Role::User))
                 .collect(),
-            secret: place.secret().to_owned(),
+            secret: installation.secret().to_owned(),
         })
     }
 
@@ -73,7 +74,7 @@ impl Users {
 
 /// A token of a caller for a day.
 pub(crate) fn token(secret: &str, subject: &str, role: Role) -> String {
-    let issued = crate::clock().now();
+    let issued = Clock::system().now();
     let grant = Grant {
         subject,
         roles: &[role],

@@ -1,10 +1,9 @@
-//! The service that is measured: a process of its own on a place of its own.
+//! One installation of the service, for one measurement: its program, its configuration and its data.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::str::FromStr as _;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use events::store::EventStore;
@@ -13,22 +12,15 @@ use events::store::sqlite::SqliteStore;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection as _, PgConnection};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use tokio::time::Instant;
 
-use crate::Settings;
-use crate::http::Connection;
-
-/// How long a service may take to start, stop or catch up before a measurement is given up.
-const PATIENCE: Duration = Duration::from_secs(600);
-/// Between two looks at a process that is measured.
-const LOOK: Duration = Duration::from_millis(20);
-/// Of `/proc/PID/stat` on Linux, whatever the kernel's own rate is.
-const TICKS: f64 = 100.0;
+use crate::run::Settings;
+use crate::service::{Service, log_file};
+use crate::usage::watch;
 
 /// Where one service keeps its data.
-pub(crate) struct Place {
+pub(crate) struct Installation {
     folder: TempDir,
     program: PathBuf,
     secret: String,
@@ -55,21 +47,21 @@ fn with_database(url: &str, database: &str) -> String {
     format!("{scheme}://{host}/{database}{parameters}")
 }
 
-impl Place {
-    /// Lends a new place for a measurement. It is gone afterwards, whatever came of that, also when the measurement is
+impl Installation {
+    /// Lends a new installation for a measurement. It is gone afterwards, whatever came of that, also when the measurement is
     /// to stop.
     pub(crate) async fn lend<T>(
         settings: &Settings,
         measure: impl AsyncFnOnce(&mut Self) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
-        let mut place = Self::new(settings).await?;
+        let mut installation = Self::new(settings).await?;
         let measured = tokio::select! {
             biased;
             () = settings.stop.cancelled() => Err(anyhow!("stopped")),
-            measured = measure(&mut place) => measured,
+            measured = measure(&mut installation) => measured,
         };
-        let measured = measured.map_err(|error| anyhow!("{error:#}{}", place.complaints()));
-        let closed = place.close().await;
+        let measured = measured.map_err(|error| anyhow!("{error:#}{}", installation.complaints()));
+        let closed = installation.close().await;
         // What went wrong first says more.
         let measured = measured?;
         closed?;
@@ -102,7 +94,7 @@ impl Place {
         }
         Ok(Self {
             folder,
-            program: std::env::current_exe().context("this program has no path")?,
+            program: settings.service.clone(),
             secret: hex::encode(settings.randomness.bytes::<16>()),
             server,
             database,
@@ -111,7 +103,7 @@ impl Place {
         })
     }
 
-    /// Drops the database; the folder goes with the place.
+    /// Drops the database; the folder goes with the value.
     async fn close(self) -> anyhow::Result<()> {
         if let Some(server) = &self.server {
             let statement = format!("DROP DATABASE {} WITH (FORCE)", self.database);
@@ -150,13 +142,19 @@ impl Place {
         &self.secret
     }
 
-    /// This program with the place as its configuration and nothing else of ours.
+    /// The service's program with this configuration.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(&self.program);
+        self.configured(&self.program)
+    }
+
+    /// A program with this configuration, and without any other variable that configures the service.
+    pub(crate) fn configured(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
         let ours = [
             "READ_MODEL_URL",
             "PHOTO_STORE",
             "PUBLIC_URL",
+            "API_SERVERS",
             "LOG_KEY",
             "JWT_PUBLIC_KEY",
             "JWT_JWKS",
@@ -205,7 +203,7 @@ impl Place {
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
-            .context("this program cannot be started")?;
+            .context("the service's program cannot be started")?;
         let usage = tokio::spawn(watch(child.id()));
         let output = child.wait_with_output().await?;
         let seconds = began.elapsed().as_secs_f64();
@@ -254,187 +252,11 @@ impl Place {
     }
 }
 
-fn log_file(path: &Path) -> anyhow::Result<std::fs::File> {
-    let file = std::fs::File::options()
-        .create(true)
-        .append(true)
-        .open(path);
-    file.with_context(|| format!("cannot write to {}", path.display()))
-}
-
 /// A command that ran to its end.
 pub(crate) struct Finished {
     pub(crate) seconds: f64,
     pub(crate) cpu: f64,
     pub(crate) peak: u64,
-}
-
-/// What a process has used so far.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Usage {
-    /// Seconds of CPU time.
-    pub(crate) cpu: f64,
-    /// The most memory it has had at once since its start, or since that was forgotten, in bytes.
-    pub(crate) peak: u64,
-    /// The memory it has now, in bytes.
-    pub(crate) resident: u64,
-}
-
-impl Usage {
-    pub(crate) fn of(process: &str) -> Option<Self> {
-        let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-        // The name in parentheses may hold anything.
-        let mut fields = stat.rsplit_once(") ")?.1.split(' ').skip(11);
-        let mut ticks = || fields.next()?.parse::<f64>().ok();
-        let cpu = (ticks()? + ticks()?) / TICKS;
-        let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-        let kibibytes = |name| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-            line.split_whitespace().next()?.parse::<u64>().ok()
-        };
-        Some(Self {
-            cpu,
-            peak: kibibytes("VmHWM:")? * 1024,
-            resident: kibibytes("VmRSS:")? * 1024,
-        })
-    }
-
-    /// The most memory a process has had counts from now on (proc(5), `clear_refs`). Where the system does not allow
-    /// that, it still counts from its start.
-    pub(crate) fn forget_peak_of(process: &str) {
-        let _ = std::fs::write(format!("/proc/{process}/clear_refs"), "5");
-    }
-
-    /// This process.
-    pub(crate) fn own() -> Self {
-        Self::of("self").unwrap_or_default()
-    }
-}
-
-/// Looks at a process until it ends; what it had used when it was last seen.
-async fn watch(process: Option<u32>) -> Usage {
-    let mut usage = Usage::default();
-    let Some(process) = process else {
-        return usage;
-    };
-    while let Some(seen) = Usage::of(&process.to_string()) {
-        usage = seen;
-        tokio::time::sleep(LOOK).await;
-    }
-    usage
-}
-
-/// A running process that answers over HTTP.
-pub(crate) struct Service {
-    process: Child,
-    /// `127.0.0.1:port`.
-    pub(crate) address: String,
-    began: Instant,
-    /// From its start until it said where it is, in seconds.
-    pub(crate) greeted: f64,
-    /// From its start until it was ready, in seconds.
-    pub(crate) ready: f64,
-}
-
-impl Service {
-    pub(crate) async fn start(command: &mut Command, log: &Path) -> anyhow::Result<Self> {
-        let began = Instant::now();
-        let mut process = command
-            .stdout(Stdio::piped())
-            .stderr(log_file(log)?)
-            .spawn()
-            .context("this program cannot be started")?;
-        let stdout = process.stdout.take().context("no standard output")?;
-        let mut lines = BufReader::new(stdout).lines();
-        let greeting = async {
-            while let Some(line) = lines.next_line().await? {
-                if let Some((_, rest)) = line.split_once("is running on http://") {
-                    let address = rest.split_whitespace().next().unwrap_or_default();
-                    return Ok(address.trim_end_matches('.').to_owned());
-                }
-            }
-            let text = std::fs::read_to_string(log).unwrap_or_default();
-            let last = text.lines().last().unwrap_or_default().to_owned();
-            bail!("a service ended before it was running: {last}")
-        };
-        let address = tokio::time::timeout(PATIENCE, greeting)
-            .await
-            .context("a service does not start")??;
-        Ok(Self {
-            process,
-            address,
-            began,
-            greeted: began.elapsed().as_secs_f64(),
-            ready: 0.0,
-        })
-    }
-
-    /// Waits until it has nothing left to catch up with.
-    async fn await_ready(&mut self) -> anyhow::Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        let mut connection = Connection::open(&self.address).await?;
-        loop {
-            let answer = connection.get("/readyz", "").await?;
-            if answer.status == 200 {
-                self.ready = self.began.elapsed().as_secs_f64();
-                return Ok(());
-            }
-            if Instant::now() > deadline {
-                bail!(
-                    "a service does not become ready: {}",
-                    String::from_utf8_lossy(&answer.body)
-                )
-            }
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    }
-
-    /// Waits until documents are the fold up to a position.
-    pub(crate) async fn await_position(
-        &self,
-        position: u64,
-        path: &str,
-        token: &str,
-    ) -> anyhow::Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        let mut connection = Connection::open(&self.address).await?;
-        let path = format!("{path}?minPosition={position}");
-        while connection.get(&path, token).await?.status != 200 {
-            if Instant::now() > deadline {
-                bail!("documents do not reach position {position}")
-            }
-        }
-        Ok(())
-    }
-
-    pub(crate) fn forget_peak(&self) {
-        if let Some(process) = self.process.id() {
-            Usage::forget_peak_of(&process.to_string());
-        }
-    }
-
-    pub(crate) fn usage(&self) -> Usage {
-        let process = self.process.id().unwrap_or_default();
-        Usage::of(&process.to_string()).unwrap_or_default()
-    }
-
-    /// Asks it to stop, and waits until it has.
-    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
-        if let Some(process) = self.process.id() {
-            let status = Command::new("kill")
-                .arg(process.to_string())
-                .status()
-                .await
-                .context("cannot run kill")?;
-            if !status.success() {
-                bail!("a service cannot be stopped")
-            }
-        }
-        tokio::time::timeout(PATIENCE, self.process.wait())
-            .await
-            .context("a service does not stop")??;
-        Ok(())
-    }
 }
 
 #[cfg(test)]
@@ -453,11 +275,5 @@ mod tests {
         ] {
             assert_eq!(with_database(url, "new"), other);
         }
-    }
-
-    #[test]
-    fn a_process_that_lives_uses_memory_and_one_that_does_not_is_nothing() {
-        assert!(Usage::own().resident > 0);
-        assert!(Usage::of("0").is_none());
     }
 }

@@ -1,0 +1,85 @@
+//! The JetStream stream to which a measured service publishes.
+
+use anyhow::{Context as _, bail};
+use async_nats::jetstream;
+use async_nats::jetstream::context::GetStreamErrorKind;
+
+use crate::installation::Installation;
+use crate::run::Settings;
+
+/// The stream of a ledger.
+const NAME: &str = "PROFILES";
+
+/// The stream that a measured service makes on a server that has none.
+pub(crate) struct Stream(jetstream::Context);
+
+impl Stream {
+    pub(crate) async fn of_nobody(url: &str) -> anyhow::Result<Self> {
+        let jetstream = jetstream(url).await?;
+        match jetstream.get_stream(NAME).await {
+            Ok(_) => {
+                bail!("NATS_URL has a stream {NAME} already: measure on a server without a ledger")
+            }
+            Err(error) if matches!(error.kind(), GetStreamErrorKind::JetStream(_)) => {}
+            Err(error) => return Err(error).context("cannot ask NATS_URL for its streams"),
+        }
+        Ok(Self(jetstream))
+    }
+
+    pub(crate) fn jetstream(&self) -> &jetstream::Context {
+        &self.0
+    }
+
+    pub(crate) async fn get(&self) -> anyhow::Result<jetstream::stream::Stream> {
+        self.0
+            .get_stream(NAME)
+            .await
+            .context("there is no stream yet")
+    }
+
+    pub(crate) async fn delete(&self) -> anyhow::Result<()> {
+        match self.0.delete_stream(NAME).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error).with_context(|| format!("the stream {NAME} is left over")),
+        }
+    }
+
+    /// How far it has come; 0 before it is there.
+    pub(crate) async fn last(&self) -> u64 {
+        let Ok(mut stream) = self.0.get_stream(NAME).await else {
+            return 0;
+        };
+        stream
+            .info()
+            .await
+            .map_or(0, |info| info.state.last_sequence)
+    }
+}
+
+/// Lends an installation whose service publishes to the server that is named, if one is. The stream is gone afterwards.
+pub(crate) async fn lend(
+    settings: &Settings,
+    measure: impl AsyncFnOnce(&mut Installation, Option<&Stream>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let Some(url) = &settings.nats_url else {
+        return Installation::lend(settings, async |installation| {
+            measure(installation, None).await
+        })
+        .await;
+    };
+    let stream = Stream::of_nobody(url).await?;
+    let measured = Installation::lend(settings, async |installation| {
+        installation.publish_to(Some(url));
+        measure(installation, Some(&stream)).await
+    })
+    .await;
+    measured.and(stream.delete().await)
+}
+
+/// A connection to JetStream.
+async fn jetstream(url: &str) -> anyhow::Result<jetstream::Context> {
+    let client = async_nats::connect(url).await;
+    Ok(jetstream::new(
+        client.context("cannot connect to NATS_URL")?,
+    ))
+}
