@@ -1,4 +1,4 @@
-//! From bytes to the middle square of the picture.
+//! Decodes an upload to the middle square of its picture.
 
 use crate::decoded::Photo;
 use crate::error::Error;

@@ -1,4 +1,4 @@
-//! Writes the renditions. The encoders get pixels and nothing else, so no metadata is written.
+//! Encodes the renditions. The encoders receive only pixels, so they write no metadata.
 
 use bytes::Bytes;
 use image::ExtendedColorType;
@@ -8,11 +8,11 @@ use webp::WebPConfig;
 use crate::error::Error;
 use crate::reduce::{LARGEST, Square, smaller};
 
-/// The qualities at which a face in a list has no visible artefacts.
+/// At these qualities a face in a list shows no artefacts.
 const WEBP_QUALITY: f32 = 82.0;
 const JPEG_QUALITY: u8 = 88;
-/// How hard the encoder of WebP tries, 0 to 6. Half of the default makes the largest rendition in half of the time, and a
-/// twentieth larger; small ones, of which lists show many, get all that is worth it.
+/// The effort of the WebP encoder, 0 to 6. For the largest rendition, half of the default takes half of the time and makes
+/// the file a twentieth larger. Lists show many small renditions, so these get the full effort.
 const EFFORT: i32 = 4;
 const EFFORT_AT_LARGEST: i32 = 2;
 
@@ -25,14 +25,14 @@ const WEBPS: [(&str, u32); 5] = [
     ("512.webp", 512),
 ];
 
-/// The photo at one size.
+/// A photo at one size.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendition {
     /// The name of its file, such as `96.webp`.
     pub name: &'static str,
-    /// The side that its name promises.
+    /// The side in pixels that the name states.
     pub label: u32,
-    /// The side that it has: less than `label` where the source has no more.
+    /// The real side in pixels. It is less than `label` if the source is smaller.
     pub side: u32,
     /// Its media type.
     pub media_type: &'static str,
@@ -70,7 +70,7 @@ pub(crate) fn renditions(square: &Square) -> Result<Vec<Rendition>, Error> {
 fn webp(square: &Square) -> Result<Bytes, Error> {
     let side = square.side;
     let mut config = WebPConfig::new().map_err(|()| {
-        tracing::warn!("The encoder of WebP is of another version");
+        tracing::warn!("The WebP encoder has an unexpected version");
         Error::Damaged
     })?;
     config.quality = WEBP_QUALITY;
@@ -91,13 +91,13 @@ fn webp(square: &Square) -> Result<Bytes, Error> {
             .encode_advanced(&config)
     };
     let encoded = encoded.map_err(|error| {
-        tracing::warn!(?error, "WebP cannot be written");
+        tracing::warn!(?error, "A WebP rendition could not be encoded");
         Error::Damaged
     })?;
     Ok(Bytes::copy_from_slice(&encoded))
 }
 
-/// JPEG has no alpha: the photo lies on white.
+/// JPEG has no alpha, so the photo is drawn on white.
 fn jpeg(square: &Square) -> Result<Bytes, Error> {
     let flat: Vec<u8> = square
         .pixels
@@ -109,7 +109,7 @@ fn jpeg(square: &Square) -> Result<Bytes, Error> {
     encoder
         .encode(&flat, square.side, square.side, ExtendedColorType::Rgb8)
         .map_err(|error| {
-            tracing::warn!(%error, "JPEG cannot be written");
+            tracing::warn!(%error, "A JPEG rendition could not be encoded");
             Error::Damaged
         })?;
     Ok(bytes.into())

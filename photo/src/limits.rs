@@ -1,14 +1,14 @@
-//! How large a photo may be, and how much memory its decoding may take.
+//! The limits of a photo's size and of the memory for decoding.
 
-/// The most bytes an upload may have.
+/// The maximum number of bytes in an upload.
 pub const MAX_BYTES: usize = 10 * 1024 * 1024;
-/// The most pixels a photo may have, in millions.
+/// The maximum number of pixels in a photo, in millions.
 pub const MAX_MEGAPIXELS: u32 = 50;
-/// The most pixels a side may have.
+/// The maximum length of a side in pixels.
 pub const MAX_SIDE: u32 = 12_000;
-/// The fewest pixels the shorter side may have.
+/// The minimum length of the shorter side in pixels.
 pub const MIN_SIDE: u32 = 96;
 
-/// What all decodes together may allocate at their peaks. Beside it stay the uploads that wait and
-/// the rest of the process, so that everything is below 600 MiB.
+/// The memory that all decodes together may use at their peaks. With the waiting uploads and the rest of the process,
+/// the total stays below 600 MiB.
 pub(crate) const BUDGET_MIB: u32 = 400;

@@ -1,4 +1,4 @@
-//! PNG, read row by row: a picture of 50 megapixels in 16 bits would be 400 MB as a whole.
+//! PNG, read row by row. A whole picture of 50 megapixels with 16-bit channels would need 400 MB.
 
 use std::io::Cursor;
 
@@ -10,10 +10,10 @@ use crate::error::Error;
 use crate::reduce::{self, Channels, Model, Reducer};
 use crate::source::{Format, Source, array, check_size};
 
-/// What the decoder may allocate for itself: a few rows, the colour profile inflated, and EXIF.
+/// The memory that the decoder may allocate for itself: a few rows, the inflated colour profile and EXIF.
 const DECODER_BYTES: usize = 24 * 1024 * 1024;
 
-/// Where the pixels of each of the seven passes are: first column and row, columns and rows between.
+/// For each of the seven passes: the first column and row, and the distance to the next column and row.
 const PASSES: [(u32, u32, u32, u32); 7] = [
     (0, 0, 8, 8),
     (4, 0, 8, 8),

@@ -1,4 +1,4 @@
-//! From the bytes of an upload to its renditions.
+//! Turns the bytes of an upload into renditions.
 
 use sha2::{Digest as _, Sha256};
 
@@ -7,20 +7,20 @@ use crate::error::Error;
 use crate::source::{Format, Source};
 use crate::{colour, decode, encode};
 
-/// A photo in its renditions, and what is known of its source.
+/// The renditions of a photo, and facts about its source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Processed {
     /// SHA-256 of the uploaded bytes.
     pub content_hash: [u8; 32],
-    /// How many bytes were uploaded.
+    /// The number of uploaded bytes.
     pub source_bytes: u64,
-    /// What the uploaded bytes were.
+    /// The format of the uploaded bytes.
     pub source_format: Format,
-    /// The width of the source as it is to be seen.
+    /// The width of the source after its orientation is applied.
     pub width: u32,
-    /// The height of the source as it is to be seen.
+    /// The height of the source after its orientation is applied.
     pub height: u32,
-    /// The WebPs, the smallest first, then the one JPEG.
+    /// The WebP renditions in ascending size, then one JPEG.
     pub renditions: Vec<Rendition>,
 }
 

@@ -1,12 +1,12 @@
-//! What a file is and how large its picture is, read from its first bytes: nothing is allocated
-//! for the picture before its claimed size is known to be bearable.
+//! Reads the format and the size of a picture from the first bytes of a file. No memory is allocated for the picture
+//! before its claimed size is checked.
 
 use crate::error::Error;
 use crate::limits::MAX_BYTES;
 use crate::source::Source;
 use crate::{gif, jpeg, png, webp};
 
-/// Tells the format by the bytes alone and checks the size of the picture.
+/// Recognises the format by the bytes alone and checks the size of the picture.
 pub(crate) fn recognise(bytes: &[u8]) -> Result<Source, Error> {
     if bytes.is_empty() {
         return Err(Error::Empty);
@@ -37,7 +37,7 @@ pub(crate) fn recognise(bytes: &[u8]) -> Result<Source, Error> {
     }
 }
 
-/// The name of a format that people do upload, to tell them which it is.
+/// The name of a common format that is not accepted, for the error message.
 fn unsupported(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
         [_, _, _, _, b'f', b't', b'y', b'p', ..] => iso_media(bytes),
@@ -48,14 +48,14 @@ fn unsupported(bytes: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// HEIC and AVIF are told apart by the brands in their first box.
+/// Distinguishes HEIC and AVIF by the brands in the first box.
 fn iso_media(bytes: &[u8]) -> Option<&'static str> {
     let length = u32::from_be_bytes(*bytes.first_chunk()?);
     let length = usize::try_from(length)
         .ok()?
         .clamp(16, 256)
         .min(bytes.len());
-    // Between the major and the compatible brands is a version number, which is no brand.
+    // Between the major and the compatible brands is a version number, which is not a brand.
     let brands = || {
         bytes
             .get(8..length)

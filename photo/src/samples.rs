@@ -13,10 +13,10 @@ pub const BLUE: [u8; 3] = [30, 60, 210];
 /// Bottom right.
 pub const YELLOW: [u8; 3] = [240, 220, 50];
 
-/// Something that no colour or encoder makes by chance: what metadata must not leave behind.
+/// Bytes that no colour or encoder produces by chance. They are metadata that no rendition may contain.
 pub const SECRET: &[u8] = b"52.3731N-4.8926E-home";
 
-/// Four quarters, red and green above blue and yellow: no turn and no mirror leaves it the same.
+/// Four quarters: red and green above blue and yellow. Every rotation and every reflection changes the picture.
 pub fn quarters(width: u32, height: u32) -> Vec<u8> {
     let pixel = |x, y| match (x * 2 < width, y * 2 < height) {
         (true, true) => RED,

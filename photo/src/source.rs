@@ -1,9 +1,9 @@
-//! What the header of an upload says, and how the formats read it.
+//! The content of an upload's header, and helpers for the formats that read it.
 
 use crate::error::Error;
 use crate::limits::{MAX_MEGAPIXELS, MAX_SIDE, MIN_SIDE};
 
-/// A format that is accepted.
+/// An accepted format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Format {
     /// JPEG.
@@ -17,7 +17,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// Its media type, such as `image/jpeg`.
+    /// The media type, such as `image/jpeg`.
     pub const fn media_type(self) -> &'static str {
         match self {
             Self::Jpeg => "image/jpeg",
@@ -28,14 +28,14 @@ impl Format {
     }
 }
 
-/// What the header of an upload says.
+/// The format, the size and the memory needs of an upload, from its header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Source {
     pub(crate) format: Format,
-    /// As stored: the orientation turns it later.
+    /// As stored, before the orientation is applied.
     pub(crate) width: u32,
     pub(crate) height: u32,
-    /// The most that decoding allocates at once.
+    /// The peak memory of decoding in bytes.
     pub(crate) peak_bytes: u64,
 }
 
@@ -46,7 +46,7 @@ impl Source {
     }
 }
 
-/// Refuses what is beyond the limits, whatever the orientation will be.
+/// Refuses a size outside the limits. The check does not depend on the orientation.
 pub(crate) fn check_size(width: u32, height: u32) -> Result<(), Error> {
     check_most(width, height)?;
     if width.min(height) < MIN_SIDE {
@@ -55,7 +55,7 @@ pub(crate) fn check_size(width: u32, height: u32) -> Result<(), Error> {
     Ok(())
 }
 
-/// The upper limits alone, for a frame inside a picture.
+/// Checks only the upper limits, for a frame inside a picture.
 pub(crate) fn check_most(width: u32, height: u32) -> Result<(), Error> {
     if width == 0 || height == 0 {
         return Err(Error::Damaged);
@@ -69,7 +69,7 @@ pub(crate) fn check_most(width: u32, height: u32) -> Result<(), Error> {
     Ok(())
 }
 
-/// The first `N` bytes at `at`, or damage where the file ends before.
+/// The `N` bytes at `at`, or [`Error::Damaged`] if the file ends earlier.
 pub(crate) fn array<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], Error> {
     bytes
         .get(at..)
@@ -78,7 +78,7 @@ pub(crate) fn array<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], 
         .ok_or(Error::Damaged)
 }
 
-/// The `length` bytes at `at`, or damage where the file ends before.
+/// The `length` bytes at `at`, or [`Error::Damaged`] if the file ends earlier.
 pub(crate) fn slice(bytes: &[u8], at: usize, length: usize) -> Result<&[u8], Error> {
     at.checked_add(length)
         .and_then(|end| bytes.get(at..end))

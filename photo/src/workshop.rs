@@ -1,4 +1,4 @@
-//! Bounds the memory and the threads of decodes.
+//! Processes photos within a fixed budget of memory and threads.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Sender, channel};
@@ -12,25 +12,25 @@ use crate::limits::BUDGET_MIB;
 use crate::process::{Processed, process};
 use crate::recognise::recognise;
 
-/// Uploads that may wait for a permit; each holds its bytes in memory.
+/// The number of uploads that may wait for a permit. Each holds its bytes in memory.
 const MAX_WAITING: usize = 8;
 
-/// The bounded workshop in which photos are processed.
+/// Processes photos within a fixed budget of memory and threads.
 #[derive(Debug)]
 pub struct Photos {
     /// One permit for each MiB of [`BUDGET_MIB`].
     memory: Arc<Semaphore>,
     cores: Arc<Semaphore>,
-    /// Those that may be inside [`Self::process`], working or waiting.
-    places: Arc<Semaphore>,
-    /// Taken by a thread for each core.
+    /// One permit for each call of [`Self::process`], working or waiting.
+    slots: Arc<Semaphore>,
+    /// The queue of the decoding threads, one thread per core.
     jobs: Sender<Job>,
 }
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Threads that do jobs until the sender is gone. Allocators keep some of the memory that a thread gave back for that
-/// thread, so photos are not to wander over the many that wait for files.
+/// Starts threads that run jobs until the sender is dropped. An allocator keeps freed memory for the thread that freed it,
+/// so photos must not be spread over the many threads of the blocking pool.
 fn threads(count: usize) -> Sender<Job> {
     let (sender, jobs) = channel::<Job>();
     let jobs = Arc::new(Mutex::new(jobs));
@@ -51,18 +51,19 @@ fn threads(count: usize) -> Sender<Job> {
 }
 
 impl Photos {
-    /// A workshop that decodes at most `cores` photos at once.
+    /// Creates the threads for decoding at most `cores` photos at once.
     pub fn new(cores: usize) -> Self {
         let cores = cores.max(1);
         Self {
             memory: Arc::new(Semaphore::new(BUDGET_MIB as usize)),
             cores: Arc::new(Semaphore::new(cores)),
-            places: Arc::new(Semaphore::new(cores + MAX_WAITING)),
+            slots: Arc::new(Semaphore::new(cores + MAX_WAITING)),
             jobs: threads(cores),
         }
     }
 
-    /// Makes the renditions of a photo. Waits for its turn, and not at all where too many wait.
+    /// Makes the renditions of a photo. Waits for free memory and a free core. Returns [`Error::Busy`] at once if too many
+    /// photos are waiting.
     pub async fn process(&self, bytes: Bytes) -> Result<Processed, Error> {
         let source = recognise(&bytes)?;
         let permits = self.permits(source.peak_mib()).await?;
@@ -70,22 +71,22 @@ impl Photos {
     }
 
     async fn permits(&self, mib: u32) -> Result<[OwnedSemaphorePermit; 3], Error> {
-        let place = Arc::clone(&self.places)
+        let slot = Arc::clone(&self.slots)
             .try_acquire_owned()
             .map_err(|_| Error::Busy)?;
         let core = Arc::clone(&self.cores)
             .acquire_owned()
             .await
             .map_err(|_| Error::Busy)?;
-        // A decode never needs more than all there is: the largest goes alone.
+        // The largest decode takes the whole budget and runs alone.
         let memory = Arc::clone(&self.memory)
             .acquire_many_owned(mib.min(BUDGET_MIB))
             .await;
-        Ok([place, core, memory.map_err(|_| Error::Busy)?])
+        Ok([slot, core, memory.map_err(|_| Error::Busy)?])
     }
 
-    /// Runs `job` off the async threads. The job holds its permits, not the caller: a client that goes
-    /// away cancels the future, but a decode under way goes on and still needs its memory.
+    /// Runs `job` outside the async threads. The job holds the permits, not the caller: a client that disconnects cancels
+    /// the future, but a running decode continues and still needs its memory.
     async fn work<T: Send + 'static>(
         &self,
         permits: [OwnedSemaphorePermit; 3],
@@ -94,11 +95,11 @@ impl Photos {
         let (done, result) = oneshot::channel();
         let guarded = move || {
             let result = catch_unwind(AssertUnwindSafe(job)).unwrap_or_else(|_| {
-                tracing::warn!("A decoder panicked; its photo counts as damaged");
+                tracing::warn!("A decoder panicked; its photo is treated as damaged");
                 Err(Error::Damaged)
             });
             drop(permits);
-            // Whoever asked may have gone away.
+            // The caller may be gone.
             let _ = done.send(result);
         };
         self.jobs
@@ -152,7 +153,7 @@ mod tests {
                 tokio::spawn(async move { photos.process(bytes).await })
             })
             .collect();
-        while photos.places.available_permits() > 0 {
+        while photos.slots.available_permits() > 0 {
             tokio::task::yield_now().await;
         }
         assert_eq!(photos.process(bytes.clone()).await, Err(Error::Busy));
