@@ -1,4 +1,4 @@
-//! Bare drivers: what the machine does without the service.
+//! Baselines: the speed of the machine without the service.
 
 use std::future::IntoFuture as _;
 use std::path::{Path, PathBuf};
@@ -31,23 +31,23 @@ use crate::installation::Installation;
 use crate::load::{Latencies, count, latencies, record};
 use crate::service::Service;
 
-/// As large as the envelope of a change of a profile.
+/// A row as large as the envelope of a profile change.
 const ROW: [u8; 600] = [b'x'; 600];
 
-/// Commits of one row each.
+/// The result of commits of one row each.
 pub(crate) struct Commits {
     pub(crate) rate: f64,
     pub(crate) latencies: Latencies,
 }
 
-/// Where bare rows are committed.
+/// The database to which bare rows are committed.
 pub(crate) enum Rows {
     Postgres(String),
     Sqlite(PathBuf),
 }
 
 impl Rows {
-    /// A table beside the ledger.
+    /// Creates a table beside the ledger.
     pub(crate) async fn new(installation: &Installation) -> anyhow::Result<Self> {
         if let Some(url) = &installation.database_url {
             let mut connection = PgConnection::connect(url).await?;
@@ -61,7 +61,7 @@ impl Rows {
         Ok(Self::Sqlite(installation.path("bare.db")))
     }
 
-    /// So many clients, each of which commits one row after the other, for a time.
+    /// Runs clients that each commit one row after the other for a given time.
     pub(crate) async fn commit(&self, clients: u32, time: Duration) -> anyhow::Result<Commits> {
         match self {
             Self::Postgres(url) => commit_postgres(url, clients, time).await,
@@ -69,7 +69,7 @@ impl Rows {
         }
     }
 
-    /// The same with pgbench, where it is installed: commits a second.
+    /// Runs the same with pgbench and returns commits per second, or `None` if pgbench is not installed.
     pub(crate) async fn pgbench(
         &self,
         clients: u32,
@@ -110,7 +110,7 @@ impl Rows {
     }
 }
 
-/// Debian keeps it where a user's PATH does not lead.
+/// Finds pgbench. Debian installs it outside a user's PATH.
 fn pgbench() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let versions = std::fs::read_dir("/usr/lib/postgresql")
@@ -198,7 +198,7 @@ async fn collect(
     })
 }
 
-/// Reads all envelopes of the ledger in their order, one after the other: how many, and for how many seconds.
+/// Reads all envelopes of the ledger one after the other. Returns their number and the seconds it took.
 pub(crate) async fn read_in_order(installation: &Installation) -> anyhow::Result<(u64, f64)> {
     let mut events = 0;
     let mut bytes = 0;
@@ -233,7 +233,7 @@ pub(crate) async fn read_in_order(installation: &Installation) -> anyhow::Result
     Ok((events, began.elapsed().as_secs_f64()))
 }
 
-/// A server that answers one thing from memory.
+/// Arguments of a server that sends the same answer from memory to every request.
 #[derive(Debug, Clone, Arguments)]
 pub(crate) struct AnswerArgs {
     /// The bytes of every answer
@@ -252,7 +252,7 @@ impl FromRef<FromMemory> for Arc<Verifier> {
     }
 }
 
-/// Runs that server until it is stopped.
+/// Runs the server that answers from memory, until it is stopped.
 pub(crate) async fn answer(stop: CancellationToken, args: &AnswerArgs) -> anyhow::Result<()> {
     let secret = std::env::var("JWT_SECRET").context("JWT_SECRET is not set")?;
     let state = FromMemory {
@@ -287,14 +287,14 @@ pub(crate) async fn answer(stop: CancellationToken, args: &AnswerArgs) -> anyhow
     }
 }
 
-/// Starts that server as a process of its own.
+/// Starts the server that answers from memory as a separate process.
 pub(crate) async fn start_answering(
     installation: &Installation,
     body: &[u8],
 ) -> anyhow::Result<Service> {
     let path = installation.path("answer");
     std::fs::write(&path, body)?;
-    let program = std::env::current_exe().context("this program has no path")?;
+    let program = std::env::current_exe().context("the path of this program is unknown")?;
     let mut command = installation.configured(&program);
     command.arg("answer").arg(path);
     Service::start(&mut command, &installation.path("log")).await

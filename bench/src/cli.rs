@@ -45,7 +45,7 @@ enum Measurement {
     Commands(commands::Args),
     /// Reads over HTTP, beside a route that answers the same bytes from memory behind the same token check
     Reads(reads::Args),
-    /// From a commit until it can be read, and with --nats-url until it is delivered
+    /// The time from a commit until it can be read, and with --nats-url until it is delivered
     Lag(lag::Args),
     /// Publishing a ledger to JetStream, beside a bare publisher of the same messages. Needs --nats-url
     Publish(publish::Args),
@@ -102,7 +102,7 @@ fn postgres_url(text: &str) -> Result<String, String> {
     }
 }
 
-/// The program that was named, or the one that a build puts beside this one.
+/// The program named by `--service`, or the one beside this program, where a build puts it.
 fn service_program(named: Option<PathBuf>) -> anyhow::Result<PathBuf> {
     if let Some(named) = named {
         anyhow::ensure!(
@@ -113,7 +113,7 @@ fn service_program(named: Option<PathBuf>) -> anyhow::Result<PathBuf> {
         // A name without a folder would be looked up in PATH.
         return std::path::absolute(&named).context("--service cannot be resolved");
     }
-    let own = std::env::current_exe().context("this program has no path")?;
+    let own = std::env::current_exe().context("the path of this program is unknown")?;
     let folder = own.parent().unwrap_or(Path::new("."));
     let program = folder.join(format!("profile-ledger{EXE_SUFFIX}"));
     anyhow::ensure!(

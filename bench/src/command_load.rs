@@ -1,4 +1,4 @@
-//! The load of commands: what clients send, and what the ledger must hold because of it.
+//! Commands as load: the requests of clients, and the events that the ledger must then hold.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::random::Random;
 use crate::service::Service;
 use crate::users::{self, Users};
 
-/// Of 100 commands.
+/// The kinds of commands, as numbers out of 100. The others change profiles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Mix {
     pub(crate) usernames: u64,
@@ -27,11 +27,11 @@ impl FromStr for Mix {
             let (usernames, photos) = (usernames.parse().ok()?, photos.parse().ok()?);
             (usernames <= 100 && photos <= 100 - usernames).then_some(Self { usernames, photos })
         };
-        parse().ok_or_else(|| "two numbers such as 5,5, not over 100 together".to_owned())
+        parse().ok_or_else(|| "two numbers such as 5,5 whose sum is at most 100".to_owned())
     }
 }
 
-/// Commands of many users, and what the ledger must hold because of them.
+/// Commands of many users, and the head that the ledger must have after them.
 pub(crate) struct Load {
     users: Arc<Users>,
     mix: Mix,
@@ -43,7 +43,7 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// Users who are the only events of their ledger.
+    /// A load on a ledger that holds only the registrations of these users.
     pub(crate) fn new(users: Arc<Users>, mix: Mix) -> Self {
         Self {
             head: users.count,
@@ -55,7 +55,7 @@ impl Load {
         }
     }
 
-    /// Changes of profiles only.
+    /// A load of profile changes only.
     pub(crate) fn profiles(users: Arc<Users>) -> Self {
         Self::new(
             users,
@@ -82,8 +82,7 @@ impl Load {
         }
     }
 
-    /// Sends commands for a time. Each that was acknowledged must have a position of its own, and together they must
-    /// be all that was added.
+    /// Sends commands for a given time. Fails if two acknowledged commands share a position or if the positions have a gap.
     pub(crate) async fn send(
         &mut self,
         service: &Service,
@@ -102,7 +101,7 @@ impl Load {
     }
 }
 
-/// What one client sends.
+/// The requests of one client.
 pub(crate) struct Commands {
     users: Arc<Users>,
     mix: Mix,
@@ -118,7 +117,7 @@ impl Script for Commands {
         let kind = self.random.below(100);
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         if kind < self.mix.usernames {
-            // Once a user; when all were, profiles take their installation.
+            // Each user once. After the last user, changes of profiles take over.
             let user = self.renamed.fetch_add(1, Ordering::Relaxed);
             if user < self.users.count {
                 return users::rename(&self.users.token(user), user);
@@ -131,7 +130,7 @@ impl Script for Commands {
         users::profile(&token, number)
     }
 
-    /// A user has one upload at a time, and a process a few: whoever is told to wait has a right answer.
+    /// A user may have one upload at a time, and a process a few. Therefore an upload may correctly be told to wait.
     fn is_good(&self, answer: &Answer) -> bool {
         answer.status == 200 || self.mix.photos > 0 && [429, 503].contains(&answer.status)
     }

@@ -17,17 +17,17 @@ use crate::users::Users;
 
 #[derive(Debug, Clone, Arguments)]
 pub(crate) struct Args {
-    /// How many clients send at once; several are measured one after the other
+    /// Number of clients that send at once; a list is measured one after the other
     #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 64, 256], value_parser = clap::value_parser!(u32).range(1..=4096))]
     clients: Vec<u32>,
-    /// How many users there are
+    /// Number of registered users
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     users: u64,
-    /// Of 100 commands, how many change a username and how many a photo; the others replace a profile
+    /// How many of 100 commands change a username, and how many a photo; the others replace a profile
     #[arg(long, value_name = "USERNAMES,PHOTOS", default_value = "0,0")]
     mix: Mix,
-    /// Commands a second for an open loop, at which they come whatever becomes of them; without it, each client sends
-    /// the next command when the last one is answered
+    /// Commands per second for an open loop, independent of the answers; without it, each client sends the next command
+    /// when the last one is answered
     #[arg(long, value_name = "PER_SECOND", value_parser = clap::value_parser!(u32).range(1..))]
     open: Option<u32>,
 }
@@ -76,7 +76,7 @@ async fn measure(
         ),
         &columns,
     );
-    // Connections, caches and statements are there when measuring begins.
+    // Warms up connections, caches and statements before the measurement.
     load.send(&service, 16, pace, run.time() / 4).await?;
     for clients in &args.clients {
         let (mut bare, mut pgbench, mut commands) = <(Rounds, Rounds, Rounds)>::default();
@@ -93,7 +93,7 @@ async fn measure(
         installation.verify().await?;
         let pgbench = pgbench.median(0);
         let (bare_rate, bare_p50) = (bare.median(0), bare.median(1));
-        // Without pgbench there is no figure of it, and `max` takes the other one.
+        // Without pgbench its median is NaN, and `max` takes the other figure.
         let faster = bare_rate.max(pgbench);
         let mut cells = vec![
             clients.to_string(),

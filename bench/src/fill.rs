@@ -1,4 +1,4 @@
-//! Fills large ledgers.
+//! Fills large ledgers without HTTP.
 
 use std::sync::Arc;
 
@@ -17,17 +17,17 @@ use crate::installation::Installation;
 use crate::run::Run;
 use crate::users::{self, Users};
 
-/// Events a user when the ledger has grown so far.
+/// Events per user in a filled ledger.
 const EVENTS_A_USER: u64 = 10;
-/// Commands at once that make it grow.
+/// Commands in flight while the ledger is filled.
 const AT_ONCE: usize = 512;
-/// Events that are caught up with before it is asked how it goes.
+/// Events between two checks of how far the documents have caught up.
 const STEP: u64 = 100_000;
-/// Users whose profiles change in turns while it grows.
+/// Number of users whose profiles change in turns while the ledger is filled.
 const TOGETHER: u64 = 10_000;
 
-/// Fills a ledger with commands that are decided, appended and acknowledged as those of clients are, but do not come over
-/// HTTP, which is most of their cost. Then documents catch up.
+/// Fills a ledger with commands that are decided, appended and acknowledged like those of clients. They do not come over
+/// HTTP, which causes most of the cost. Returns when the documents have caught up.
 pub(crate) async fn fill(
     run: &Run,
     installation: &Installation,
@@ -37,7 +37,7 @@ pub(crate) async fn fill(
     let store = installation.store().await?;
     let (committer, commit_loop) =
         Committer::new(store, Clock::system(), run.settings.randomness.clone());
-    // Ends with this call, also where that is given up.
+    // Ends with this call, also if the call is cancelled.
     let mut running = JoinSet::new();
     running.spawn(commit_loop);
     let mut decided = stream::iter(0..events - users.count)
@@ -64,8 +64,8 @@ pub(crate) async fn fill(
     Ok(users)
 }
 
-/// Whose profile a command of [`fill`] changes: users come back while they are still known to the commit loop, and what
-/// happened to others lies between the events of one.
+/// The user whose profile a command of [`fill`] changes. A user returns while the commit loop still knows the user, and
+/// events of other users lie between two events of one user.
 fn whose(number: u64, users: u64) -> u64 {
     let turns = TOGETHER * (EVENTS_A_USER - 1);
     (number / turns * TOGETHER + number % TOGETHER) % users
@@ -77,7 +77,7 @@ fn change_of(user_id: String, number: u64) -> anyhow::Result<Command> {
     let today = Time::from(Clock::system().now()).date();
     let profile = values::profile(&mut fields, today);
     fields.finish().map_err(invalid)?;
-    let profile = profile.context("a profile is bad, and nobody says why")?;
+    let profile = profile.context("a generated profile is invalid")?;
     Ok(Command {
         user_id: user_id.parse()?,
         action: Action::ReplaceProfile(Box::new(profile)),

@@ -1,4 +1,4 @@
-//! What stays the same as the ledger grows, and what does not.
+//! Latency, memory and start-up time as the ledger grows.
 
 use std::sync::Arc;
 
@@ -20,11 +20,12 @@ use crate::run::Run;
 use crate::service::Service;
 use crate::users::{self, Users};
 
-/// Users who are busy while it is measured, as many at every size: it is the ledger that grows, not the load.
+/// Number of active users during a measurement. It is the same at every size, so that the ledger grows and the load does
+/// not.
 const BUSY: u64 = 1_000;
 #[derive(Debug, Clone, Arguments)]
 pub(crate) struct Args {
-    /// Events in the ledger; several are measured as it grows
+    /// Events in the ledger; a list is measured one after the other
     #[arg(long, value_delimiter = ',', default_values_t = [10_000, 100_000, 1_000_000], value_parser = clap::value_parser!(u64).range(1_000..=10_000_000))]
     events: Vec<u64>,
 }
@@ -77,7 +78,7 @@ impl Growth {
     }
 }
 
-/// What a service does on a ledger that has grown so far. Its commands make it grow a little further.
+/// Measures a service on a ledger of this size. Its own commands add a few events.
 async fn measure(
     run: &Run,
     installation: &Installation,
@@ -133,7 +134,7 @@ async fn measure(
     Ok(())
 }
 
-/// The tokens of busy users at random, who are spread over all.
+/// Random tokens of the active users, who are spread over all users.
 fn busy(users: &Arc<Users>, seed: u64) -> impl FnMut() -> String + Send + 'static {
     let users = Arc::clone(users);
     let busy = users.count.min(BUSY);
@@ -142,7 +143,7 @@ fn busy(users: &Arc<Users>, seed: u64) -> impl FnMut() -> String + Send + 'stati
     move || users.token(random.below(busy) * apart).into_owned()
 }
 
-/// One user with a short history and one with a long one, in turns.
+/// Measures one user with a short history and one with a long history, in turns.
 async fn one_user(run: &Run, installation: &Installation) -> anyhow::Result<()> {
     let mut columns = vec![
         "events of the user",
@@ -208,7 +209,7 @@ async fn lone_user(
     let meter = Meter::start(service);
     let mut first = None;
     let mut others = latencies();
-    // As many for either user, so that a history does not grow much while it is measured.
+    // The same number for both users, so that a history does not grow much during the measurement.
     for _ in 0..100 * run.seconds {
         *number += 1;
         let sent = Instant::now();

@@ -1,4 +1,4 @@
-//! Everything that goes through the whole ledger, beside reading it.
+//! Commands that read the whole ledger, beside bare reading.
 
 use std::path::Path;
 
@@ -23,7 +23,7 @@ pub(crate) struct Args {
     events: u64,
 }
 
-/// Commands that go through all of it, each with the name of what it makes.
+/// Commands that read the whole ledger, each with its name.
 const COMMANDS: [(&str, &[&str]); 4] = [
     ("rebuild", &["rebuild", "--json"]),
     ("replay", &["replay", "--json", "--to"]),
@@ -99,7 +99,7 @@ async fn measure(run: &Run, args: &Args, installation: &Installation) -> anyhow:
     Ok(())
 }
 
-/// What a command made.
+/// Removes the output of a command.
 fn remove(made: &Path) -> anyhow::Result<()> {
     if made.is_dir() {
         std::fs::remove_dir_all(made)?;
@@ -120,12 +120,15 @@ async fn proofs(
     let service = installation.start().await?;
     let mut connection = Connection::open(&service.address).await?;
     let auditor = users::token(installation.secret(), "bench", Role::Auditor);
-    // The checkpoint that the last events were signed in is there after a second or two.
+    // The checkpoint that covers the last events appears after a second or two.
     let deadline = Instant::now() + std::time::Duration::from_secs(60);
     let size = args.events;
     let first = format!("/api/v1/log/proof/inclusion?position={size}&size={size}");
     while connection.get(&first, &auditor).await?.status != 200 {
-        anyhow::ensure!(Instant::now() < deadline, "the last events are not signed");
+        anyhow::ensure!(
+            Instant::now() < deadline,
+            "no checkpoint covers the last events"
+        );
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     for name in ["inclusion", "consistency", "whole history of a user"] {

@@ -19,7 +19,7 @@ use crate::run::Settings;
 use crate::service::{Service, log_file};
 use crate::usage::watch;
 
-/// Where one service keeps its data.
+/// The program, the configuration and the data of one service.
 pub(crate) struct Installation {
     folder: TempDir,
     program: PathBuf,
@@ -30,13 +30,13 @@ pub(crate) struct Installation {
     nats_url: Option<String>,
 }
 
-/// A new connection to a database server, to make and drop databases with.
+/// Connects to a database server, to create and drop databases.
 async fn connect(server: &PgConnectOptions) -> anyhow::Result<PgConnection> {
     let connection = PgConnection::connect_with(server).await;
     connection.context("cannot connect to the server of DATABASE_URL")
 }
 
-/// The same URL with another database.
+/// Replaces the database in a URL.
 fn with_database(url: &str, database: &str) -> String {
     let (address, parameters) = match url.split_once('?') {
         Some((address, parameters)) => (address, format!("?{parameters}")),
@@ -48,8 +48,7 @@ fn with_database(url: &str, database: &str) -> String {
 }
 
 impl Installation {
-    /// Lends a new installation for a measurement. It is gone afterwards, whatever came of that, also when the measurement is
-    /// to stop.
+    /// Lends a new installation to a measurement. It is removed afterwards, also if the measurement fails or is stopped.
     pub(crate) async fn lend<T>(
         settings: &Settings,
         measure: impl AsyncFnOnce(&mut Self) -> anyhow::Result<T>,
@@ -62,16 +61,16 @@ impl Installation {
         };
         let measured = measured.map_err(|error| anyhow!("{error:#}{}", installation.complaints()));
         let closed = installation.close().await;
-        // What went wrong first says more.
+        // The first error explains more than a failed removal.
         let measured = measured?;
         closed?;
         Ok(measured)
     }
 
-    /// A new folder and, on PostgreSQL, a new database.
+    /// Creates a folder and, on PostgreSQL, a database.
     async fn new(settings: &Settings) -> anyhow::Result<Self> {
         std::fs::create_dir_all(&settings.data_dir)
-            .with_context(|| format!("cannot make {}", settings.data_dir.display()))?;
+            .with_context(|| format!("cannot create {}", settings.data_dir.display()))?;
         let folder = TempDir::with_prefix_in("bench-", &settings.data_dir)
             .with_context(|| format!("cannot write to {}", settings.data_dir.display()))?;
         let database = format!(
@@ -79,7 +78,9 @@ impl Installation {
             hex::encode(settings.randomness.bytes::<6>())
         );
         let server = match &settings.database_url {
-            Some(url) => Some(PgConnectOptions::from_str(url).context("DATABASE_URL is no URL")?),
+            Some(url) => {
+                Some(PgConnectOptions::from_str(url).context("DATABASE_URL is not a valid URL")?)
+            }
             None => None,
         };
         let mut database_url = None;
@@ -88,7 +89,7 @@ impl Installation {
             sqlx::raw_sql(statement)
                 .execute(&mut connect(server).await?)
                 .await
-                .context("cannot make a database: measuring needs the right CREATEDB")?;
+                .context("cannot create a database: the user of DATABASE_URL needs the CREATEDB privilege")?;
             let url = settings.database_url.as_deref().unwrap_or_default();
             database_url = Some(with_database(url, &database));
         }
@@ -103,19 +104,19 @@ impl Installation {
         })
     }
 
-    /// Drops the database; the folder goes with the value.
+    /// Drops the database. The folder is removed when the value is dropped.
     async fn close(self) -> anyhow::Result<()> {
         if let Some(server) = &self.server {
             let statement = format!("DROP DATABASE {} WITH (FORCE)", self.database);
             sqlx::raw_sql(sqlx::AssertSqlSafe(statement))
                 .execute(&mut connect(server).await?)
                 .await
-                .with_context(|| format!("the database {} is left over", self.database))?;
+                .with_context(|| format!("the database {} could not be dropped", self.database))?;
         }
         Ok(())
     }
 
-    /// From the next start on, the service publishes there, or nowhere.
+    /// Sets the NATS server to which the service publishes from its next start on.
     pub(crate) fn publish_to(&mut self, nats_url: Option<&str>) {
         self.nats_url = nats_url.map(ToOwned::to_owned);
     }
@@ -125,12 +126,12 @@ impl Installation {
         self.folder.path().join(name)
     }
 
-    /// The file of the ledger, where it is one.
+    /// The file of the ledger, if it is in SQLite.
     pub(crate) fn ledger_file(&self) -> PathBuf {
         self.path("data").join("ledger.db")
     }
 
-    /// Opens the ledger, which must be there, while no service does.
+    /// Opens the existing ledger. No service may be running.
     pub(crate) async fn store(&self) -> anyhow::Result<Arc<dyn EventStore>> {
         Ok(match &self.database_url {
             Some(url) => Arc::new(PostgresStore::open(url).await?),
@@ -188,12 +189,12 @@ impl Installation {
         Ok(service)
     }
 
-    /// Starts the whole service and waits until it says where it is.
+    /// Starts the whole service and waits until it prints its address.
     pub(crate) async fn start_unready(&self) -> anyhow::Result<Service> {
         Service::start(&mut self.command(), &self.path("log")).await
     }
 
-    /// Runs a command of the program to its end, which must be a good one.
+    /// Runs a command of the service's program. Fails if the command fails.
     pub(crate) async fn run(&self, arguments: &[&str]) -> anyhow::Result<Finished> {
         let log = log_file(&self.path("log"))?;
         let began = Instant::now();
@@ -224,7 +225,7 @@ impl Installation {
         })
     }
 
-    /// What the service complained of last, each on a line of its own.
+    /// The last warnings and errors in the log of the service, one per line.
     fn complaints(&self) -> String {
         let log = std::fs::read(self.path("log")).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
@@ -243,16 +244,15 @@ impl Installation {
         String::from_utf8_lossy(&log[from..]).into_owned()
     }
 
-    /// Makes sure that the ledger, its proofs and its documents are what they should be: a figure of anything else
-    /// is worth nothing.
+    /// Verifies the ledger, its proofs and its documents. Figures of a damaged history would be worthless.
     pub(crate) async fn verify(&self) -> anyhow::Result<()> {
         let verified = self.run(&["verify", "--json"]).await;
-        verified.context("the history is not clean, so nothing was measured")?;
+        verified.context("`verify` found a damaged history, so no figure is printed")?;
         Ok(())
     }
 }
 
-/// A command that ran to its end.
+/// The cost of a finished command.
 pub(crate) struct Finished {
     pub(crate) seconds: f64,
     pub(crate) cpu: f64,

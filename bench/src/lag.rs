@@ -1,4 +1,4 @@
-//! From a commit until it can be read, and until it is delivered.
+//! The time from a commit until it can be read, and until it is delivered.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,21 +24,21 @@ use crate::service::Service;
 use crate::stream::{self, Stream};
 use crate::users::Users;
 
-/// Between two commands whose lag is measured.
+/// The pause between two commands whose lag is measured.
 const PAUSE: Duration = Duration::from_millis(2);
-/// What is measured, in the order of its figures.
+/// The names of the figures, in their order.
 const WHAT: [&str; 4] = [
     "commit",
     "from the commit until readable",
     "the same read alone",
     "from the commit until delivered",
 ];
-/// How long a delivery may take before a measurement is given up.
+/// The time after which a missing delivery fails the measurement.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone, Arguments)]
 pub(crate) struct Args {
-    /// How many users there are
+    /// Number of registered users
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     users: u64,
 }
@@ -140,13 +140,13 @@ async fn measure(
     Ok(())
 }
 
-/// How many commands a second are answered at the most.
+/// The highest number of commands that are answered per second.
 async fn highest(load: &mut Load, service: &Service, run: &Run) -> anyhow::Result<f64> {
     let outcome = load.send(service, 64, Pace::Closed, run.time()).await;
-    Ok(outcome.context("cannot find the highest load")?.rate)
+    Ok(outcome.context("cannot measure the highest load")?.rate)
 }
 
-/// When positions were delivered.
+/// The delivery times of positions.
 struct Deliveries {
     seen: Arc<Mutex<HashMap<u64, Instant>>>,
     _following: JoinSet<()>,
@@ -188,7 +188,7 @@ impl Deliveries {
     fn take(&self, position: u64) -> Option<Instant> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let at = seen.remove(&position)?;
-        // What came before it was waited for or is of no interest.
+        // Earlier positions were taken already or belong to other clients.
         seen.retain(|other, _| *other > position);
         Some(at)
     }
@@ -207,14 +207,14 @@ impl Deliveries {
     }
 }
 
-/// A client that sends a command, reads it, and looks when it was delivered.
+/// A client that sends a command, reads the result and awaits its delivery.
 struct Probe<'a> {
     commands: Connection,
     reads: Connection,
     script: Commands,
     token: String,
     deliveries: Option<&'a Deliveries>,
-    /// Of its commands.
+    /// The positions of its commands.
     positions: Vec<u64>,
     commit: Latencies,
     readable: Latencies,

@@ -18,7 +18,7 @@ use crate::report::{LOAD_COLUMNS, RATE, Rounds, Table, figures, load_cells, rate
 use crate::run::Run;
 use crate::users::{self, Users};
 
-/// Uploads at once: alone, and the most that a process takes.
+/// Numbers of uploads at once: one, and the most that a process accepts.
 const AT_ONCE: [u32; 2] = [1, 3];
 
 #[derive(Debug, Clone, Arguments)]
@@ -45,7 +45,7 @@ pub(crate) async fn run(run: &Run, _: &Args) -> anyhow::Result<()> {
         let make = if media_type == "image/png" { png } else { jpeg };
         let photo = Arc::new(spawn_blocking(move || make(width, height)).await?);
         for at_once in AT_ONCE {
-            // An installation of its own, so that the memory is that of these uploads.
+            // A separate installation, so that the memory is that of these uploads.
             let (uploads, decoded) = Installation::lend(&run.settings, async |installation| {
                 measure(run, installation, media_type, &photo, at_once).await
             })
@@ -97,7 +97,7 @@ async fn measure(
     Ok((uploads, decoded))
 }
 
-/// Uploads of one user after the other, as one user has one upload at a time.
+/// Uploads by users in turns, because a user may have only one upload at a time.
 struct Uploads {
     users: Arc<Users>,
     turns: Arc<AtomicU64>,
@@ -113,7 +113,7 @@ impl Script for Uploads {
     }
 }
 
-/// Decodes in so many threads, whole, and nothing else: how many a second.
+/// Decodes the photo in several threads. Returns decoded photos per second.
 async fn decode(photo: &Arc<Vec<u8>>, at_once: u32, time: Duration) -> anyhow::Result<f64> {
     let began = Instant::now();
     let mut running = JoinSet::new();

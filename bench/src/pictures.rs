@@ -1,13 +1,13 @@
-//! The photos that are uploaded.
+//! Generates the photos for uploads.
 
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ImageEncoder as _, RgbImage};
 
-/// At which 48 megapixels are within the 10 MiB that an upload may have.
+/// The JPEG quality at which 48 megapixels fit into the 10 MiB of an upload.
 const QUALITY: u8 = 50;
 
-/// An image that is neither flat nor noise.
+/// An image that compresses like a photo: neither flat nor noise.
 fn picture(width: u32, height: u32) -> RgbImage {
     RgbImage::from_fn(width, height, |x, y| {
         let wave = |n: u32| u8::try_from((n / 3 + (x * y / 64) % 17) % 256).unwrap_or_default();

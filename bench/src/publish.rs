@@ -23,22 +23,22 @@ use crate::run::Run;
 use crate::stream::Stream;
 use crate::users::Users;
 
-/// The stream of the baseline.
+/// The name of the baseline's stream.
 const BARE: &str = "PROFILE_LEDGER_BENCH";
-/// Messages that the baseline has under way.
+/// The number of messages that the baseline has in flight.
 const WINDOW: usize = 1_024;
 const PATIENCE: Duration = Duration::from_secs(600);
 
 #[derive(Debug, Clone, Arguments)]
 pub(crate) struct Args {
-    /// How many events are published
+    /// Number of events to publish
     #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1_000..=10_000_000))]
     events: u64,
 }
 
 pub(crate) async fn run(run: &Run, args: &Args) -> anyhow::Result<()> {
     let url = run.settings.nats_url.as_deref();
-    let url = url.context("publishing is measured on a server: set NATS_URL")?;
+    let url = url.context("this measurement needs a NATS server: set --nats-url or NATS_URL")?;
     let stream = Stream::of_nobody(url).await?;
     let measured = Installation::lend(&run.settings, async |installation| {
         measure(run, args, installation, url, &stream).await
@@ -57,7 +57,7 @@ async fn measure(
     stream: &Stream,
 ) -> anyhow::Result<()> {
     let users = Users::register(installation, args.events).await?;
-    // Documents are folded before, so that only publishing is left to do.
+    // The documents are folded first, so that only publishing remains.
     let service = installation.start().await?;
     let (path, token) = ("/api/v1/users/profile", users.token(0));
     service.await_position(args.events, path, &token).await?;
@@ -94,7 +94,7 @@ async fn measure(
     Ok(())
 }
 
-/// Lets the service publish the whole ledger: messages a second from the first one seen on, and what was used meanwhile.
+/// Lets the service publish the whole ledger. Returns messages per second from the first one seen, and the used resources.
 async fn published(
     installation: &Installation,
     stream: &Stream,
@@ -111,7 +111,9 @@ async fn published(
                 first.get_or_insert_with(|| (last, now, Meter::start(&service)));
             if last >= events {
                 if last == *before {
-                    bail!("all was published before it could be measured: more events are needed")
+                    bail!(
+                        "all events were published before the measurement began: use more --events"
+                    )
                 }
                 let mut measured = vec![count(last - *before) / (now - *began).as_secs_f64()];
                 measured.extend(meter.read(&service));
@@ -120,7 +122,7 @@ async fn published(
             }
         }
         if now > deadline {
-            bail!("the ledger is not published")
+            bail!("the ledger was not published in time")
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -132,7 +134,7 @@ struct Message {
     payload: Bytes,
 }
 
-/// What was published, to publish the same.
+/// Reads the published messages, to publish the same ones again.
 async fn all(stream: &Stream, events: u64) -> anyhow::Result<Vec<Message>> {
     let consumer = stream
         .get()
@@ -146,7 +148,7 @@ async fn all(stream: &Stream, events: u64) -> anyhow::Result<Vec<Message>> {
     let mut messages = Vec::new();
     while (messages.len() as u64) < events {
         let message = delivered.next().await.context("the stream ended")??;
-        // A subject of its own: only the relay publishes where the ledger is.
+        // Another subject, because only the relay may publish to the subjects of the ledger.
         messages.push(Message {
             subject: format!("bench.{}", message.subject),
             headers: message.headers.clone().unwrap_or_default(),
@@ -156,7 +158,7 @@ async fn all(stream: &Stream, events: u64) -> anyhow::Result<Vec<Message>> {
     Ok(messages)
 }
 
-/// Publishes messages with the expected sequence on each, a window under way: messages a second.
+/// Publishes messages, each with its expected sequence and with a window in flight. Returns messages per second.
 async fn publish(jetstream: &jetstream::Context, messages: &[Message]) -> anyhow::Result<f64> {
     let _ = jetstream.delete_stream(BARE).await;
     jetstream

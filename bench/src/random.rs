@@ -1,6 +1,6 @@
-//! Numbers at random that are the same in every run.
+//! Random numbers that are the same in every run.
 
-/// The same numbers for the same seed: SplitMix64, by Steele, Lea and Flood.
+/// A generator that gives the same numbers for the same seed: SplitMix64, by Steele, Lea and Flood.
 pub(crate) struct Random(u64);
 
 impl Random {

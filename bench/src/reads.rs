@@ -19,15 +19,15 @@ use crate::users::{self, Users};
 
 #[derive(Debug, Clone, Arguments)]
 pub(crate) struct Args {
-    /// How many clients read at once
+    /// Number of clients that read at once
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
     clients: u32,
-    /// How many users there are
+    /// Number of registered users
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     users: u64,
 }
 
-/// What is read, and by whom.
+/// The kind of a read.
 #[derive(Debug, Clone, Copy)]
 enum Read {
     Own,
@@ -36,7 +36,7 @@ enum Read {
     Search,
 }
 
-/// Users whom a hot read is about.
+/// The number of users that hot reads ask for.
 const HOT: u64 = 16;
 
 impl Read {
@@ -156,7 +156,7 @@ fn scripts_of(
     })
 }
 
-/// One script a client, each about users of its own choice.
+/// One script per client. Each chooses users at random.
 fn scripts<R>(
     clients: u32,
     round: u32,
@@ -175,13 +175,13 @@ where
     (0..clients).map(script).collect()
 }
 
-/// What the service answers to a read of the first user, as the baseline is to answer it.
+/// The service's answer to a read of the first user. The baseline sends the same bytes.
 async fn body_of(service: &Service, read: Read, users: &Users) -> anyhow::Result<Bytes> {
     let mut connection = Connection::open(&service.address).await?;
     let answer = connection.send(read.request(users, 0)).await?;
     if answer.status != 200 {
         bail!("{} answers {}", read.name(), answer.status)
     }
-    std::str::from_utf8(&answer.body).context("an answer is no text")?;
+    std::str::from_utf8(&answer.body).context("an answer is not text")?;
     Ok(answer.body)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use command_api::Randomness;
 use tokio_util::sync::CancellationToken;
 
-/// Where and with which program the service is measured.
+/// The program of the service, and the folder and servers for its data.
 pub(crate) struct Settings {
     /// Services keep their data in a new folder in this one, which is on the disk that is measured.
     pub(crate) data_dir: PathBuf,
@@ -37,7 +37,7 @@ impl Run {
         Duration::from_secs(self.seconds.into())
     }
 
-    /// Where services keep their data in this run.
+    /// The kind of database in this run, for titles.
     pub(crate) fn storage(&self) -> &'static str {
         if self.settings.database_url.is_some() {
             "PostgreSQL"

@@ -1,4 +1,4 @@
-//! A process that is measured.
+//! A measured process.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::http::Connection;
 use crate::usage::Usage;
 
-/// How long a service may take to start, stop or catch up before a measurement is given up.
+/// The time that a service may take to start, stop or catch up. After it, the measurement fails.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// A running process that answers over HTTP.
 pub(crate) struct Service {
@@ -20,9 +20,9 @@ pub(crate) struct Service {
     /// `127.0.0.1:port`.
     pub(crate) address: String,
     began: Instant,
-    /// From its start until it said where it is, in seconds.
+    /// The seconds from its start until it printed its address.
     pub(crate) greeted: f64,
-    /// From its start until it was ready, in seconds.
+    /// The seconds from its start until it was ready.
     pub(crate) ready: f64,
 }
 
@@ -33,8 +33,11 @@ impl Service {
             .stdout(Stdio::piped())
             .stderr(log_file(log)?)
             .spawn()
-            .context("a service cannot be started")?;
-        let stdout = process.stdout.take().context("no standard output")?;
+            .context("the program of the service cannot be started")?;
+        let stdout = process
+            .stdout
+            .take()
+            .context("the service has no standard output")?;
         let mut lines = BufReader::new(stdout).lines();
         let greeting = async {
             while let Some(line) = lines.next_line().await? {
@@ -45,11 +48,11 @@ impl Service {
             }
             let text = std::fs::read_to_string(log).unwrap_or_default();
             let last = text.lines().last().unwrap_or_default().to_owned();
-            bail!("a service ended before it was running: {last}")
+            bail!("the service ended before it was running: {last}")
         };
         let address = tokio::time::timeout(PATIENCE, greeting)
             .await
-            .context("a service does not start")??;
+            .context("the service did not start in time")??;
         Ok(Self {
             process,
             address,
@@ -59,7 +62,7 @@ impl Service {
         })
     }
 
-    /// Waits until it has nothing left to catch up with.
+    /// Waits until it reports that it is ready.
     async fn await_ready(&mut self) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         let mut connection = Connection::open(&self.address).await?;
@@ -71,7 +74,7 @@ impl Service {
             }
             if Instant::now() > deadline {
                 bail!(
-                    "a service does not become ready: {}",
+                    "the service did not become ready in time: {}",
                     String::from_utf8_lossy(&answer.body)
                 )
             }
@@ -79,7 +82,7 @@ impl Service {
         }
     }
 
-    /// Waits until documents are the fold up to a position.
+    /// Waits until the documents include a position.
     pub(crate) async fn await_position(
         &self,
         position: u64,
@@ -91,7 +94,7 @@ impl Service {
         let path = format!("{path}?minPosition={position}");
         while connection.get(&path, token).await?.status != 200 {
             if Instant::now() > deadline {
-                bail!("documents do not reach position {position}")
+                bail!("the documents did not reach position {position} in time")
             }
         }
         Ok(())
@@ -117,17 +120,17 @@ impl Service {
                 .await
                 .context("cannot run kill")?;
             if !status.success() {
-                bail!("a service cannot be stopped")
+                bail!("the service cannot be stopped")
             }
         }
         tokio::time::timeout(PATIENCE, self.process.wait())
             .await
-            .context("a service does not stop")??;
+            .context("the service did not stop in time")??;
         Ok(())
     }
 }
 
-/// Opens a log to add to it.
+/// Opens a log file for appending.
 pub(crate) fn log_file(path: &Path) -> anyhow::Result<std::fs::File> {
     let file = std::fs::File::options()
         .create(true)

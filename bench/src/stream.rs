@@ -7,21 +7,23 @@ use async_nats::jetstream::context::GetStreamErrorKind;
 use crate::installation::Installation;
 use crate::run::Settings;
 
-/// The stream of a ledger.
+/// The name of a ledger's stream.
 const NAME: &str = "PROFILES";
 
-/// The stream that a measured service makes on a server that has none.
+/// The stream that a measured service creates.
 pub(crate) struct Stream(jetstream::Context);
 
 impl Stream {
-    pub(crate) async fn of_nobody(url: &str) -> anyhow::Result<Self> {
+    pub(crate) async fn on_empty_server(url: &str) -> anyhow::Result<Self> {
         let jetstream = jetstream(url).await?;
         match jetstream.get_stream(NAME).await {
             Ok(_) => {
-                bail!("NATS_URL has a stream {NAME} already: measure on a server without a ledger")
+                bail!(
+                    "the server of NATS_URL already has a stream {NAME}: use a server without a ledger"
+                )
             }
             Err(error) if matches!(error.kind(), GetStreamErrorKind::JetStream(_)) => {}
-            Err(error) => return Err(error).context("cannot ask NATS_URL for its streams"),
+            Err(error) => return Err(error).context("cannot read the streams of NATS_URL"),
         }
         Ok(Self(jetstream))
     }
@@ -34,17 +36,19 @@ impl Stream {
         self.0
             .get_stream(NAME)
             .await
-            .context("there is no stream yet")
+            .context("the stream does not exist yet")
     }
 
     pub(crate) async fn delete(&self) -> anyhow::Result<()> {
         match self.0.delete_stream(NAME).await {
             Ok(_) => Ok(()),
-            Err(error) => Err(error).with_context(|| format!("the stream {NAME} is left over")),
+            Err(error) => {
+                Err(error).with_context(|| format!("the stream {NAME} could not be deleted"))
+            }
         }
     }
 
-    /// How far it has come; 0 before it is there.
+    /// The last sequence, or 0 if the stream does not exist yet.
     pub(crate) async fn last(&self) -> u64 {
         let Ok(mut stream) = self.0.get_stream(NAME).await else {
             return 0;
@@ -56,7 +60,8 @@ impl Stream {
     }
 }
 
-/// Lends an installation whose service publishes to the server that is named, if one is. The stream is gone afterwards.
+/// Lends an installation whose service publishes to the NATS server of the settings, if there is one. The stream is
+/// deleted afterwards.
 pub(crate) async fn lend(
     settings: &Settings,
     measure: impl AsyncFnOnce(&mut Installation, Option<&Stream>) -> anyhow::Result<()>,
@@ -67,7 +72,7 @@ pub(crate) async fn lend(
         })
         .await;
     };
-    let stream = Stream::of_nobody(url).await?;
+    let stream = Stream::on_empty_server(url).await?;
     let measured = Installation::lend(settings, async |installation| {
         installation.publish_to(Some(url));
         measure(installation, Some(&stream)).await
@@ -76,7 +81,7 @@ pub(crate) async fn lend(
     measured.and(stream.delete().await)
 }
 
-/// A connection to JetStream.
+/// Connects to JetStream.
 async fn jetstream(url: &str) -> anyhow::Result<jetstream::Context> {
     let client = async_nats::connect(url).await;
     Ok(jetstream::new(

@@ -1,27 +1,27 @@
-//! How much CPU time and memory a process uses.
+//! The CPU time and memory of a process.
 
 use std::time::Duration;
 
-/// Between two looks at a process that is measured.
+/// The pause between two readings of a process.
 const LOOK: Duration = Duration::from_millis(20);
-/// Of `/proc/PID/stat` on Linux, whatever the kernel's own rate is.
+/// Ticks per second in `/proc/PID/stat` on Linux. They do not depend on the rate of the kernel.
 const TICKS: f64 = 100.0;
 
-/// What a process has used so far.
+/// The CPU time and memory that a process has used.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Usage {
     /// Seconds of CPU time.
     pub(crate) cpu: f64,
-    /// The most memory it has had at once since its start, or since that was forgotten, in bytes.
+    /// The peak memory since the start or the last reset, in bytes.
     pub(crate) peak: u64,
-    /// The memory it has now, in bytes.
+    /// The current memory in bytes.
     pub(crate) resident: u64,
 }
 
 impl Usage {
     pub(crate) fn of(process: &str) -> Option<Self> {
         let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-        // The name in parentheses may hold anything.
+        // The name in parentheses may contain any character.
         let mut fields = stat.rsplit_once(") ")?.1.split(' ').skip(11);
         let mut ticks = || fields.next()?.parse::<f64>().ok();
         let cpu = (ticks()? + ticks()?) / TICKS;
@@ -37,19 +37,19 @@ impl Usage {
         })
     }
 
-    /// The most memory a process has had counts from now on (proc(5), `clear_refs`). Where the system does not allow
-    /// that, it still counts from its start.
+    /// Resets the peak memory of a process (proc(5), `clear_refs`). If the system does not allow this, the peak still counts
+    /// from the start.
     pub(crate) fn forget_peak_of(process: &str) {
         let _ = std::fs::write(format!("/proc/{process}/clear_refs"), "5");
     }
 
-    /// This process.
+    /// The usage of this process.
     pub(crate) fn own() -> Self {
         Self::of("self").unwrap_or_default()
     }
 }
 
-/// Looks at a process until it ends; what it had used when it was last seen.
+/// Watches a process until it ends. Returns its last known usage.
 pub(crate) async fn watch(process: Option<u32>) -> Usage {
     let mut usage = Usage::default();
     let Some(process) = process else {
