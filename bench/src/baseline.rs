@@ -1,4 +1,4 @@
-//! Bare drivers: what the machine does without the service.
+//! Baselines: the speed of the machine without the service.
 
 use std::future::IntoFuture as _;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,7 @@ use bytes::Bytes;
 use clap::Args as Arguments;
 use futures::TryStreamExt as _;
 use http_kit::caller::{Caller, OptionalCaller, Verifier};
+use http_kit::clock::Clock;
 use http_kit::keys::Keys;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
@@ -24,30 +25,31 @@ use tokio::process::Command;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
-use crate::Run;
+use crate::installation::Installation;
 use crate::load::{Latencies, count, latencies, record};
-use crate::place::{Place, Service};
+use crate::service::Service;
 
-/// As large as the envelope of a change of a profile.
+/// A row as large as the envelope of a profile change.
 const ROW: [u8; 600] = [b'x'; 600];
 
-/// Commits of one row each.
+/// The result of commits of one row each.
 pub(crate) struct Commits {
     pub(crate) rate: f64,
     pub(crate) latencies: Latencies,
 }
 
-/// Where bare rows are committed.
+/// The database to which bare rows are committed.
 pub(crate) enum Rows {
     Postgres(String),
     Sqlite(PathBuf),
 }
 
 impl Rows {
-    /// A table beside the ledger.
-    pub(crate) async fn new(place: &Place) -> anyhow::Result<Self> {
-        if let Some(url) = &place.database_url {
+    /// Creates a table beside the ledger.
+    pub(crate) async fn new(installation: &Installation) -> anyhow::Result<Self> {
+        if let Some(url) = &installation.database_url {
             let mut connection = PgConnection::connect(url).await?;
             sqlx::raw_sql(
                 "CREATE TABLE bare_rows (id bigserial PRIMARY KEY, payload bytea NOT NULL)",
@@ -56,10 +58,10 @@ impl Rows {
             .await?;
             return Ok(Self::Postgres(url.clone()));
         }
-        Ok(Self::Sqlite(place.path("bare.db")))
+        Ok(Self::Sqlite(installation.path("bare.db")))
     }
 
-    /// So many clients, each of which commits one row after the other, for a time.
+    /// Runs clients that each commit one row after the other for a given time.
     pub(crate) async fn commit(&self, clients: u32, time: Duration) -> anyhow::Result<Commits> {
         match self {
             Self::Postgres(url) => commit_postgres(url, clients, time).await,
@@ -67,7 +69,7 @@ impl Rows {
         }
     }
 
-    /// The same with pgbench, where it is installed: commits a second.
+    /// Runs the same with pgbench and returns commits per second, or `None` if pgbench is not installed.
     pub(crate) async fn pgbench(
         &self,
         clients: u32,
@@ -108,7 +110,7 @@ impl Rows {
     }
 }
 
-/// Debian keeps it where a user's PATH does not lead.
+/// Finds pgbench. Debian installs it outside a user's PATH.
 fn pgbench() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let versions = std::fs::read_dir("/usr/lib/postgresql")
@@ -196,12 +198,12 @@ async fn collect(
     })
 }
 
-/// Reads all envelopes of the ledger in their order, one after the other: how many, and for how many seconds.
-pub(crate) async fn read_in_order(place: &Place) -> anyhow::Result<(u64, f64)> {
+/// Reads all envelopes of the ledger one after the other. Returns their number and the seconds it took.
+pub(crate) async fn read_in_order(installation: &Installation) -> anyhow::Result<(u64, f64)> {
     let mut events = 0;
     let mut bytes = 0;
     let began;
-    if let Some(url) = &place.database_url {
+    if let Some(url) = &installation.database_url {
         let mut connection = PgConnection::connect(url).await?;
         began = Instant::now();
         let mut rows = sqlx::query_scalar::<_, Vec<u8>>(
@@ -214,7 +216,7 @@ pub(crate) async fn read_in_order(place: &Place) -> anyhow::Result<(u64, f64)> {
         }
     } else {
         let mut connection = SqliteConnectOptions::new()
-            .filename(place.ledger_file())
+            .filename(installation.ledger_file())
             .read_only(true)
             .connect()
             .await?;
@@ -231,7 +233,7 @@ pub(crate) async fn read_in_order(place: &Place) -> anyhow::Result<(u64, f64)> {
     Ok((events, began.elapsed().as_secs_f64()))
 }
 
-/// A server that answers one thing from memory.
+/// Arguments of a server that sends the same answer from memory to every request.
 #[derive(Debug, Clone, Arguments)]
 pub(crate) struct AnswerArgs {
     /// The bytes of every answer
@@ -250,8 +252,8 @@ impl FromRef<FromMemory> for Arc<Verifier> {
     }
 }
 
-/// Runs that server until it is stopped.
-pub(crate) async fn answer(run: &Run, args: &AnswerArgs) -> anyhow::Result<()> {
+/// Runs the server that answers from memory, until it is stopped.
+pub(crate) async fn answer(stop: CancellationToken, args: &AnswerArgs) -> anyhow::Result<()> {
     let secret = std::env::var("JWT_SECRET").context("JWT_SECRET is not set")?;
     let state = FromMemory {
         body: std::fs::read(&args.body)?.into(),
@@ -259,7 +261,7 @@ pub(crate) async fn answer(run: &Run, args: &AnswerArgs) -> anyhow::Result<()> {
             Keys::secret(secret.as_bytes())?,
             None,
             None,
-            crate::clock(),
+            Clock::system(),
         )),
     };
     let json = |body| ([(CONTENT_TYPE, "application/json")], body).into_response();
@@ -281,15 +283,19 @@ pub(crate) async fn answer(run: &Run, args: &AnswerArgs) -> anyhow::Result<()> {
     let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
     tokio::select! {
         served = axum::serve(listener, router).into_future() => Ok(served?),
-        () = run.settings.stop.cancelled() => Ok(()),
+        () = stop.cancelled() => Ok(()),
     }
 }
 
-/// Starts that server as a process of its own.
-pub(crate) async fn start_answering(place: &Place, body: &[u8]) -> anyhow::Result<Service> {
-    let path = place.path("answer");
+/// Starts the server that answers from memory as a separate process.
+pub(crate) async fn start_answering(
+    installation: &Installation,
+    body: &[u8],
+) -> anyhow::Result<Service> {
+    let path = installation.path("answer");
     std::fs::write(&path, body)?;
-    let mut command = place.command();
-    command.args(["bench", "answer"]).arg(path);
-    Service::start(&mut command, &place.path("log")).await
+    let program = std::env::current_exe().context("the path of this program is unknown")?;
+    let mut command = installation.configured(&program);
+    command.arg("answer").arg(path);
+    Service::start(&mut command, &installation.path("log")).await
 }

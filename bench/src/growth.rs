@@ -1,45 +1,31 @@
-//! What stays the same as the ledger grows, and what does not.
+//! Latency, memory and start-up time as the ledger grows.
 
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Args as Arguments;
-use command_api::committer::{Command, Committer};
-use command_api::user::Action;
-use command_api::values;
-use events::{Context, Time};
-use futures::{StreamExt as _, stream};
 use http::Method;
-use http_kit::error::ApiError;
-use http_kit::fields::Fields;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::Run;
-use crate::commands::{Random, follows};
+use crate::fill::fill;
 use crate::http::{Answer, Connection, request};
-use crate::load::{Meter, Pace, count, drive, latencies, record};
-use crate::place::{Place, Service};
+use crate::installation::Installation;
+use crate::load::{Meter, Pace, count, drive, follows, latencies, record};
+use crate::random::Random;
 use crate::report::{
     P50, Rounds, Table, USED_COLUMNS, figures, mebibytes, quantiles, ratio, time, time_cells,
     used_cells,
 };
+use crate::run::Run;
+use crate::service::Service;
 use crate::users::{self, Users};
 
-/// Events a user when the ledger has grown so far.
-const EVENTS_A_USER: u64 = 10;
-/// Users who are busy while it is measured, as many at every size: it is the ledger that grows, not the load.
+/// Number of active users during a measurement. It is the same at every size, so that the ledger grows and the load does
+/// not.
 const BUSY: u64 = 1_000;
-/// Commands at once that make it grow.
-const AT_ONCE: usize = 512;
-/// Events that are caught up with before it is asked how it goes.
-const STEP: u64 = 100_000;
-/// Users whose profiles change in turns while it grows.
-const TOGETHER: u64 = 10_000;
-
 #[derive(Debug, Clone, Arguments)]
 pub(crate) struct Args {
-    /// Events in the ledger; several are measured as it grows
+    /// Events in the ledger; a list is measured one after the other
     #[arg(long, value_delimiter = ',', default_values_t = [10_000, 100_000, 1_000_000], value_parser = clap::value_parser!(u64).range(1_000..=10_000_000))]
     events: Vec<u64>,
 }
@@ -47,78 +33,20 @@ pub(crate) struct Args {
 pub(crate) async fn run(run: &Run, args: &Args) -> anyhow::Result<()> {
     let mut table = Growth::new(run);
     for events in &args.events {
-        Place::lend(&run.settings, async |place| {
-            let users = fill(run, place, *events).await?;
-            measure(run, place, &users, *events, &mut table).await?;
-            place.verify().await?;
+        Installation::lend(&run.settings, async |installation| {
+            let users = fill(run, installation, *events).await?;
+            measure(run, installation, &users, *events, &mut table).await?;
+            installation.verify().await?;
             table.table.print();
             Ok(())
         })
         .await
         .with_context(|| format!("{events} events"))?;
     }
-    Place::lend(&run.settings, async |place| one_user(run, place).await).await
-}
-
-/// Fills a ledger with commands that are decided, appended and acknowledged as those of clients are, but do not come over
-/// HTTP, which is most of their cost. Then documents catch up.
-pub(crate) async fn fill(run: &Run, place: &Place, events: u64) -> anyhow::Result<Arc<Users>> {
-    let users = Arc::new(Users::register(place, (events / EVENTS_A_USER).max(1)).await?);
-    let store = place.store().await?;
-    let (committer, commit_loop) =
-        Committer::new(store, crate::clock(), run.settings.randomness.clone());
-    // Ends with this call, also where that is given up.
-    let mut running = JoinSet::new();
-    running.spawn(commit_loop);
-    let mut decided = stream::iter(0..events - users.count)
-        .map(|number| {
-            let changed = change_of(users::id(whose(number, users.count)), number);
-            let committer = &committer;
-            async move { anyhow::Ok(committer.submit(changed?).await?) }
-        })
-        .buffered(AT_ONCE);
-    while let Some(decided) = decided.next().await {
-        let result = decided?.result;
-        result.map_err(|rejection| anyhow::anyhow!("a command was refused: {rejection}"))?;
-    }
-    drop(decided);
-    drop(committer);
-    running.join_all().await;
-    let service = place.start_unready().await?;
-    let (path, token) = ("/api/v1/users/profile", users.token(0));
-    let steps = (1..=events / STEP).map(|step| step * STEP);
-    for position in steps.chain([events]) {
-        service.await_position(position, path, &token).await?;
-    }
-    service.stop().await?;
-    Ok(users)
-}
-
-/// Whose profile a command of [`fill`] changes: users come back while they are still known to the commit loop, and what
-/// happened to others lies between the events of one.
-fn whose(number: u64, users: u64) -> u64 {
-    let turns = TOGETHER * (EVENTS_A_USER - 1);
-    (number / turns * TOGETHER + number % TOGETHER) % users
-}
-
-fn change_of(user_id: String, number: u64) -> anyhow::Result<Command> {
-    let invalid = |error: ApiError| anyhow::anyhow!("{error:?}");
-    let mut fields = Fields::parse(users::profile_body(number).as_bytes()).map_err(invalid)?;
-    let today = Time::from(crate::clock().now()).date();
-    let profile = values::profile(&mut fields, today);
-    fields.finish().map_err(invalid)?;
-    let profile = profile.context("a profile is bad, and nobody says why")?;
-    Ok(Command {
-        user_id: user_id.parse()?,
-        action: Action::ReplaceProfile(Box::new(profile)),
-        expected_version: None,
-        idempotency: None,
-        context: Context {
-            actor_type: "user".to_owned(),
-            actor: user_id,
-            ..Context::default()
-        },
+    Installation::lend(&run.settings, async |installation| {
+        one_user(run, installation).await
     })
+    .await
 }
 
 /// The table of [`measure`].
@@ -150,10 +78,10 @@ impl Growth {
     }
 }
 
-/// What a service does on a ledger that has grown so far. Its commands make it grow a little further.
+/// Measures a service on a ledger of this size. Its own commands add a few events.
 async fn measure(
     run: &Run,
-    place: &Place,
+    installation: &Installation,
     users: &Arc<Users>,
     events: u64,
     table: &mut Growth,
@@ -161,7 +89,7 @@ async fn measure(
     let mut rounds = Rounds::default();
     let (mut number, mut head) = (0, events);
     for round in 0..run.rounds {
-        let service = place.start().await?;
+        let service = installation.start().await?;
         let started = [service.greeted * 1e9, service.ready * 1e9];
         tokio::time::sleep(run.time() / 4).await;
         let idle = service.usage().resident;
@@ -206,7 +134,7 @@ async fn measure(
     Ok(())
 }
 
-/// The tokens of busy users at random, who are spread over all.
+/// Random tokens of the active users, who are spread over all users.
 fn busy(users: &Arc<Users>, seed: u64) -> impl FnMut() -> String + Send + 'static {
     let users = Arc::clone(users);
     let busy = users.count.min(BUSY);
@@ -215,8 +143,8 @@ fn busy(users: &Arc<Users>, seed: u64) -> impl FnMut() -> String + Send + 'stati
     move || users.token(random.below(busy) * apart).into_owned()
 }
 
-/// One user with a short history and one with a long one, in turns.
-async fn one_user(run: &Run, place: &Place) -> anyhow::Result<()> {
+/// Measures one user with a short history and one with a long history, in turns.
+async fn one_user(run: &Run, installation: &Installation) -> anyhow::Result<()> {
     let mut columns = vec![
         "events of the user",
         "command: p50 to the first",
@@ -227,10 +155,10 @@ async fn one_user(run: &Run, place: &Place) -> anyhow::Result<()> {
     ];
     columns.extend(USED_COLUMNS);
     let mut table = Table::new(&format!("One user, {}", run.storage()), &columns);
-    let users = Users::register(place, 2).await?;
+    let users = Users::register(installation, 2).await?;
     let measured = [10, 10_000];
     let mut numbers = measured;
-    let service = place.start().await?;
+    let service = installation.start().await?;
     let mut connection = Connection::open(&service.address).await?;
     for (user, events) in (0..).zip(measured) {
         for number in 1..events {
@@ -241,7 +169,7 @@ async fn one_user(run: &Run, place: &Place) -> anyhow::Result<()> {
     let mut rounds = [Rounds::default(), Rounds::default()];
     for _ in 0..run.rounds {
         for ((user, rounds), number) in (0..).zip(&mut rounds).zip(&mut numbers) {
-            let service = place.start().await?;
+            let service = installation.start().await?;
             rounds.push(lone_user(run, &service, &users.token(user), number).await?);
             service.stop().await?;
         }
@@ -255,7 +183,7 @@ async fn one_user(run: &Run, place: &Place) -> anyhow::Result<()> {
         cells.extend(used_cells(rounds, 4));
         table.row(&cells);
     }
-    place.verify().await?;
+    installation.verify().await?;
     table.print();
     Ok(())
 }
@@ -281,7 +209,7 @@ async fn lone_user(
     let meter = Meter::start(service);
     let mut first = None;
     let mut others = latencies();
-    // As many for either user, so that a history does not grow much while it is measured.
+    // The same number for both users, so that a history does not grow much during the measurement.
     for _ in 0..100 * run.seconds {
         *number += 1;
         let sent = Instant::now();

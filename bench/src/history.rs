@@ -1,4 +1,4 @@
-//! Everything that goes through the whole ledger, beside reading it.
+//! Commands that read the whole ledger, beside bare reading.
 
 use std::path::Path;
 
@@ -6,14 +6,14 @@ use clap::Args as Arguments;
 use http_kit::caller::Role;
 use tokio::time::Instant;
 
-use crate::Run;
 use crate::baseline::read_in_order;
-use crate::commands::Random;
-use crate::growth::fill;
+use crate::fill::fill;
 use crate::http::Connection;
+use crate::installation::Installation;
 use crate::load::{count, latencies, record};
-use crate::place::Place;
+use crate::random::Random;
 use crate::report::{Rounds, Table, mebibytes, quantiles, rate, ratio, time};
+use crate::run::Run;
 use crate::users::{self, Users};
 
 #[derive(Debug, Clone, Arguments)]
@@ -23,7 +23,7 @@ pub(crate) struct Args {
     events: u64,
 }
 
-/// Commands that go through all of it, each with the name of what it makes.
+/// Commands that read the whole ledger, each with its name.
 const COMMANDS: [(&str, &[&str]); 4] = [
     ("rebuild", &["rebuild", "--json"]),
     ("replay", &["replay", "--json", "--to"]),
@@ -32,20 +32,23 @@ const COMMANDS: [(&str, &[&str]); 4] = [
 ];
 
 pub(crate) async fn run(run: &Run, args: &Args) -> anyhow::Result<()> {
-    Place::lend(&run.settings, async |place| measure(run, args, place).await).await
+    Installation::lend(&run.settings, async |installation| {
+        measure(run, args, installation).await
+    })
+    .await
 }
 
-async fn measure(run: &Run, args: &Args, place: &Place) -> anyhow::Result<()> {
-    let users = fill(run, place, args.events).await?;
+async fn measure(run: &Run, args: &Args, installation: &Installation) -> anyhow::Result<()> {
+    let users = fill(run, installation, args.events).await?;
     let events = count(args.events);
     let mut read = Rounds::default();
     let mut all = COMMANDS.map(|_| Rounds::default());
     for round in 0..run.rounds {
-        let (found, seconds) = read_in_order(place).await?;
+        let (found, seconds) = read_in_order(installation).await?;
         anyhow::ensure!(found == args.events, "the ledger holds {found} events");
         read.push([events / seconds]);
         for ((name, command), rounds) in COMMANDS.iter().zip(&mut all) {
-            let made = place.path(&format!("{name}-{round}"));
+            let made = installation.path(&format!("{name}-{round}"));
             let made_text = made.to_string_lossy();
             let mut arguments = command.to_vec();
             if *name == "export" {
@@ -54,7 +57,7 @@ async fn measure(run: &Run, args: &Args, place: &Place) -> anyhow::Result<()> {
             if matches!(command.last(), Some(&"--to" | &"--out")) {
                 arguments.push(&made_text);
             }
-            let finished = place.run(&arguments).await?;
+            let finished = installation.run(&arguments).await?;
             rounds.push([
                 events / finished.seconds,
                 finished.cpu,
@@ -89,14 +92,14 @@ async fn measure(run: &Run, args: &Args, place: &Place) -> anyhow::Result<()> {
             mebibytes(rounds.median(2)),
         ]);
     }
-    let mut proofs = proofs(run, args, place, &users).await?;
-    place.verify().await?;
+    let mut proofs = proofs(run, args, installation, &users).await?;
+    installation.verify().await?;
     table.print();
     proofs.print();
     Ok(())
 }
 
-/// What a command made.
+/// Removes the output of a command.
 fn remove(made: &Path) -> anyhow::Result<()> {
     if made.is_dir() {
         std::fs::remove_dir_all(made)?;
@@ -104,20 +107,28 @@ fn remove(made: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn proofs(run: &Run, args: &Args, place: &Place, users: &Users) -> anyhow::Result<Table> {
+async fn proofs(
+    run: &Run,
+    args: &Args,
+    installation: &Installation,
+    users: &Users,
+) -> anyhow::Result<Table> {
     let mut table = Table::new(
         &format!("Proofs, {}, {} events", run.storage(), args.events),
         &["proof", "p50", "p99", "p99.9"],
     );
-    let service = place.start().await?;
+    let service = installation.start().await?;
     let mut connection = Connection::open(&service.address).await?;
-    let auditor = users::token(place.secret(), "bench", Role::Auditor);
-    // The checkpoint that the last events were signed in is there after a second or two.
+    let auditor = users::token(installation.secret(), "bench", Role::Auditor);
+    // The checkpoint that covers the last events appears after a second or two.
     let deadline = Instant::now() + std::time::Duration::from_secs(60);
     let size = args.events;
     let first = format!("/api/v1/log/proof/inclusion?position={size}&size={size}");
     while connection.get(&first, &auditor).await?.status != 200 {
-        anyhow::ensure!(Instant::now() < deadline, "the last events are not signed");
+        anyhow::ensure!(
+            Instant::now() < deadline,
+            "no checkpoint covers the last events"
+        );
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     for name in ["inclusion", "consistency", "whole history of a user"] {

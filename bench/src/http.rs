@@ -1,4 +1,4 @@
-//! One keep-alive connection, bare: a client that costs little beside the service it measures.
+//! One keep-alive connection. This client uses little CPU time compared with the service.
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -9,10 +9,10 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-/// A request as it is sent.
+/// A request with its whole body.
 pub(crate) type Sent = Request<Full<Bytes>>;
 
-/// What a request came to.
+/// The answer to a request.
 pub(crate) struct Answer {
     pub(crate) status: u16,
     /// `Ledger-Position`.
@@ -32,7 +32,7 @@ impl Connection {
             .with_context(|| format!("cannot connect to {address}"))?;
         stream.set_nodelay(true)?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-        // It ends with the sender; an error is told to the request.
+        // It ends with the sender. Errors are reported to the request.
         tokio::spawn(async { drop(connection.await) });
         Ok(Self { sender })
     }
@@ -62,7 +62,7 @@ impl Connection {
     }
 }
 
-/// A request of the owner of a token; of nobody, if the token is empty.
+/// Builds a request with a token. An empty token is left out.
 pub(crate) fn request(
     method: Method,
     path: &str,

@@ -1,11 +1,10 @@
-//! From a commit until it can be read, and until it is delivered.
+//! The time from a commit until it can be read, and until it is delivered.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use async_nats::jetstream;
 use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::consumer::pull::OrderedConfig;
 use clap::Args as Arguments;
@@ -13,39 +12,40 @@ use futures::StreamExt as _;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::Run;
-use crate::commands::{Load, follows, highest};
+use crate::command_load::{Commands, Load};
 use crate::http::Connection;
-use crate::load::{Latencies, Meter, Pace, Script as _, drive, latencies, record};
-use crate::place::{Place, Service};
-use crate::publish::{self, Stream};
+use crate::installation::Installation;
+use crate::load::{Latencies, Meter, Pace, Script as _, drive, follows, latencies, record};
 use crate::report::{
     Rounds, Table, USED_COLUMNS, quantiles, rate, ratio, time, time_cells, used_cells,
 };
+use crate::run::Run;
+use crate::service::Service;
+use crate::stream::{self, Stream};
 use crate::users::Users;
 
-/// Between two commands whose lag is measured.
+/// The pause between two commands whose lag is measured.
 const PAUSE: Duration = Duration::from_millis(2);
-/// What is measured, in the order of its figures.
+/// The names of the figures, in their order.
 const WHAT: [&str; 4] = [
     "commit",
     "from the commit until readable",
     "the same read alone",
     "from the commit until delivered",
 ];
-/// How long a delivery may take before a measurement is given up.
+/// The time after which a missing delivery fails the measurement.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone, Arguments)]
 pub(crate) struct Args {
-    /// How many users there are
+    /// Number of registered users
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     users: u64,
 }
 
 pub(crate) async fn run(run: &Run, args: &Args) -> anyhow::Result<()> {
-    publish::lend(&run.settings, async |place, stream| {
-        measure(run, args, place, stream).await
+    stream::lend(&run.settings, async |installation, stream| {
+        measure(run, args, installation, stream).await
     })
     .await
 }
@@ -53,11 +53,11 @@ pub(crate) async fn run(run: &Run, args: &Args) -> anyhow::Result<()> {
 async fn measure(
     run: &Run,
     args: &Args,
-    place: &Place,
+    installation: &Installation,
     stream: Option<&Stream>,
 ) -> anyhow::Result<()> {
-    let users = Arc::new(Users::register(place, args.users).await?);
-    let service = place.start().await?;
+    let users = Arc::new(Users::register(installation, args.users).await?);
+    let service = installation.start().await?;
     let (path, token) = ("/api/v1/users/profile", users.token(0));
     service.await_position(args.users, path, &token).await?;
     let mut load = Load::profiles(Arc::clone(&users));
@@ -135,12 +135,18 @@ async fn measure(
         }
     }
     service.stop().await?;
-    place.verify().await?;
+    installation.verify().await?;
     table.print();
     Ok(())
 }
 
-/// When positions were delivered.
+/// The highest number of commands that are answered per second.
+async fn highest(load: &mut Load, service: &Service, run: &Run) -> anyhow::Result<f64> {
+    let outcome = load.send(service, 64, Pace::Closed, run.time()).await;
+    Ok(outcome.context("cannot measure the highest load")?.rate)
+}
+
+/// The delivery times of positions.
 struct Deliveries {
     seen: Arc<Mutex<HashMap<u64, Instant>>>,
     _following: JoinSet<()>,
@@ -182,7 +188,7 @@ impl Deliveries {
     fn take(&self, position: u64) -> Option<Instant> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let at = seen.remove(&position)?;
-        // What came before it was waited for or is of no interest.
+        // Earlier positions were taken already or belong to other clients.
         seen.retain(|other, _| *other > position);
         Some(at)
     }
@@ -201,14 +207,14 @@ impl Deliveries {
     }
 }
 
-/// A client that sends a command, reads it, and looks when it was delivered.
+/// A client that sends a command, reads the result and awaits its delivery.
 struct Probe<'a> {
     commands: Connection,
     reads: Connection,
-    script: crate::commands::Commands,
+    script: Commands,
     token: String,
     deliveries: Option<&'a Deliveries>,
-    /// Of its commands.
+    /// The positions of its commands.
     positions: Vec<u64>,
     commit: Latencies,
     readable: Latencies,
@@ -263,12 +269,4 @@ impl<'a> Probe<'a> {
         }
         Ok(())
     }
-}
-
-/// A connection to JetStream.
-pub(crate) async fn jetstream(url: &str) -> anyhow::Result<jetstream::Context> {
-    let client = async_nats::connect(url).await;
-    Ok(jetstream::new(
-        client.context("cannot connect to NATS_URL")?,
-    ))
 }

@@ -1,5 +1,6 @@
-//! Load: clients that each have one connection, closed loop or open.
+//! Load from clients with one connection each, in a closed or an open loop.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use anyhow::bail;
@@ -8,12 +9,13 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::http::{Answer, Connection, Sent};
-use crate::place::{Service, Usage};
+use crate::service::Service;
+use crate::usage::Usage;
 
-/// Nanoseconds, three digits exact.
+/// A histogram of nanoseconds with three exact digits.
 pub(crate) type Latencies = Histogram<u64>;
 
-/// Longer than anything that is waited for.
+/// The longest latency that is recorded.
 const LONGEST: u64 = 3_600_000_000_000;
 
 pub(crate) fn latencies() -> Latencies {
@@ -24,11 +26,11 @@ pub(crate) fn record(latencies: &mut Latencies, time: Duration) {
     latencies.saturating_record(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
 }
 
-/// What one client sends, one request after the other.
+/// The requests that one client sends, one after the other.
 pub(crate) trait Script: Send + 'static {
     fn next(&mut self) -> Sent;
 
-    /// Whether an answer is as it should be.
+    /// Whether an answer is expected.
     fn is_good(&self, answer: &Answer) -> bool {
         answer.status == 200
     }
@@ -43,25 +45,25 @@ impl<F: FnMut() -> Sent + Send + 'static> Script for F {
 /// When requests are sent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Pace {
-    /// Each client sends the next request when it has the answer to the last one.
+    /// Each client sends the next request when the last one is answered.
     Closed,
-    /// So many requests a second, whatever becomes of them. A request that has to wait for its connection has
-    /// waited since its time had come.
+    /// A fixed number of requests per second, independent of the answers. The latency of a request counts from its due
+    /// time, also if it has to wait for its connection.
     Open(f64),
 }
 
-/// What came of a load.
+/// The result of a load.
 pub(crate) struct Outcome {
     pub(crate) latencies: Latencies,
-    /// Good answers a second.
+    /// Good answers per second.
     pub(crate) rate: f64,
-    /// The positions of good answers that have one.
+    /// The positions in good answers.
     pub(crate) positions: Vec<u64>,
-    /// As [`Meter::read`] gives it.
+    /// The result of [`Meter::read`].
     pub(crate) used: [f64; 4],
 }
 
-/// Drives a service with one client a script. Ends when a request fails or is answered other than it should be.
+/// Drives a service with one client per script. Fails if a request fails or gets an unexpected answer.
 pub(crate) async fn drive<S: Script>(
     service: &Service,
     scripts: Vec<S>,
@@ -101,7 +103,7 @@ pub(crate) async fn drive<S: Script>(
     Ok(outcome)
 }
 
-/// What a service and its clients, which are this process, use from its start on.
+/// Measures the CPU time and memory of a service and of its clients, which are this process.
 pub(crate) struct Meter {
     began: Instant,
     service: Usage,
@@ -119,7 +121,7 @@ impl Meter {
         }
     }
 
-    /// Cores that were busy with the service, and with its clients; the memory of either at its highest, in bytes.
+    /// The busy cores of the service and of its clients, then the peak memory of each in bytes.
     pub(crate) fn read(&self, service: &Service) -> [f64; 4] {
         let seconds = self.began.elapsed().as_secs_f64();
         let (service, clients) = (service.usage(), Usage::own());
@@ -162,7 +164,7 @@ impl<S: Script> Client<S> {
                     let turn = count((number + round * clients) as u64);
                     let due = began + Duration::from_secs_f64(turn / rate);
                     if due > Instant::now() {
-                        // Not the service's delay: the timer's.
+                        // A late timer is not a delay of the service.
                         tokio::time::sleep_until(due).await;
                         Instant::now()
                     } else {
@@ -182,12 +184,44 @@ impl<S: Script> Client<S> {
                     String::from_utf8_lossy(&answer.body)
                 )
             }
-            // A refusal that is right is no answer to be counted.
+            // An expected refusal is not counted.
             if answer.status == 200 {
                 record(&mut self.latencies, taken);
                 self.positions.extend(answer.position);
             }
             round += 1;
+        }
+    }
+}
+
+/// The head after commands were acknowledged at these positions. Fails unless they are exactly the positions after the
+/// old head.
+pub(crate) fn follows(head: u64, positions: &[u64]) -> anyhow::Result<u64> {
+    let distinct: HashSet<_> = positions.iter().collect();
+    if distinct.len() != positions.len() {
+        bail!("two commands were acknowledged at one position")
+    }
+    let last = positions.iter().max().copied().unwrap_or(head);
+    let first = positions.iter().min().copied().unwrap_or(head + 1);
+    if first != head + 1 || last != head + positions.len() as u64 {
+        bail!(
+            "{} commands were acknowledged after position {head}, from {first} to {last}",
+            positions.len()
+        )
+    }
+    Ok(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_acknowledged_must_be_exactly_what_was_added() {
+        assert_eq!(follows(5, &[8, 6, 7]).unwrap(), 8);
+        assert_eq!(follows(5, &[]).unwrap(), 5);
+        for lost_or_doubled in [&[7][..], &[6, 8], &[6, 6], &[5, 6], &[6, 7, 7, 9]] {
+            assert!(follows(5, lost_or_doubled).is_err(), "{lost_or_doubled:?}");
         }
     }
 }

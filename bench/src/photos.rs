@@ -7,57 +7,22 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args as Arguments;
-use image::codecs::jpeg::JpegEncoder;
-use image::codecs::png::{CompressionType, FilterType, PngEncoder};
-use image::{ImageEncoder as _, RgbImage};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::Instant;
 
-use crate::Run;
-use crate::commands::follows;
 use crate::http::Sent;
-use crate::load::{Pace, Script, count, drive};
-use crate::place::Place;
+use crate::installation::Installation;
+use crate::load::{Pace, Script, count, drive, follows};
+use crate::pictures::{jpeg, png};
 use crate::report::{LOAD_COLUMNS, RATE, Rounds, Table, figures, load_cells, rate, ratio};
+use crate::run::Run;
 use crate::users::{self, Users};
 
-/// Uploads at once: alone, and the most that a process takes.
+/// Numbers of uploads at once: one, and the most that a process accepts.
 const AT_ONCE: [u32; 2] = [1, 3];
-
-/// At which 48 megapixels are within the 10 MiB that an upload may have.
-const QUALITY: u8 = 50;
 
 #[derive(Debug, Clone, Arguments)]
 pub(crate) struct Args {}
-
-/// An image that is neither flat nor noise.
-fn picture(width: u32, height: u32) -> RgbImage {
-    RgbImage::from_fn(width, height, |x, y| {
-        let wave = |n: u32| u8::try_from((n / 3 + (x * y / 64) % 17) % 256).unwrap_or_default();
-        image::Rgb([wave(x), wave(y), wave(x + y)])
-    })
-}
-
-pub(crate) fn jpeg(width: u32, height: u32) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    JpegEncoder::new_with_quality(&mut bytes, QUALITY)
-        .encode_image(&picture(width, height))
-        .expect("a vector takes any image");
-    bytes
-}
-
-fn png(width: u32, height: u32) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    PngEncoder::new_with_quality(&mut bytes, CompressionType::Fast, FilterType::Sub)
-        .write_image(
-            &picture(width, height),
-            width,
-            height,
-            image::ExtendedColorType::Rgb8,
-        )
-        .expect("a vector takes any image");
-    bytes
-}
 
 pub(crate) async fn run(run: &Run, _: &Args) -> anyhow::Result<()> {
     let mut columns = vec![
@@ -80,9 +45,9 @@ pub(crate) async fn run(run: &Run, _: &Args) -> anyhow::Result<()> {
         let make = if media_type == "image/png" { png } else { jpeg };
         let photo = Arc::new(spawn_blocking(move || make(width, height)).await?);
         for at_once in AT_ONCE {
-            // A place of its own, so that the memory is that of these uploads.
-            let (uploads, decoded) = Place::lend(&run.settings, async |place| {
-                measure(run, place, media_type, &photo, at_once).await
+            // A separate installation, so that the memory is that of these uploads.
+            let (uploads, decoded) = Installation::lend(&run.settings, async |installation| {
+                measure(run, installation, media_type, &photo, at_once).await
             })
             .await
             .with_context(|| name.to_owned())?;
@@ -104,13 +69,13 @@ pub(crate) async fn run(run: &Run, _: &Args) -> anyhow::Result<()> {
 
 async fn measure(
     run: &Run,
-    place: &Place,
+    installation: &Installation,
     media_type: &'static str,
     photo: &Arc<Vec<u8>>,
     at_once: u32,
 ) -> anyhow::Result<(Rounds, Rounds)> {
-    let users = Arc::new(Users::register(place, 64).await?);
-    let service = place.start().await?;
+    let users = Arc::new(Users::register(installation, 64).await?);
+    let service = installation.start().await?;
     let (mut uploads, mut decoded) = <(Rounds, Rounds)>::default();
     let turns = Arc::new(AtomicU64::new(0));
     let mut head = users.count;
@@ -128,11 +93,11 @@ async fn measure(
         uploads.push(figures(&outcome));
     }
     service.stop().await?;
-    place.verify().await?;
+    installation.verify().await?;
     Ok((uploads, decoded))
 }
 
-/// Uploads of one user after the other, as one user has one upload at a time.
+/// Uploads by users in turns, because a user may have only one upload at a time.
 struct Uploads {
     users: Arc<Users>,
     turns: Arc<AtomicU64>,
@@ -148,7 +113,7 @@ impl Script for Uploads {
     }
 }
 
-/// Decodes in so many threads, whole, and nothing else: how many a second.
+/// Decodes the photo in several threads. Returns decoded photos per second.
 async fn decode(photo: &Arc<Vec<u8>>, at_once: u32, time: Duration) -> anyhow::Result<f64> {
     let began = Instant::now();
     let mut running = JoinSet::new();

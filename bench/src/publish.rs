@@ -9,131 +9,70 @@ use async_nats::HeaderMap;
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::consumer::pull::OrderedConfig;
-use async_nats::jetstream::context::{GetStreamErrorKind, PublishAckFuture};
+use async_nats::jetstream::context::PublishAckFuture;
 use async_nats::jetstream::message::PublishMessage;
 use bytes::Bytes;
 use clap::Args as Arguments;
 use futures::StreamExt as _;
 use tokio::time::Instant;
 
-use crate::lag::jetstream;
+use crate::installation::Installation;
 use crate::load::{Meter, count};
-use crate::place::Place;
 use crate::report::{Rounds, Table, USED_COLUMNS, rate, ratio, used_cells};
+use crate::run::Run;
+use crate::stream::Stream;
 use crate::users::Users;
-use crate::{Run, Settings};
 
-/// The stream of a ledger.
-const NAME: &str = "PROFILES";
-/// The stream of the baseline.
+/// The name of the baseline's stream.
 const BARE: &str = "PROFILE_LEDGER_BENCH";
-/// Messages that the baseline has under way.
+/// The number of messages that the baseline has in flight.
 const WINDOW: usize = 1_024;
 const PATIENCE: Duration = Duration::from_secs(600);
 
 #[derive(Debug, Clone, Arguments)]
 pub(crate) struct Args {
-    /// How many events are published
+    /// Number of events to publish
     #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1_000..=10_000_000))]
     events: u64,
 }
 
-/// The stream that a measured service makes on a server that has none.
-pub(crate) struct Stream(jetstream::Context);
-
-impl Stream {
-    pub(crate) async fn of_nobody(url: &str) -> anyhow::Result<Self> {
-        let jetstream = jetstream(url).await?;
-        match jetstream.get_stream(NAME).await {
-            Ok(_) => {
-                bail!("NATS_URL has a stream {NAME} already: measure on a server without a ledger")
-            }
-            Err(error) if matches!(error.kind(), GetStreamErrorKind::JetStream(_)) => {}
-            Err(error) => return Err(error).context("cannot ask NATS_URL for its streams"),
-        }
-        Ok(Self(jetstream))
-    }
-
-    pub(crate) async fn get(&self) -> anyhow::Result<jetstream::stream::Stream> {
-        self.0
-            .get_stream(NAME)
-            .await
-            .context("there is no stream yet")
-    }
-
-    pub(crate) async fn delete(&self) -> anyhow::Result<()> {
-        match self.0.delete_stream(NAME).await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(error).with_context(|| format!("the stream {NAME} is left over")),
-        }
-    }
-
-    /// How far it has come; 0 before it is there.
-    async fn last(&self) -> u64 {
-        let Ok(mut stream) = self.0.get_stream(NAME).await else {
-            return 0;
-        };
-        stream
-            .info()
-            .await
-            .map_or(0, |info| info.state.last_sequence)
-    }
-}
-
-/// Lends a place whose service publishes to the server that is named, if one is. The stream is gone afterwards.
-pub(crate) async fn lend(
-    settings: &Settings,
-    measure: impl AsyncFnOnce(&mut Place, Option<&Stream>) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    let Some(url) = &settings.nats_url else {
-        return Place::lend(settings, async |place| measure(place, None).await).await;
-    };
-    let stream = Stream::of_nobody(url).await?;
-    let measured = Place::lend(settings, async |place| {
-        place.publish_to(Some(url));
-        measure(place, Some(&stream)).await
-    })
-    .await;
-    measured.and(stream.delete().await)
-}
-
 pub(crate) async fn run(run: &Run, args: &Args) -> anyhow::Result<()> {
     let url = run.settings.nats_url.as_deref();
-    let url = url.context("publishing is measured on a server: set NATS_URL")?;
+    let url = url.context("this measurement needs a NATS server: set --nats-url or NATS_URL")?;
     let stream = Stream::of_nobody(url).await?;
-    let measured = Place::lend(&run.settings, async |place| {
-        measure(run, args, place, url, &stream).await
+    let measured = Installation::lend(&run.settings, async |installation| {
+        measure(run, args, installation, url, &stream).await
     })
     .await;
-    let _ = stream.0.delete_stream(BARE).await;
-    let _ = stream.0.delete_stream(NAME).await;
+    let _ = stream.jetstream().delete_stream(BARE).await;
+    let _ = stream.delete().await;
     measured
 }
 
 async fn measure(
     run: &Run,
     args: &Args,
-    place: &mut Place,
+    installation: &mut Installation,
     url: &str,
     stream: &Stream,
 ) -> anyhow::Result<()> {
-    let users = Users::register(place, args.events).await?;
-    // Documents are folded before, so that only publishing is left to do.
-    let service = place.start().await?;
+    let users = Users::register(installation, args.events).await?;
+    // The documents are folded first, so that only publishing remains.
+    let service = installation.start().await?;
     let (path, token) = ("/api/v1/users/profile", users.token(0));
     service.await_position(args.events, path, &token).await?;
     service.stop().await?;
-    place.publish_to(Some(url));
+    installation.publish_to(Some(url));
     let (mut relay, mut bare) = <(Rounds, Rounds)>::default();
     let mut messages = None;
     for _ in 0..run.rounds {
-        relay.push(published(place, stream, args.events).await?);
+        relay.push(published(installation, stream, args.events).await?);
         if messages.is_none() {
             messages = Some(all(stream, args.events).await?);
         }
         stream.delete().await?;
         let messages = messages.as_deref().unwrap_or_default();
-        bare.push([publish(&stream.0, messages).await?]);
+        bare.push([publish(stream.jetstream(), messages).await?]);
     }
     let mut columns = vec!["ratio", "messages/s", "bare publisher/s"];
     columns.extend(USED_COLUMNS);
@@ -149,15 +88,19 @@ async fn measure(
     cells.extend(used_cells(&relay, 1));
     table.row(&cells);
     // The stream is gone.
-    place.publish_to(None);
-    place.verify().await?;
+    installation.publish_to(None);
+    installation.verify().await?;
     table.print();
     Ok(())
 }
 
-/// Lets the service publish the whole ledger: messages a second from the first one seen on, and what was used meanwhile.
-async fn published(place: &Place, stream: &Stream, events: u64) -> anyhow::Result<Vec<f64>> {
-    let service = place.start_unready().await?;
+/// Lets the service publish the whole ledger. Returns messages per second from the first one seen, and the used resources.
+async fn published(
+    installation: &Installation,
+    stream: &Stream,
+    events: u64,
+) -> anyhow::Result<Vec<f64>> {
+    let service = installation.start_unready().await?;
     let deadline = Instant::now() + PATIENCE;
     let mut first = None;
     loop {
@@ -168,7 +111,9 @@ async fn published(place: &Place, stream: &Stream, events: u64) -> anyhow::Resul
                 first.get_or_insert_with(|| (last, now, Meter::start(&service)));
             if last >= events {
                 if last == *before {
-                    bail!("all was published before it could be measured: more events are needed")
+                    bail!(
+                        "all events were published before the measurement began: use more --events"
+                    )
                 }
                 let mut measured = vec![count(last - *before) / (now - *began).as_secs_f64()];
                 measured.extend(meter.read(&service));
@@ -177,7 +122,7 @@ async fn published(place: &Place, stream: &Stream, events: u64) -> anyhow::Resul
             }
         }
         if now > deadline {
-            bail!("the ledger is not published")
+            bail!("the ledger was not published in time")
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -189,7 +134,7 @@ struct Message {
     payload: Bytes,
 }
 
-/// What was published, to publish the same.
+/// Reads the published messages, to publish the same ones again.
 async fn all(stream: &Stream, events: u64) -> anyhow::Result<Vec<Message>> {
     let consumer = stream
         .get()
@@ -203,7 +148,7 @@ async fn all(stream: &Stream, events: u64) -> anyhow::Result<Vec<Message>> {
     let mut messages = Vec::new();
     while (messages.len() as u64) < events {
         let message = delivered.next().await.context("the stream ended")??;
-        // A subject of its own: only the relay publishes where the ledger is.
+        // Another subject, because only the relay may publish to the subjects of the ledger.
         messages.push(Message {
             subject: format!("bench.{}", message.subject),
             headers: message.headers.clone().unwrap_or_default(),
@@ -213,7 +158,7 @@ async fn all(stream: &Stream, events: u64) -> anyhow::Result<Vec<Message>> {
     Ok(messages)
 }
 
-/// Publishes messages with the expected sequence on each, a window under way: messages a second.
+/// Publishes messages, each with its expected sequence and with a window in flight. Returns messages per second.
 async fn publish(jetstream: &jetstream::Context, messages: &[Message]) -> anyhow::Result<f64> {
     let _ = jetstream.delete_stream(BARE).await;
     jetstream

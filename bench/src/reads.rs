@@ -7,26 +7,27 @@ use bytes::Bytes;
 use clap::Args as Arguments;
 use http::Method;
 
-use crate::Run;
 use crate::baseline::start_answering;
-use crate::commands::Random;
 use crate::http::{Connection, Sent, request};
+use crate::installation::Installation;
 use crate::load::{Pace, drive};
-use crate::place::{Place, Service};
+use crate::random::Random;
 use crate::report::{LOAD_COLUMNS, RATE, Rounds, Table, figures, load_cells, rate, ratio};
+use crate::run::Run;
+use crate::service::Service;
 use crate::users::{self, Users};
 
 #[derive(Debug, Clone, Arguments)]
 pub(crate) struct Args {
-    /// How many clients read at once
+    /// Number of clients that read at once
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
     clients: u32,
-    /// How many users there are
+    /// Number of registered users
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     users: u64,
 }
 
-/// What is read, and by whom.
+/// The kind of a read.
 #[derive(Debug, Clone, Copy)]
 enum Read {
     Own,
@@ -35,7 +36,7 @@ enum Read {
     Search,
 }
 
-/// Users whom a hot read is about.
+/// The number of users that hot reads ask for.
 const HOT: u64 = 16;
 
 impl Read {
@@ -77,12 +78,15 @@ impl Read {
 }
 
 pub(crate) async fn run(run: &Run, args: &Args) -> anyhow::Result<()> {
-    Place::lend(&run.settings, async |place| measure(run, args, place).await).await
+    Installation::lend(&run.settings, async |installation| {
+        measure(run, args, installation).await
+    })
+    .await
 }
 
-async fn measure(run: &Run, args: &Args, place: &Place) -> anyhow::Result<()> {
-    let users = Arc::new(Users::register(place, args.users).await?);
-    let service = place.start().await?;
+async fn measure(run: &Run, args: &Args, installation: &Installation) -> anyhow::Result<()> {
+    let users = Arc::new(Users::register(installation, args.users).await?);
+    let service = installation.start().await?;
     service
         .await_position(args.users, "/api/v1/users/profile", &users.token(0))
         .await?;
@@ -100,7 +104,7 @@ async fn measure(run: &Run, args: &Args, place: &Place) -> anyhow::Result<()> {
     for read in Read::ALL {
         for (heat, among) in [("hot", HOT.min(args.users)), ("cold", args.users)] {
             let body = body_of(&service, read, &users).await?;
-            let baseline = start_answering(place, &body).await?;
+            let baseline = start_answering(installation, &body).await?;
             let (mut memory, mut reads) = <(Rounds, Rounds)>::default();
             for round in 0..run.rounds {
                 let scripts = scripts(args.clients, round, &users, among, move |users, user| {
@@ -135,7 +139,7 @@ async fn measure(run: &Run, args: &Args, place: &Place) -> anyhow::Result<()> {
         }
     }
     service.stop().await?;
-    place.verify().await?;
+    installation.verify().await?;
     table.print();
     Ok(())
 }
@@ -152,7 +156,7 @@ fn scripts_of(
     })
 }
 
-/// One script a client, each about users of its own choice.
+/// One script per client. Each chooses users at random.
 fn scripts<R>(
     clients: u32,
     round: u32,
@@ -171,13 +175,13 @@ where
     (0..clients).map(script).collect()
 }
 
-/// What the service answers to a read of the first user, as the baseline is to answer it.
+/// The service's answer to a read of the first user. The baseline sends the same bytes.
 async fn body_of(service: &Service, read: Read, users: &Users) -> anyhow::Result<Bytes> {
     let mut connection = Connection::open(&service.address).await?;
     let answer = connection.send(read.request(users, 0)).await?;
     if answer.status != 200 {
         bail!("{} answers {}", read.name(), answer.status)
     }
-    std::str::from_utf8(&answer.body).context("an answer is no text")?;
+    std::str::from_utf8(&answer.body).context("an answer is not text")?;
     Ok(answer.body)
 }

@@ -1,8 +1,8 @@
-//! Medians of rounds, and tables of them in Markdown.
+//! Medians over rounds, in Markdown tables.
 
 use crate::load::{Latencies, Outcome, count};
 
-/// The figures of one measurement in every round, in one order.
+/// The figures of one measurement, in the same order for every round.
 #[derive(Default)]
 pub(crate) struct Rounds(Vec<Vec<f64>>);
 
@@ -33,7 +33,7 @@ pub(crate) fn figures(outcome: &Outcome) -> Vec<f64> {
     figures
 }
 
-/// What a table says of a load, after its ratios.
+/// The columns for a load, after its ratios.
 pub(crate) const LOAD_COLUMNS: [&str; 6] = [
     "p50",
     "p99",
@@ -43,32 +43,32 @@ pub(crate) const LOAD_COLUMNS: [&str; 6] = [
     USED_COLUMNS[2],
 ];
 
-/// What a table says of what was used meanwhile.
+/// The columns for CPU time and memory.
 pub(crate) const USED_COLUMNS: [&str; 3] = [
     "cores busy: service",
     "clients",
     "peak memory: service, clients",
 ];
 
-/// Where the rate and the median latency are in the figures of a load.
+/// The indices of the rate and the median latency in the figures of a load.
 pub(crate) const RATE: usize = 0;
 pub(crate) const P50: usize = 1;
 
-/// The cells of those columns.
+/// The cells for [`LOAD_COLUMNS`].
 pub(crate) fn load_cells(rounds: &Rounds) -> Vec<String> {
     let mut cells = time_cells(rounds, 1);
     cells.extend(used_cells(rounds, 4));
     cells
 }
 
-/// p50, p99 and p99.9, of which the first is that figure.
+/// The cells for p50, p99 and p99.9. `first` is the index of p50.
 pub(crate) fn time_cells(rounds: &Rounds, first: usize) -> Vec<String> {
     (first..first + 3)
         .map(|figure| time(rounds.median(figure)))
         .collect()
 }
 
-/// What was used, from that figure on.
+/// The cells for [`USED_COLUMNS`]. `first` is the index of the first figure.
 pub(crate) fn used_cells(rounds: &Rounds, first: usize) -> [String; 3] {
     let cores = |figure| format!("{:.2}", rounds.median(figure));
     let memory = [first + 2, first + 3].map(|figure| mebibytes(rounds.median(figure)));
@@ -80,7 +80,7 @@ pub(crate) fn quantiles(latencies: &Latencies) -> [f64; 3] {
     [0.5, 0.99, 0.999].map(|quantile| count(latencies.value_at_quantile(quantile)))
 }
 
-/// Of nanoseconds.
+/// Formats nanoseconds.
 pub(crate) fn time(nanoseconds: f64) -> String {
     if nanoseconds < 1e6 {
         format!("{:.0} µs", nanoseconds / 1e3)
@@ -91,7 +91,7 @@ pub(crate) fn time(nanoseconds: f64) -> String {
     }
 }
 
-/// Of bytes.
+/// Formats bytes.
 pub(crate) fn mebibytes(bytes: f64) -> String {
     format!("{:.0} MiB", bytes / (1024.0 * 1024.0))
 }
@@ -108,7 +108,7 @@ pub(crate) fn ratio(of: f64, to: f64) -> String {
     format!("**{:.2}**", of / to)
 }
 
-/// A table whose rows are printed once the history that they were measured on was found clean.
+/// A table whose rows are printed only after the measured history has been verified.
 pub(crate) struct Table {
     waiting: Vec<String>,
 }
@@ -129,7 +129,7 @@ impl Table {
         self.waiting.push(format!("| {} |", cells.join(" | ")));
     }
 
-    /// Prints what was not printed yet.
+    /// Prints the rows that are not printed yet.
     pub(crate) fn print(&mut self) {
         for line in self.waiting.drain(..) {
             println!("{line}");

@@ -1,4 +1,4 @@
-//! The users of a measurement, and what they send.
+//! The users of a measurement, and their requests.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -8,16 +8,18 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use http::Method;
 use http_kit::caller::{Grant, Role, mint_hs256};
+use http_kit::clock::Clock;
 use jiff::ToSpan as _;
 
 use crate::http::{Sent, request};
-use crate::place::Place;
+use crate::installation::Installation;
 
-/// Users beyond these get a token each time they send something: a million tokens are 200 MB.
+/// The number of users whose tokens are kept in memory. Other tokens are made for each request: a million tokens would
+/// need 200 MB.
 const TOKENS: u64 = 100_000;
 const BOUNDARY: &str = "profile-ledger-bench";
 
-/// Users 0 to a count, who are registered.
+/// The registered users 0 to `count`.
 pub(crate) struct Users {
     pub(crate) count: u64,
     tokens: Vec<String>,
@@ -40,23 +42,23 @@ fn registration(user: u64) -> String {
 }
 
 impl Users {
-    /// Registers users in an empty place, whose service is not running.
-    pub(crate) async fn register(place: &Place, count: u64) -> anyhow::Result<Self> {
-        let path = place.path("users.ndjson");
+    /// Registers users in an empty installation. No service may be running.
+    pub(crate) async fn register(installation: &Installation, count: u64) -> anyhow::Result<Self> {
+        let path = installation.path("users.ndjson");
         let mut file = BufWriter::new(std::fs::File::create(&path)?);
         for user in 0..count {
             writeln!(file, "{}", registration(user))?;
         }
         file.into_inner().context("cannot write users")?;
         let path_text = path.to_string_lossy();
-        place.run(&["import", &path_text]).await?;
+        installation.run(&["import", &path_text]).await?;
         std::fs::remove_file(&path)?;
         Ok(Self {
             count,
             tokens: (0..count.min(TOKENS))
-                .map(|user| token(place.secret(), &id(user), Role::User))
+                .map(|user| token(installation.secret(), &id(user), Role::User))
                 .collect(),
-            secret: place.secret().to_owned(),
+            secret: installation.secret().to_owned(),
         })
     }
 
@@ -71,9 +73,9 @@ impl Users {
     }
 }
 
-/// A token of a caller for a day.
+/// Makes a token that is valid for a day.
 pub(crate) fn token(secret: &str, subject: &str, role: Role) -> String {
-    let issued = crate::clock().now();
+    let issued = Clock::system().now();
     let grant = Grant {
         subject,
         roles: &[role],
@@ -85,7 +87,7 @@ pub(crate) fn token(secret: &str, subject: &str, role: Role) -> String {
     mint_hs256(secret.as_bytes(), &grant)
 }
 
-/// Another bio each time: a command that always changes something.
+/// A command that replaces a profile. The bio contains the number, so the command always changes something.
 pub(crate) fn profile(token: &str, number: u64) -> Sent {
     request(
         Method::PUT,
@@ -96,7 +98,7 @@ pub(crate) fn profile(token: &str, number: u64) -> Sent {
     )
 }
 
-/// What [`profile`] sends.
+/// The body of [`profile`].
 pub(crate) fn profile_body(number: u64) -> String {
     let mut body = String::with_capacity(256);
     let _ = write!(
@@ -106,7 +108,7 @@ pub(crate) fn profile_body(number: u64) -> String {
     body
 }
 
-/// A name that nobody had. Allowed once a user.
+/// A command that changes a username to an unused one. A user may do this once.
 pub(crate) fn rename(token: &str, user: u64) -> Sent {
     let body = format!(r#"{{"newUsername":"renamed{user:08}"}}"#);
     request(
@@ -118,8 +120,8 @@ pub(crate) fn rename(token: &str, user: u64) -> Sent {
     )
 }
 
-/// An upload that nobody has sent before, as the same photo again would change nothing: decoders stop at the end of
-/// the image, and the number comes after it.
+/// An upload with new bytes, because the same photo again would change nothing. The number follows the end of the image,
+/// where decoders have stopped.
 pub(crate) fn photo(token: &str, media_type: &str, bytes: &[u8], number: u64) -> Sent {
     let head = format!(
         "--{BOUNDARY}\r\ncontent-disposition: form-data; name=\"file\"; filename=\"photo\"\r\ncontent-type: {media_type}\r\n\r\n"

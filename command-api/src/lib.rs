@@ -11,7 +11,6 @@ use utoipa::OpenApi as _;
 use utoipa::openapi::OpenApi;
 
 pub mod committer;
-pub mod photo;
 pub mod photo_sweep;
 mod routes;
 #[cfg(test)]

@@ -82,8 +82,9 @@ mod tests {
     use axum::http::StatusCode;
     use bytes::Bytes;
 
+    use photo::samples;
+
     use super::*;
-    use crate::photo::samples;
     use crate::testing::{Api, JOHN, upload};
 
     #[tokio::test]

@@ -356,7 +356,7 @@ mod tests {
                 ("PATCH", good, Reads::Json(JSON_BYTES))
             }
             ("PATCH", "/api/v1/users/profile/photo") => {
-                let good = upload(JOHN, &crate::photo::samples::png(96, 96));
+                let good = upload(JOHN, &::photo::samples::png(96, 96));
                 ("PATCH", good, Reads::Multipart(photo::BODY_BYTES))
             }
             _ => panic!("{method} {pattern} is in no test of hostile requests: add it here"),

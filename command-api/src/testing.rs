@@ -18,10 +18,10 @@ use http_kit::caller::Role;
 use http_kit::clock::Clock;
 use http_kit::testing::{Answer, Ask, NOW, now, token, verifier};
 use jiff::Timestamp;
+use photo::Photos;
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch};
 
-use crate::photo::Photos;
 use crate::{CommandApi, Committer, Randomness, Uploads};
 
 /// The user of the published page.

@@ -125,9 +125,6 @@ pub(crate) enum Job {
     Asyncapi(AsyncApiArgs),
     /// Write the JSON Schemas of events and of their envelope, which GET /schemas/TYPE/VERSION.json serves
     Schemas(SchemasArgs),
-    /// Measure the service beside bare baselines, on data of its own in the data directory and, with --database-url, in a
-    /// new database on that server; print tables. With --nats-url a server that has no ledger's stream
-    Bench(bench::Args),
 }
 
 #[derive(Debug, Args)]

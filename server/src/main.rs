@@ -2,9 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::Parser as _;
-use tokio_util::sync::CancellationToken;
 
 use crate::service::Roles;
 
@@ -68,7 +66,6 @@ async fn main() -> ExitCode {
         Some(config::Job::Replay(args)) => replay::run(&cli.config, &args).await,
         Some(config::Job::Asyncapi(args)) => described::asyncapi(&args),
         Some(config::Job::Schemas(args)) => described::schemas(&args),
-        Some(config::Job::Bench(args)) => measure(cli.config, args).await,
     };
     match done {
         Ok(code) => code,
@@ -82,27 +79,5 @@ async fn main() -> ExitCode {
                 ExitCode::from(2)
             }
         }
-    }
-}
-
-async fn measure(config: config::Config, args: bench::Args) -> anyhow::Result<ExitCode> {
-    let settings = bench::Settings {
-        data_dir: config.data_dir,
-        database_url: config.database_url,
-        nats_url: config.nats_url,
-        randomness: parts::randomness(),
-        stop: CancellationToken::new(),
-    };
-    let stop = settings.stop.clone();
-    let mut measured = std::pin::pin!(bench::run(settings, args));
-    tokio::select! {
-        biased;
-        code = lifecycle::interrupted() => {
-            stop.cancel();
-            // It cleans up, and its error is that it was stopped.
-            let _ = measured.await;
-            Ok(ExitCode::from(code.context("signals cannot be received")?))
-        }
-        done = &mut measured => done.map(|()| ExitCode::SUCCESS),
     }
 }

@@ -191,7 +191,7 @@ fn commands(committer: Committer, parts: &Parts, shared: &Shared) -> Router {
         verifier: Arc::clone(&shared.verifier),
         clock: shared.clock.clone(),
         randomness: shared.randomness.clone(),
-        photos: Arc::new(command_api::photo::Photos::new(cores())),
+        photos: Arc::new(photo::Photos::new(cores())),
         photo_store: parts.photos.clone(),
         uploads: Uploads::default(),
         public_url: Arc::clone(&shared.public_url),

@@ -17,6 +17,7 @@ use http_kit::code::Code;
 use http_kit::error::ApiError;
 use http_kit::openapi::{Fails, Refuses, schema};
 use http_kit::text::Text;
+use photo::{Error, MAX_BYTES, Processed};
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -26,7 +27,6 @@ use utoipa::{PartialSchema, ToSchema};
 use super::{Done, OfUser, Sender, answer, undecided};
 use crate::CommandApi;
 use crate::committer::Undecided;
-use crate::photo::{Error, MAX_BYTES, Processed};
 use crate::user::{Action, NewPhoto};
 
 /// The upload and what a multipart body has around it.
@@ -301,7 +301,7 @@ fn busy() -> ApiError {
 }
 
 fn bad_photo(error: Error) -> ApiError {
-    use crate::photo::{MAX_MEGAPIXELS, MAX_SIDE, MIN_SIDE};
+    use photo::{MAX_MEGAPIXELS, MAX_SIDE, MIN_SIDE};
     match error {
         Error::Empty => bad_file(Text::new("PHOTO_EMPTY")),
         Error::TooManyBytes => ApiError::new(Code::BodyTooLarge)

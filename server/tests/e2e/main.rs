@@ -3,7 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
 mod audit;
-mod bench;
 mod broker;
 mod browser;
 mod cli;

@@ -2,12 +2,12 @@ use ledger::store::History as _;
 use futures::TryStreamExt as _;
 use http_kit::caller::Role;
 use http_kit::testing::{NOW, refuses, token};
+use photo::samples;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::*;
-use crate::photo::samples;
 use crate::testing::{
     Api, DAY, Fault, JANE, JOHN, URL, form, is_at, john, made, service, upload, user,
 };

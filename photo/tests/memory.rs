@@ -5,7 +5,7 @@
 use std::io::Write;
 
 use bytes::Bytes;
-use command_api::photo::{MAX_BYTES, Photos};
+use photo::{MAX_BYTES, Photos};
 
 const MIB: u64 = 1024 * 1024;
 /// As close to 50 megapixels as the longest side allows.

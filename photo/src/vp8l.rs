@@ -1,13 +1,13 @@
-//! Weighs the prefix codes of a lossless WebP before it is decoded.
+//! Bounds the decoding tables of a lossless WebP before it is decoded.
 //!
-//! A stream may define 65,536 groups of five codes, and the decoder makes tables for all of them:
-//! ten megabytes of upload become more than a gigabyte of tables. No limit of the decoder counts
-//! them, so the stream is read here up to its pixels, keeping the lengths of one code at a time.
+//! A stream may define 65,536 groups of five prefix codes, and the decoder builds tables for all of them: an upload of ten
+//! megabytes becomes more than a gigabyte of tables. The decoder has no limit for them. Therefore this module reads the
+//! stream up to its pixels and adds up the table sizes, one code at a time.
 
-use super::Error;
+use crate::error::Error;
 
-/// What the tables may take. The reference encoder writes 2,600 groups at most, which need less.
-pub(super) const MOST_TABLE_BYTES: usize = 80 * 1024 * 1024;
+/// The memory that the tables may use. The reference encoder writes at most 2,600 groups, which need less.
+pub(crate) const MOST_TABLE_BYTES: usize = 80 * 1024 * 1024;
 
 const LITERALS: usize = 256;
 const LENGTHS: usize = 24;
@@ -17,7 +17,7 @@ const LENGTH_ORDER: [usize; 19] = [
     17, 18, 0, 1, 2, 3, 4, 5, 16, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15,
 ];
 
-/// Columns to the left, and rows up, of the distances that have short codes.
+/// The distances with short codes: columns to the left, and rows up.
 #[rustfmt::skip]
 const NEAR: [(i8, i8); 120] = [
     (0, 1), (1, 0), (1, 1), (-1, 1), (0, 2), (2, 0), (1, 2), (-1, 2), (2, 1), (-2, 1), (2, 2), (-2, 2),
@@ -32,8 +32,8 @@ const NEAR: [(i8, i8); 120] = [
     (7, 5), (-7, 5), (8, 4), (6, 7), (-6, 7), (7, 6), (-7, 6), (8, 5), (7, 7), (-7, 7), (8, 6), (8, 7),
 ];
 
-/// Refuses a stream whose tables would be too large. `data` starts with the stream's header.
-pub(super) fn check_tables(data: &[u8], width: u32, height: u32) -> Result<(), Error> {
+/// Refuses a stream whose tables would be too large. `data` starts with the header of the stream.
+pub(crate) fn check_tables(data: &[u8], width: u32, height: u32) -> Result<(), Error> {
     check_within(data, width, height, MOST_TABLE_BYTES)
 }
 
@@ -106,7 +106,7 @@ fn cache_size(bits: &mut Bits<'_>) -> Result<usize, Error> {
     }
 }
 
-/// Decodes one of the small images that steer the decoder, as ARGB.
+/// Decodes one of the small images that control the decoder, as ARGB.
 fn image(bits: &mut Bits<'_>, width: usize, height: usize) -> Result<Vec<u32>, Error> {
     let mut cache = vec![0_u32; cache_size(bits)?];
     let mut codes = Vec::with_capacity(5);
@@ -155,9 +155,9 @@ fn image(bits: &mut Bits<'_>, width: usize, height: usize) -> Result<Vec<u32>, E
 
 /// A canonical prefix code.
 struct Code {
-    /// How many symbols have codes of each length.
+    /// The number of symbols for each code length.
     counts: [usize; MAX_LENGTH + 1],
-    /// The symbols, those with short codes first.
+    /// The symbols, ordered by code length.
     symbols: Vec<usize>,
 }
 
@@ -217,7 +217,7 @@ impl Code {
         Err(Error::Damaged)
     }
 
-    /// What the decoder allocates: a table for the first ten bits, and a tree for the rest.
+    /// The memory that the decoder allocates: a table for the first ten bits, and a tree for the rest.
     fn table_bytes(&self) -> usize {
         let longest = self
             .counts
@@ -263,7 +263,7 @@ fn read_lengths(bits: &mut Bits<'_>, lengths: &mut [usize]) -> Result<(), Error>
     Ok(())
 }
 
-/// Bits, the lowest of each byte first.
+/// A bit reader that starts with the lowest bit of each byte.
 struct Bits<'a> {
     data: &'a [u8],
     at: usize,
@@ -280,7 +280,7 @@ impl Bits<'_> {
         Ok(value)
     }
 
-    /// The number that a prefix and the bits after it make: a length, or a distance.
+    /// Reads the number that follows a prefix: a length or a distance.
     fn number(&mut self, prefix: usize) -> Result<usize, Error> {
         if prefix < 4 {
             return Ok(prefix + 1);
@@ -292,8 +292,8 @@ impl Bits<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples;
     use super::*;
+    use crate::samples;
 
     /// The stream of a file with one chunk.
     fn stream(file: &[u8]) -> &[u8] {
@@ -402,7 +402,7 @@ mod tests {
         }
         let data = bits.bytes();
         assert!(
-            data.len() < super::super::MAX_BYTES,
+            data.len() < crate::limits::MAX_BYTES,
             "{} bytes would do",
             data.len()
         );

@@ -5,16 +5,16 @@ use std::io::Cursor;
 use ::gif::{ColorOutput, DecodeOptions};
 use image::metadata::Orientation;
 
-use super::decode::Photo;
-use super::recognise::{Source, array, check_most, check_size, slice};
-use super::reduce::{self, Model, Reducer};
-use super::{Error, Format};
+use crate::decoded::Photo;
+use crate::error::Error;
+use crate::reduce::{self, Model, Reducer};
+use crate::source::{Format, Source, array, check_most, check_size, slice};
 
-/// The first row of each pass of an interlaced frame, and the rows between.
+/// For each pass of an interlaced frame: the first row, and the distance to the next row.
 const PASSES: [(u32, u32); 4] = [(0, 8), (4, 8), (2, 4), (1, 2)];
 
-/// Walks all blocks to the trailer, so that a file that was cut off is known.
-pub(super) fn header(bytes: &[u8]) -> Result<Source, Error> {
+/// Reads the header. It walks all blocks up to the trailer to detect a truncated file.
+pub(crate) fn header(bytes: &[u8]) -> Result<Source, Error> {
     let screen = (le16(bytes, 6)?, le16(bytes, 8)?);
     if screen != (0, 0) {
         check_size(screen.0, screen.1)?;
@@ -78,7 +78,7 @@ fn after_blocks(bytes: &[u8], mut at: usize) -> Result<usize, Error> {
     }
 }
 
-pub(super) fn decode(bytes: &[u8], source: &Source) -> Result<Photo, Error> {
+pub(crate) fn decode(bytes: &[u8], source: &Source) -> Result<Photo, Error> {
     let mut options = DecodeOptions::new();
     options.set_color_output(ColorOutput::Indexed);
     let mut decoder = options.read_info(Cursor::new(bytes)).map_err(damaged)?;
@@ -94,13 +94,13 @@ pub(super) fn decode(bytes: &[u8], source: &Source) -> Result<Photo, Error> {
         &[(0, 1)]
     };
     let transparent = frame.transparent;
-    // Where the screen is empty the frame is all there is, wherever it claims to be.
+    // With an empty screen the frame is the whole picture, and its position is ignored.
     let is_alone = array::<4>(bytes, 6)? == [0; 4];
     let (left, top) = if is_alone { (0, 0) } else { (left, top) };
     check_most(width, height)?;
     let colours = colours(decoder.palette().map_err(damaged)?, transparent);
 
-    // What the frame does not cover stays transparent.
+    // The area outside the frame stays transparent.
     let mut reducer = Reducer::new(source.width, source.height, Model::Rgba);
     let mut row = vec![0; width as usize];
     for &(first, between) in passes {
@@ -126,7 +126,7 @@ pub(super) fn decode(bytes: &[u8], source: &Source) -> Result<Photo, Error> {
     })
 }
 
-/// All 256 colours: an index beyond the palette is transparent, as browsers have it.
+/// All 256 colours. An index beyond the palette is transparent, as in browsers.
 fn colours(palette: &[u8], transparent: Option<u8>) -> [[u8; 4]; 256] {
     let mut colours = [[0; 4]; 256];
     for (colour, &[r, g, b]) in colours.iter_mut().zip(palette.as_chunks().0) {
@@ -148,9 +148,9 @@ fn damaged(error: ::gif::DecodingError) -> Error {
 mod tests {
     use ::gif::Frame;
 
-    use super::super::recognise::recognise;
-    use super::super::samples;
     use super::*;
+    use crate::recognise::recognise;
+    use crate::samples;
 
     fn photo(bytes: &[u8]) -> Photo {
         decode(bytes, &recognise(bytes).expect("a good header")).expect("a good file")

@@ -1,53 +1,13 @@
-//! What a file is and how large its picture is, read from its first bytes: nothing is allocated
-//! for the picture before its claimed size is known to be bearable.
+//! Reads the format and the size of a picture from the first bytes of a file. No memory is allocated for the picture
+//! before its claimed size is checked.
 
-use super::{Error, MAX_BYTES, MAX_MEGAPIXELS, MAX_SIDE, MIN_SIDE, gif, jpeg, png, webp};
+use crate::error::Error;
+use crate::limits::MAX_BYTES;
+use crate::source::Source;
+use crate::{gif, jpeg, png, webp};
 
-/// A format that is accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Format {
-    /// JPEG.
-    Jpeg,
-    /// PNG.
-    Png,
-    /// WebP.
-    WebP,
-    /// GIF.
-    Gif,
-}
-
-impl Format {
-    /// Its media type, such as `image/jpeg`.
-    pub const fn media_type(self) -> &'static str {
-        match self {
-            Self::Jpeg => "image/jpeg",
-            Self::Png => "image/png",
-            Self::WebP => "image/webp",
-            Self::Gif => "image/gif",
-        }
-    }
-}
-
-/// What the header of an upload says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Source {
-    pub(super) format: Format,
-    /// As stored: the orientation turns it later.
-    pub(super) width: u32,
-    pub(super) height: u32,
-    /// The most that decoding allocates at once.
-    pub(super) peak_bytes: u64,
-}
-
-impl Source {
-    /// [`Self::peak_bytes`] in whole MiB.
-    pub(super) fn peak_mib(&self) -> u32 {
-        u32::try_from(self.peak_bytes.div_ceil(1024 * 1024)).unwrap_or(u32::MAX)
-    }
-}
-
-/// Tells the format by the bytes alone and checks the size of the picture.
-pub(super) fn recognise(bytes: &[u8]) -> Result<Source, Error> {
+/// Recognises the format by the bytes alone and checks the size of the picture.
+pub(crate) fn recognise(bytes: &[u8]) -> Result<Source, Error> {
     if bytes.is_empty() {
         return Err(Error::Empty);
     }
@@ -77,7 +37,7 @@ pub(super) fn recognise(bytes: &[u8]) -> Result<Source, Error> {
     }
 }
 
-/// The name of a format that people do upload, to tell them which it is.
+/// The name of a common format that is not accepted, for the error message.
 fn unsupported(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
         [_, _, _, _, b'f', b't', b'y', b'p', ..] => iso_media(bytes),
@@ -88,14 +48,14 @@ fn unsupported(bytes: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// HEIC and AVIF are told apart by the brands in their first box.
+/// Distinguishes HEIC and AVIF by the brands in the first box.
 fn iso_media(bytes: &[u8]) -> Option<&'static str> {
     let length = u32::from_be_bytes(*bytes.first_chunk()?);
     let length = usize::try_from(length)
         .ok()?
         .clamp(16, 256)
         .min(bytes.len());
-    // Between the major and the compatible brands is a version number, which is no brand.
+    // Between the major and the compatible brands is a version number, which is not a brand.
     let brands = || {
         bytes
             .get(8..length)
@@ -137,49 +97,11 @@ fn is_svg(bytes: &[u8]) -> bool {
             .any(|window| window.eq_ignore_ascii_case(b"<svg"))
 }
 
-/// Refuses what is beyond the limits, whatever the orientation will be.
-pub(super) fn check_size(width: u32, height: u32) -> Result<(), Error> {
-    check_most(width, height)?;
-    if width.min(height) < MIN_SIDE {
-        return Err(Error::TooSmall);
-    }
-    Ok(())
-}
-
-/// The upper limits alone, for a frame inside a picture.
-pub(super) fn check_most(width: u32, height: u32) -> Result<(), Error> {
-    if width == 0 || height == 0 {
-        return Err(Error::Damaged);
-    }
-    if width.max(height) > MAX_SIDE {
-        return Err(Error::TooLarge);
-    }
-    if u64::from(width) * u64::from(height) > u64::from(MAX_MEGAPIXELS) * 1_000_000 {
-        return Err(Error::TooManyPixels);
-    }
-    Ok(())
-}
-
-/// The first `N` bytes at `at`, or damage where the file ends before.
-pub(super) fn array<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], Error> {
-    bytes
-        .get(at..)
-        .and_then(|rest| rest.first_chunk())
-        .copied()
-        .ok_or(Error::Damaged)
-}
-
-/// The `length` bytes at `at`, or damage where the file ends before.
-pub(super) fn slice(bytes: &[u8], at: usize, length: usize) -> Result<&[u8], Error> {
-    at.checked_add(length)
-        .and_then(|end| bytes.get(at..end))
-        .ok_or(Error::Damaged)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::samples;
     use super::*;
+    use crate::samples;
+    use crate::source::Format;
 
     #[test]
     fn each_format_is_recognised_by_its_bytes_alone() {
@@ -240,19 +162,6 @@ mod tests {
     fn more_bytes_than_the_limit_are_refused_whatever_they_are() {
         assert_eq!(recognise(&vec![0; MAX_BYTES + 1]), Err(Error::TooManyBytes));
         assert_eq!(recognise(&vec![0; MAX_BYTES]), Err(Error::UnknownFormat));
-    }
-
-    #[test]
-    fn sizes_are_checked_at_their_edges() {
-        assert_eq!(check_size(MIN_SIDE, MIN_SIDE), Ok(()));
-        assert_eq!(check_size(MIN_SIDE - 1, 500), Err(Error::TooSmall));
-        assert_eq!(check_size(500, MIN_SIDE - 1), Err(Error::TooSmall));
-        assert_eq!(check_size(MAX_SIDE, 4000), Ok(()));
-        assert_eq!(check_size(MAX_SIDE + 1, 4000), Err(Error::TooLarge));
-        assert_eq!(check_size(4000, MAX_SIDE + 1), Err(Error::TooLarge));
-        assert_eq!(check_size(10_000, 5000), Ok(()));
-        assert_eq!(check_size(10_000, 5001), Err(Error::TooManyPixels));
-        assert_eq!(check_size(0, 100), Err(Error::Damaged));
     }
 
     #[test]

@@ -1,19 +1,19 @@
-//! PNG, read row by row: a picture of 50 megapixels in 16 bits would be 400 MB as a whole.
+//! PNG, read row by row. A whole picture of 50 megapixels with 16-bit channels would need 400 MB.
 
 use std::io::Cursor;
 
 use ::png::{ColorType, Decoder, Limits, Reader, Transformations};
 use image::metadata::Orientation;
 
-use super::decode::{Photo, orientation};
-use super::recognise::{Source, array, check_size};
-use super::reduce::{self, Channels, Model, Reducer};
-use super::{Error, Format};
+use crate::decoded::{Photo, orientation};
+use crate::error::Error;
+use crate::reduce::{self, Channels, Model, Reducer};
+use crate::source::{Format, Source, array, check_size};
 
-/// What the decoder may allocate for itself: a few rows, the colour profile inflated, and EXIF.
+/// The memory that the decoder may allocate for itself: a few rows, the inflated colour profile and EXIF.
 const DECODER_BYTES: usize = 24 * 1024 * 1024;
 
-/// Where the pixels of each of the seven passes are: first column and row, columns and rows between.
+/// For each of the seven passes: the first column and row, and the distance to the next column and row.
 const PASSES: [(u32, u32, u32, u32); 7] = [
     (0, 0, 8, 8),
     (4, 0, 8, 8),
@@ -24,7 +24,7 @@ const PASSES: [(u32, u32, u32, u32); 7] = [
     (0, 1, 1, 2),
 ];
 
-pub(super) fn header(bytes: &[u8]) -> Result<Source, Error> {
+pub(crate) fn header(bytes: &[u8]) -> Result<Source, Error> {
     if &array::<8>(bytes, 8)? != b"\0\0\0\x0dIHDR" {
         return Err(Error::Damaged);
     }
@@ -41,7 +41,7 @@ pub(super) fn header(bytes: &[u8]) -> Result<Source, Error> {
     })
 }
 
-pub(super) fn decode(bytes: &[u8], source: &Source) -> Result<Photo, Error> {
+pub(crate) fn decode(bytes: &[u8], source: &Source) -> Result<Photo, Error> {
     let mut decoder = Decoder::new_with_limits(
         Cursor::new(bytes),
         Limits {
@@ -136,9 +136,9 @@ fn damaged(error: ::png::DecodingError) -> Error {
 mod tests {
     use ::png::BitDepth;
 
-    use super::super::recognise::recognise;
-    use super::super::samples;
     use super::*;
+    use crate::recognise::recognise;
+    use crate::samples;
 
     fn photo(bytes: &[u8]) -> Photo {
         decode(bytes, &recognise(bytes).expect("a good header")).expect("a good file")

@@ -1,19 +1,23 @@
-//! Photos for the tests, made in code.
+//! Photos for tests, made in code.
 
 use ::gif::{Encoder as GifEncoder, Frame};
 use ::png::{BitDepth, ColorType};
 use image::codecs::jpeg::JpegEncoder;
 
-pub(super) const RED: [u8; 3] = [220, 30, 40];
-pub(super) const GREEN: [u8; 3] = [20, 180, 60];
-pub(super) const BLUE: [u8; 3] = [30, 60, 210];
-pub(super) const YELLOW: [u8; 3] = [240, 220, 50];
+/// Top left in the quarters.
+pub const RED: [u8; 3] = [220, 30, 40];
+/// Top right.
+pub const GREEN: [u8; 3] = [20, 180, 60];
+/// Bottom left.
+pub const BLUE: [u8; 3] = [30, 60, 210];
+/// Bottom right.
+pub const YELLOW: [u8; 3] = [240, 220, 50];
 
-/// Something that no colour or encoder makes by chance: what metadata must not leave behind.
-pub(super) const SECRET: &[u8] = b"52.3731N-4.8926E-home";
+/// Bytes that no colour or encoder produces by chance. They are metadata that no rendition may contain.
+pub const SECRET: &[u8] = b"52.3731N-4.8926E-home";
 
-/// Four quarters, red and green above blue and yellow: no turn and no mirror leaves it the same.
-pub(super) fn quarters(width: u32, height: u32) -> Vec<u8> {
+/// Four quarters: red and green above blue and yellow. Every rotation and every reflection changes the picture.
+pub fn quarters(width: u32, height: u32) -> Vec<u8> {
     let pixel = |x, y| match (x * 2 < width, y * 2 < height) {
         (true, true) => RED,
         (false, true) => GREEN,
@@ -25,7 +29,8 @@ pub(super) fn quarters(width: u32, height: u32) -> Vec<u8> {
         .collect()
 }
 
-pub(crate) fn jpeg(width: u32, height: u32) -> Vec<u8> {
+/// The quarters as a JPEG.
+pub fn jpeg(width: u32, height: u32) -> Vec<u8> {
     jpeg_of(
         &quarters(width, height),
         width,
@@ -34,7 +39,8 @@ pub(crate) fn jpeg(width: u32, height: u32) -> Vec<u8> {
     )
 }
 
-pub(super) fn jpeg_of(
+/// A JPEG of these pixels.
+pub fn jpeg_of(
     pixels: &[u8],
     width: u32,
     height: u32,
@@ -47,7 +53,8 @@ pub(super) fn jpeg_of(
     bytes
 }
 
-pub(crate) fn png(width: u32, height: u32) -> Vec<u8> {
+/// The quarters as a PNG.
+pub fn png(width: u32, height: u32) -> Vec<u8> {
     png_of(
         &quarters(width, height),
         width,
@@ -57,7 +64,8 @@ pub(crate) fn png(width: u32, height: u32) -> Vec<u8> {
     )
 }
 
-pub(super) fn png_of(
+/// A PNG of these pixels. An indexed one has the four colours, of which yellow is transparent.
+pub fn png_of(
     pixels: &[u8],
     width: u32,
     height: u32,
@@ -78,20 +86,22 @@ pub(super) fn png_of(
     bytes
 }
 
-pub(crate) fn webp(width: u32, height: u32) -> Vec<u8> {
+/// The quarters as a lossy WebP.
+pub fn webp(width: u32, height: u32) -> Vec<u8> {
     ::webp::Encoder::from_rgb(&quarters(width, height), width, height)
         .encode(95.0)
         .to_vec()
 }
 
-pub(super) fn webp_lossless(rgba: &[u8], width: u32, height: u32) -> Vec<u8> {
+/// A lossless WebP of these pixels.
+pub fn webp_lossless(rgba: &[u8], width: u32, height: u32) -> Vec<u8> {
     ::webp::Encoder::from_rgba(rgba, width, height)
         .encode_lossless()
         .to_vec()
 }
 
 /// Two frames: the quarters, then nothing but yellow.
-pub(crate) fn gif(width: u16, height: u16) -> Vec<u8> {
+pub fn gif(width: u16, height: u16) -> Vec<u8> {
     gif_of(
         (width, height),
         &[
@@ -101,7 +111,8 @@ pub(crate) fn gif(width: u16, height: u16) -> Vec<u8> {
     )
 }
 
-pub(super) fn gif_of(screen: (u16, u16), frames: &[Frame<'_>]) -> Vec<u8> {
+/// A GIF of these frames, in the four colours.
+pub fn gif_of(screen: (u16, u16), frames: &[Frame<'_>]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let palette = [RED, GREEN, BLUE, YELLOW].concat();
     let mut encoder =
@@ -114,7 +125,7 @@ pub(super) fn gif_of(screen: (u16, u16), frames: &[Frame<'_>]) -> Vec<u8> {
 }
 
 /// A frame of the quarters, their colours moved on by `shift` places at most up to yellow.
-pub(super) fn quarter_frame(width: u16, height: u16, shift: u8) -> Frame<'static> {
+pub fn quarter_frame(width: u16, height: u16, shift: u8) -> Frame<'static> {
     let index = |x, y| (u8::from(x * 2 >= width) + 2 * u8::from(y * 2 >= height) + shift).min(3);
     let pixels: Vec<u8> = (0..height)
         .flat_map(|y| (0..width).map(move |x| index(x, y)))
@@ -127,14 +138,16 @@ pub(super) fn quarter_frame(width: u16, height: u16, shift: u8) -> Frame<'static
     }
 }
 
-pub(super) fn jpeg_header(width: u16, height: u16) -> Vec<u8> {
+/// The start of a JPEG, up to the size that it claims.
+pub fn jpeg_header(width: u16, height: u16) -> Vec<u8> {
     let mut bytes = b"\xff\xd8\xff\xc0\0\x11\x08".to_vec();
     bytes.extend([height.to_be_bytes(), width.to_be_bytes()].concat());
     bytes.extend(b"\x03\x01\x11\0\x02\x11\0\x03\x11\0");
     bytes
 }
 
-pub(crate) fn png_header(width: u16, height: u16) -> Vec<u8> {
+/// The start of a PNG, up to the size that it claims.
+pub fn png_header(width: u16, height: u16) -> Vec<u8> {
     let data = [
         &u32::from(width).to_be_bytes()[..],
         &u32::from(height).to_be_bytes(),
@@ -144,7 +157,8 @@ pub(crate) fn png_header(width: u16, height: u16) -> Vec<u8> {
     [&b"\x89PNG\r\n\x1a\n"[..], &png_chunk(*b"IHDR", &data)].concat()
 }
 
-pub(super) fn gif_header(width: u16, height: u16) -> Vec<u8> {
+/// The start of a GIF, up to the size that it claims.
+pub fn gif_header(width: u16, height: u16) -> Vec<u8> {
     [
         &b"GIF89a"[..],
         &width.to_le_bytes(),
@@ -154,7 +168,8 @@ pub(super) fn gif_header(width: u16, height: u16) -> Vec<u8> {
     .concat()
 }
 
-pub(super) fn webp_lossy_header(width: u16, height: u16) -> Vec<u8> {
+/// A lossy WebP that claims a size and has no pixels.
+pub fn webp_lossy_header(width: u16, height: u16) -> Vec<u8> {
     riff(&[riff_chunk(
         *b"VP8 ",
         &[
@@ -166,7 +181,8 @@ pub(super) fn webp_lossy_header(width: u16, height: u16) -> Vec<u8> {
     )])
 }
 
-pub(super) fn webp_lossless_header(width: u16, height: u16) -> Vec<u8> {
+/// A lossless WebP that claims a size and has no pixels.
+pub fn webp_lossless_header(width: u16, height: u16) -> Vec<u8> {
     let bits = (u32::from(width) - 1) | ((u32::from(height) - 1) << 14);
     riff(&[riff_chunk(
         *b"VP8L",
@@ -174,11 +190,13 @@ pub(super) fn webp_lossless_header(width: u16, height: u16) -> Vec<u8> {
     )])
 }
 
-pub(super) fn webp_canvas_header(width: u16, height: u16) -> Vec<u8> {
+/// A WebP that claims the size of its canvas and has no image.
+pub fn webp_canvas_header(width: u16, height: u16) -> Vec<u8> {
     riff(&[vp8x(width.into(), height.into(), 0)])
 }
 
-pub(super) fn vp8x(width: u32, height: u32, flags: u8) -> Vec<u8> {
+/// The first chunk of an extended WebP.
+pub fn vp8x(width: u32, height: u32, flags: u8) -> Vec<u8> {
     let side = |side: u32| (side - 1).to_le_bytes();
     riff_chunk(
         *b"VP8X",
@@ -186,13 +204,15 @@ pub(super) fn vp8x(width: u32, height: u32, flags: u8) -> Vec<u8> {
     )
 }
 
-pub(super) fn riff(chunks: &[Vec<u8>]) -> Vec<u8> {
+/// A WebP of these chunks.
+pub fn riff(chunks: &[Vec<u8>]) -> Vec<u8> {
     let chunks = chunks.concat();
     let length = u32::try_from(chunks.len() + 4).expect("samples are small");
     [&b"RIFF"[..], &length.to_le_bytes(), b"WEBP", &chunks].concat()
 }
 
-pub(super) fn riff_chunk(name: [u8; 4], data: &[u8]) -> Vec<u8> {
+/// A chunk of a WebP.
+pub fn riff_chunk(name: [u8; 4], data: &[u8]) -> Vec<u8> {
     let length = u32::try_from(data.len()).expect("samples are small");
     let mut chunk = [&name[..], &length.to_le_bytes(), data].concat();
     chunk.resize(chunk.len().next_multiple_of(2), 0);
@@ -200,7 +220,7 @@ pub(super) fn riff_chunk(name: [u8; 4], data: &[u8]) -> Vec<u8> {
 }
 
 /// An animation whose frames are WebP files, each with its offset and size.
-pub(super) fn webp_animation(canvas: (u32, u32), frames: &[(&[u8], [u32; 4])]) -> Vec<u8> {
+pub fn webp_animation(canvas: (u32, u32), frames: &[(&[u8], [u32; 4])]) -> Vec<u8> {
     let mut chunks = vec![
         vp8x(canvas.0, canvas.1, 0x12),
         riff_chunk(*b"ANIM", &[255, 255, 255, 255, 0, 0]),
@@ -217,7 +237,8 @@ pub(super) fn webp_animation(canvas: (u32, u32), frames: &[(&[u8], [u32; 4])]) -
     riff(&chunks)
 }
 
-pub(super) fn png_chunk(name: [u8; 4], data: &[u8]) -> Vec<u8> {
+/// A chunk of a PNG.
+pub fn png_chunk(name: [u8; 4], data: &[u8]) -> Vec<u8> {
     let length = u32::try_from(data.len()).expect("samples are small");
     let body = [&name[..], data].concat();
     let crc = body.iter().fold(u32::MAX, |crc, byte| {
@@ -229,22 +250,23 @@ pub(super) fn png_chunk(name: [u8; 4], data: &[u8]) -> Vec<u8> {
 }
 
 /// The PNG with more chunks after its header.
-pub(super) fn png_with(png: &[u8], chunks: &[Vec<u8>]) -> Vec<u8> {
+pub fn png_with(png: &[u8], chunks: &[Vec<u8>]) -> Vec<u8> {
     [&png[..33], &chunks.concat(), &png[33..]].concat()
 }
 
 /// The JPEG with more segments after its start.
-pub(super) fn jpeg_with(jpeg: &[u8], segments: &[Vec<u8>]) -> Vec<u8> {
+pub fn jpeg_with(jpeg: &[u8], segments: &[Vec<u8>]) -> Vec<u8> {
     [&jpeg[..2], &segments.concat(), &jpeg[2..]].concat()
 }
 
-pub(super) fn segment(marker: u8, data: &[u8]) -> Vec<u8> {
+/// A segment of a JPEG.
+pub fn segment(marker: u8, data: &[u8]) -> Vec<u8> {
     let length = u16::try_from(data.len() + 2).expect("segments are small");
     [&[0xff, marker], &length.to_be_bytes()[..], data].concat()
 }
 
 /// TIFF with an orientation, a GPS directory and [`SECRET`] in it.
-pub(super) fn exif(orientation: u8) -> Vec<u8> {
+pub fn exif(orientation: u8) -> Vec<u8> {
     let mut tiff = b"MM\0*\0\0\0\x08\0\x02".to_vec();
     tiff.extend(b"\x01\x12\0\x03\0\0\0\x01\0");
     tiff.extend([orientation, 0, 0]);
@@ -254,17 +276,19 @@ pub(super) fn exif(orientation: u8) -> Vec<u8> {
     tiff
 }
 
-pub(super) fn jpeg_exif(orientation: u8) -> Vec<u8> {
+/// [`exif`] as a segment of a JPEG.
+pub fn jpeg_exif(orientation: u8) -> Vec<u8> {
     segment(0xe1, &[b"Exif\0\0", &exif(orientation)[..]].concat())
 }
 
-pub(super) fn jpeg_icc(profile: &[u8]) -> Vec<u8> {
+/// A colour profile as a segment of a JPEG.
+pub fn jpeg_icc(profile: &[u8]) -> Vec<u8> {
     segment(0xe2, &[b"ICC_PROFILE\0\x01\x01", profile].concat())
 }
 
 /// A JPEG made of blocks of one colour each, in as many channels as the colour has: baseline
 /// (`0xc0`) or progressive (`0xc2`).
-pub(super) fn jpeg_blocks<const N: usize>(
+pub fn jpeg_blocks<const N: usize>(
     frame: u8,
     width: u16,
     height: u16,
@@ -352,7 +376,7 @@ impl Bits {
 }
 
 /// The largest difference between the channels of two colours.
-pub(super) fn distance(left: &[u8], right: &[u8]) -> u8 {
+pub fn distance(left: &[u8], right: &[u8]) -> u8 {
     left.iter()
         .zip(right)
         .map(|(left, right)| left.abs_diff(*right))
@@ -361,6 +385,6 @@ pub(super) fn distance(left: &[u8], right: &[u8]) -> u8 {
 }
 
 /// The lowest byte of a number.
-pub(super) fn byte(number: impl Into<u32>) -> u8 {
+pub fn byte(number: impl Into<u32>) -> u8 {
     number.into().to_le_bytes()[0]
 }

@@ -1,97 +1,26 @@
-//! Turns an uploaded photo into square renditions that are safe to show.
-//!
-//! The bytes come from strangers, so every step is bounded. What a file is, and how large, is read
-//! from its first bytes before anything is allocated (`recognise`); the pixels are decoded with
-//! a known worst case of memory (`decode`), for which [`Photos`] hands out permits from a fixed
-//! budget; and only pixels are kept, so no metadata and none of the original bytes can survive
-//! (`colour`, `encode`).
+//! Turns the bytes of an upload into renditions.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use sha2::{Digest as _, Sha256};
 
-use bytes::Bytes;
-use sha2::{Digest, Sha256};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use crate::encode::Rendition;
+use crate::error::Error;
+use crate::source::{Format, Source};
+use crate::{colour, decode, encode};
 
-mod colour;
-mod decode;
-mod encode;
-mod gif;
-mod jpeg;
-mod png;
-mod recognise;
-mod reduce;
-#[cfg(test)]
-pub(crate) mod samples;
-mod vp8l;
-mod webp;
-
-pub use recognise::Format;
-
-/// The most bytes an upload may have.
-pub const MAX_BYTES: usize = 10 * 1024 * 1024;
-/// The most pixels a photo may have, in millions.
-pub const MAX_MEGAPIXELS: u32 = 50;
-/// The most pixels a side may have.
-pub const MAX_SIDE: u32 = 12_000;
-/// The fewest pixels the shorter side may have.
-pub const MIN_SIDE: u32 = 96;
-/// The WebP renditions, by the pixels of their side.
-pub const SIDES: [u32; 5] = [40, 76, 96, 192, 512];
-
-/// What all decodes together may allocate at their peaks. Beside it stay the uploads that wait and
-/// the rest of the process, so that everything is below 600 MiB.
-const BUDGET_MIB: u32 = 400;
-/// Uploads that may wait for a permit; each holds its bytes in memory.
-const MAX_WAITING: usize = 8;
-
-/// Why a photo cannot be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
-    /// There are no bytes.
-    #[error("the photo is empty")]
-    Empty,
-    /// There are more than [`MAX_BYTES`].
-    #[error("the photo has more than {MAX_BYTES} bytes")]
-    TooManyBytes,
-    /// The bytes are an image of a kind that is not accepted.
-    #[error("{0} photos are not supported")]
-    UnsupportedFormat(&'static str),
-    /// The bytes are no image that is known.
-    #[error("the photo is of no known format")]
-    UnknownFormat,
-    /// There are more than [`MAX_MEGAPIXELS`].
-    #[error("the photo has more than {MAX_MEGAPIXELS} megapixels")]
-    TooManyPixels,
-    /// A side has more than [`MAX_SIDE`] pixels.
-    #[error("the photo has a side of more than {MAX_SIDE} pixels")]
-    TooLarge,
-    /// The shorter side has fewer than [`MIN_SIDE`] pixels.
-    #[error("the photo has a side of fewer than {MIN_SIDE} pixels")]
-    TooSmall,
-    /// The bytes break their format's rules, or the decoder failed on them.
-    #[error("the photo is damaged")]
-    Damaged,
-    /// Too many photos are being processed.
-    #[error("too many photos are being processed")]
-    Busy,
-}
-
-/// A photo in its renditions, and what is known of its source.
+/// The renditions of a photo, and facts about its source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Processed {
     /// SHA-256 of the uploaded bytes.
     pub content_hash: [u8; 32],
-    /// How many bytes were uploaded.
+    /// The number of uploaded bytes.
     pub source_bytes: u64,
-    /// What the uploaded bytes were.
+    /// The format of the uploaded bytes.
     pub source_format: Format,
-    /// The width of the source as it is to be seen.
+    /// The width of the source after its orientation is applied.
     pub width: u32,
-    /// The height of the source as it is to be seen.
+    /// The height of the source after its orientation is applied.
     pub height: u32,
-    /// The WebPs in the order of [`SIDES`], then the one JPEG.
+    /// The WebP renditions in ascending size, then one JPEG.
     pub renditions: Vec<Rendition>,
 }
 
@@ -108,115 +37,7 @@ impl Processed {
     }
 }
 
-/// The photo at one size.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rendition {
-    /// The name of its file, such as `96.webp`.
-    pub name: &'static str,
-    /// The side that its name promises.
-    pub label: u32,
-    /// The side that it has: less than `label` where the source has no more.
-    pub side: u32,
-    /// Its media type.
-    pub media_type: &'static str,
-    /// The encoded image.
-    pub bytes: Bytes,
-}
-
-/// The bounded workshop in which photos are processed.
-#[derive(Debug)]
-pub struct Photos {
-    /// One permit for each MiB of [`BUDGET_MIB`].
-    memory: Arc<Semaphore>,
-    cores: Arc<Semaphore>,
-    /// Those that may be inside [`Self::process`], working or waiting.
-    places: Arc<Semaphore>,
-    /// Taken by a thread for each core.
-    jobs: Sender<Job>,
-}
-
-type Job = Box<dyn FnOnce() + Send>;
-
-/// Threads that do jobs until the sender is gone. Allocators keep some of the memory that a thread gave back for that
-/// thread, so photos are not to wander over the many that wait for files.
-fn threads(count: usize) -> Sender<Job> {
-    let (sender, jobs) = channel::<Job>();
-    let jobs = Arc::new(Mutex::new(jobs));
-    for _ in 0..count {
-        let jobs = Arc::clone(&jobs);
-        std::thread::spawn(move || {
-            loop {
-                // Jobs do not panic.
-                let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                match next {
-                    Ok(job) => job(),
-                    Err(_) => return,
-                }
-            }
-        });
-    }
-    sender
-}
-
-impl Photos {
-    /// A workshop that decodes at most `cores` photos at once.
-    pub fn new(cores: usize) -> Self {
-        let cores = cores.max(1);
-        Self {
-            memory: Arc::new(Semaphore::new(BUDGET_MIB as usize)),
-            cores: Arc::new(Semaphore::new(cores)),
-            places: Arc::new(Semaphore::new(cores + MAX_WAITING)),
-            jobs: threads(cores),
-        }
-    }
-
-    /// Makes the renditions of a photo. Waits for its turn, and not at all where too many wait.
-    pub async fn process(&self, bytes: Bytes) -> Result<Processed, Error> {
-        let source = recognise::recognise(&bytes)?;
-        let permits = self.permits(source.peak_mib()).await?;
-        self.work(permits, move || make(&bytes, &source)).await
-    }
-
-    async fn permits(&self, mib: u32) -> Result<[OwnedSemaphorePermit; 3], Error> {
-        let place = Arc::clone(&self.places)
-            .try_acquire_owned()
-            .map_err(|_| Error::Busy)?;
-        let core = Arc::clone(&self.cores)
-            .acquire_owned()
-            .await
-            .map_err(|_| Error::Busy)?;
-        // A decode never needs more than all there is: the largest goes alone.
-        let memory = Arc::clone(&self.memory)
-            .acquire_many_owned(mib.min(BUDGET_MIB))
-            .await;
-        Ok([place, core, memory.map_err(|_| Error::Busy)?])
-    }
-
-    /// Runs `job` off the async threads. The job holds its permits, not the caller: a client that goes
-    /// away cancels the future, but a decode under way goes on and still needs its memory.
-    async fn work<T: Send + 'static>(
-        &self,
-        permits: [OwnedSemaphorePermit; 3],
-        job: impl FnOnce() -> Result<T, Error> + Send + 'static,
-    ) -> Result<T, Error> {
-        let (done, result) = oneshot::channel();
-        let guarded = move || {
-            let result = catch_unwind(AssertUnwindSafe(job)).unwrap_or_else(|_| {
-                tracing::warn!("A decoder panicked; its photo counts as damaged");
-                Err(Error::Damaged)
-            });
-            drop(permits);
-            // Whoever asked may have gone away.
-            let _ = done.send(result);
-        };
-        self.jobs
-            .send(Box::new(guarded))
-            .map_err(|_| Error::Damaged)?;
-        result.await.unwrap_or(Err(Error::Damaged))
-    }
-}
-
-fn make(bytes: &[u8], source: &recognise::Source) -> Result<Processed, Error> {
+pub(crate) fn process(bytes: &[u8], source: &Source) -> Result<Processed, Error> {
     let photo = decode::decode(bytes, source)?;
     let (width, height) = if photo.swaps_sides() {
         (source.height, source.width)
@@ -237,6 +58,8 @@ fn make(bytes: &[u8], source: &recognise::Source) -> Result<Processed, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::samples;
+    use crate::workshop::Photos;
 
     async fn process(bytes: Vec<u8>) -> Result<Processed, Error> {
         Photos::new(2).process(bytes.into()).await
@@ -490,69 +313,5 @@ mod tests {
                 }
             }
         }
-    }
-
-    #[tokio::test]
-    async fn a_panicking_decoder_is_damage_and_the_workshop_goes_on() {
-        let photos = Photos::new(1);
-        let permits = photos.permits(1).await.expect("nobody else is here");
-        let panicking = photos.work(permits, || -> Result<(), Error> {
-            panic!("a decoder's bug")
-        });
-        assert_eq!(panicking.await, Err(Error::Damaged));
-        assert!(photos.process(samples::png(100, 100).into()).await.is_ok());
-        assert_eq!(photos.memory.available_permits(), BUDGET_MIB as usize);
-    }
-
-    #[tokio::test]
-    async fn no_more_photos_are_decoded_at_once_than_there_are_cores() {
-        use futures::FutureExt as _;
-
-        let photos = Photos::new(2);
-        let first = photos.permits(1).await.expect("a core");
-        let _second = photos.permits(1).await.expect("another core");
-        assert!(photos.permits(1).now_or_never().is_none());
-        drop(first);
-        assert!(photos.permits(1).now_or_never().is_some());
-    }
-
-    #[tokio::test]
-    async fn photos_wait_for_memory_and_too_many_are_turned_away() {
-        let photos = Arc::new(Photos::new(2));
-        let large = photos
-            .permits(BUDGET_MIB * 2)
-            .await
-            .expect("the largest goes alone");
-        assert_eq!(photos.memory.available_permits(), 0);
-        let bytes: Bytes = samples::png(100, 100).into();
-        let waiting: Vec<_> = (0..=MAX_WAITING)
-            .map(|_| {
-                let (photos, bytes) = (Arc::clone(&photos), bytes.clone());
-                tokio::spawn(async move { photos.process(bytes).await })
-            })
-            .collect();
-        while photos.places.available_permits() > 0 {
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(photos.process(bytes.clone()).await, Err(Error::Busy));
-        drop(large);
-        for photo in waiting {
-            assert!(photo.await.expect("no panic").is_ok());
-        }
-        assert!(photos.process(bytes).await.is_ok());
-    }
-
-    #[tokio::test]
-    async fn a_decode_whose_caller_went_away_keeps_its_permits_until_it_ends() {
-        let photos = Photos::new(1);
-        let permits = photos.permits(100).await.expect("nobody else is here");
-        let (end, ended) = std::sync::mpsc::channel::<()>();
-        let working = photos.work(permits, move || ended.recv().map_err(|_| Error::Damaged));
-        let gone = tokio::time::timeout(std::time::Duration::ZERO, working).await;
-        assert!(gone.is_err());
-        assert_eq!(photos.memory.available_permits(), BUDGET_MIB as usize - 100);
-        end.send(()).expect("the decode is still there");
-        let all = photos.memory.acquire_many(BUDGET_MIB).await;
-        assert!(all.is_ok());
     }
 }

@@ -1,19 +1,19 @@
-//! Turns the square upright and into sRGB.
+//! Rotates the square upright and converts it to sRGB.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use image::{DynamicImage, RgbaImage};
 use moxcms::{ColorProfile, DataColorSpace, Layout, ParsingOptions, TransformOptions};
 
-use super::Error;
-use super::decode::Photo;
-use super::reduce::{Model, Square};
+use crate::decoded::Photo;
+use crate::error::Error;
+use crate::reduce::{Model, Square};
 
-/// Larger profiles are ignored: the largest for printing are below it.
+/// Larger profiles are ignored. The largest profiles for printing are smaller than this.
 const MOST_PROFILE_BYTES: usize = 4 * 1024 * 1024;
 
 /// The square as RGBA in sRGB, upright.
-pub(super) fn to_srgb(photo: Photo) -> Result<Square, Error> {
+pub(crate) fn to_srgb(photo: Photo) -> Result<Square, Error> {
     let Photo {
         square,
         icc,
@@ -24,7 +24,7 @@ pub(super) fn to_srgb(photo: Photo) -> Result<Square, Error> {
         model,
         pixels,
     } = square;
-    // A profile is a stranger's program of a kind. Broken ones are ignored, however they break.
+    // A profile is untrusted input that the library interprets. A broken one is ignored, also if it panics.
     let converted = icc.and_then(|icc| {
         catch_unwind(AssertUnwindSafe(|| convert(&icc, model, &pixels)))
             .ok()
@@ -46,7 +46,7 @@ pub(super) fn to_srgb(photo: Photo) -> Result<Square, Error> {
     })
 }
 
-/// What the inks look like where nobody says which they are.
+/// Converts inks to light when the file has no colour profile.
 fn without_profile([c, m, y, k]: [u8; 4]) -> [u8; 4] {
     let through = |ink: u8| {
         let light = u32::from(255 - ink) * u32::from(255 - k);
@@ -55,7 +55,7 @@ fn without_profile([c, m, y, k]: [u8; 4]) -> [u8; 4] {
     [through(c), through(m), through(y), 255]
 }
 
-/// Returns nothing where the profile is broken or for other colours than these.
+/// Returns `None` if the profile is broken or describes another colour model.
 fn convert(icc: &[u8], model: Model, pixels: &[[u8; 4]]) -> Option<Vec<[u8; 4]>> {
     let options = ParsingOptions {
         max_profile_size: MOST_PROFILE_BYTES,
@@ -127,8 +127,8 @@ fn convert(icc: &[u8], model: Model, pixels: &[[u8; 4]]) -> Option<Vec<[u8; 4]>>
 mod tests {
     use image::metadata::Orientation;
 
-    use super::super::samples::{BLUE, GREEN, RED, YELLOW, distance};
     use super::*;
+    use crate::samples::{BLUE, GREEN, RED, YELLOW, distance};
 
     fn photo(model: Model, side: u32, pixels: Vec<[u8; 4]>, icc: Option<Vec<u8>>) -> Photo {
         let square = Square {
@@ -229,8 +229,7 @@ mod tests {
         ];
         for (exif, stored) in stored {
             let mut photo = photo(Model::Rgba, 2, stored.map(opaque).to_vec(), None);
-            photo.orientation =
-                super::super::decode::orientation(&super::super::samples::exif(exif));
+            photo.orientation = crate::decoded::orientation(&crate::samples::exif(exif));
             assert_eq!(photo.swaps_sides(), exif > 4);
             let seen = to_srgb(photo).expect("the sizes fit").pixels;
             assert_eq!(

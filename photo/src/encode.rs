@@ -1,21 +1,22 @@
-//! Writes the renditions. The encoders get pixels and nothing else, so no metadata is written.
+//! Encodes the renditions. The encoders receive only pixels, so they write no metadata.
 
 use bytes::Bytes;
 use image::ExtendedColorType;
 use image::codecs::jpeg::JpegEncoder;
 use webp::WebPConfig;
 
-use super::reduce::{LARGEST, Square, smaller};
-use super::{Error, Rendition};
+use crate::error::Error;
+use crate::reduce::{LARGEST, Square, smaller};
 
-/// The qualities at which a face in a list has no visible artefacts.
+/// At these qualities a face in a list shows no artefacts.
 const WEBP_QUALITY: f32 = 82.0;
 const JPEG_QUALITY: u8 = 88;
-/// How hard the encoder of WebP tries, 0 to 6. Half of the default makes the largest rendition in half of the time, and a
-/// twentieth larger; small ones, of which lists show many, get all that is worth it.
+/// The effort of the WebP encoder, 0 to 6. For the largest rendition, half of the default takes half of the time and makes
+/// the file a twentieth larger. Lists show many small renditions, so these get the full effort.
 const EFFORT: i32 = 4;
 const EFFORT_AT_LARGEST: i32 = 2;
 
+/// The WebP renditions: the name of the file, and the pixels of a side.
 const WEBPS: [(&str, u32); 5] = [
     ("40.webp", 40),
     ("76.webp", 76),
@@ -24,8 +25,23 @@ const WEBPS: [(&str, u32); 5] = [
     ("512.webp", 512),
 ];
 
+/// A photo at one size.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rendition {
+    /// The name of its file, such as `96.webp`.
+    pub name: &'static str,
+    /// The side in pixels that the name states.
+    pub label: u32,
+    /// The real side in pixels. It is less than `label` if the source is smaller.
+    pub side: u32,
+    /// Its media type.
+    pub media_type: &'static str,
+    /// The encoded image.
+    pub bytes: Bytes,
+}
+
 /// All renditions of an upright sRGB square.
-pub(super) fn renditions(square: &Square) -> Result<Vec<Rendition>, Error> {
+pub(crate) fn renditions(square: &Square) -> Result<Vec<Rendition>, Error> {
     let mut renditions = Vec::with_capacity(WEBPS.len() + 1);
     for (name, label) in WEBPS {
         let small = smaller(square, label.min(square.side))?;
@@ -54,7 +70,7 @@ pub(super) fn renditions(square: &Square) -> Result<Vec<Rendition>, Error> {
 fn webp(square: &Square) -> Result<Bytes, Error> {
     let side = square.side;
     let mut config = WebPConfig::new().map_err(|()| {
-        tracing::warn!("The encoder of WebP is of another version");
+        tracing::warn!("The WebP encoder has an unexpected version");
         Error::Damaged
     })?;
     config.quality = WEBP_QUALITY;
@@ -75,13 +91,13 @@ fn webp(square: &Square) -> Result<Bytes, Error> {
             .encode_advanced(&config)
     };
     let encoded = encoded.map_err(|error| {
-        tracing::warn!(?error, "WebP cannot be written");
+        tracing::warn!(?error, "A WebP rendition could not be encoded");
         Error::Damaged
     })?;
     Ok(Bytes::copy_from_slice(&encoded))
 }
 
-/// JPEG has no alpha: the photo lies on white.
+/// JPEG has no alpha, so the photo is drawn on white.
 fn jpeg(square: &Square) -> Result<Bytes, Error> {
     let flat: Vec<u8> = square
         .pixels
@@ -93,7 +109,7 @@ fn jpeg(square: &Square) -> Result<Bytes, Error> {
     encoder
         .encode(&flat, square.side, square.side, ExtendedColorType::Rgb8)
         .map_err(|error| {
-            tracing::warn!(%error, "JPEG cannot be written");
+            tracing::warn!(%error, "A JPEG rendition could not be encoded");
             Error::Damaged
         })?;
     Ok(bytes.into())
@@ -109,9 +125,9 @@ fn on_white([r, g, b, alpha]: [u8; 4]) -> [u8; 3] {
 
 #[cfg(test)]
 mod tests {
-    use super::super::reduce::Model;
-    use super::super::samples::distance;
     use super::*;
+    use crate::reduce::Model;
+    use crate::samples::distance;
 
     fn square(side: u32, pixel: impl Fn(u32, u32) -> [u8; 4]) -> Square {
         let pixels = (0..side)

@@ -1,4 +1,4 @@
-//! JPEG.
+//! JPEG, decoded whole by a decoder that needs all coefficients of a progressive file.
 
 use image::metadata::Orientation;
 use zune_jpeg::JpegDecoder;
@@ -6,33 +6,34 @@ use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
-use super::decode::{Photo, orientation, room};
-use super::recognise::{Source, array, check_size, slice};
-use super::reduce::{self, Channels, Model, Reducer};
-use super::{BUDGET_MIB, Error, Format, MAX_SIDE};
+use crate::decoded::{Photo, orientation, room};
+use crate::error::Error;
+use crate::limits::{BUDGET_MIB, MAX_SIDE};
+use crate::reduce::{self, Channels, Model, Reducer};
+use crate::source::{Format, Source, array, check_size, slice};
 
-/// What a decode may allocate: somewhat more than the budget, since the largest goes alone.
+/// The most that one decode may allocate. It is slightly more than the budget, because the largest decode runs alone.
 ///
-/// It is enough for 50 megapixels in three full channels. Progressive files of four channels
-/// reach it at 38 megapixels: nobody's portrait, and the decoder has to hold them whole.
+/// This is enough for 50 megapixels in three full channels. Progressive files with four channels reach it at
+/// 38 megapixels, because the decoder holds all coefficients. Portraits do not have this form.
 const MOST_BYTES: u64 = (BUDGET_MIB as u64 + 48) * 1024 * 1024;
-/// More scans than any encoder writes; each costs a walk over all blocks.
+/// More scans than any encoder writes. Each scan costs a pass over all blocks.
 const MOST_SCANS: usize = 64;
 
-/// What the markers say.
+/// The content of the markers.
 struct Markers {
     width: u32,
     height: u32,
     channels: u64,
-    /// Samples of all channels for each pixel, in sixteenths: chroma has often fewer.
+    /// Samples of all channels per pixel, in sixteenths. Chroma channels often have fewer than one sample per pixel.
     sixteenths: u64,
     /// Whether the decoder keeps the coefficients of the whole picture.
     is_kept_whole: bool,
-    /// Whether Adobe wrote it: then four channels are stored inverted.
+    /// Whether the file has an Adobe marker. Four channels are then stored inverted.
     is_adobe: bool,
 }
 
-pub(super) fn header(bytes: &[u8]) -> Result<Source, Error> {
+pub(crate) fn header(bytes: &[u8]) -> Result<Source, Error> {
     let Markers {
         width,
         height,
@@ -64,7 +65,7 @@ pub(super) fn header(bytes: &[u8]) -> Result<Source, Error> {
     })
 }
 
-/// Walks all markers to the end of the image, so that a file that was cut off is known.
+/// Walks all markers up to the end of the image to detect a truncated file.
 fn markers(bytes: &[u8]) -> Result<Markers, Error> {
     let mut frame: Option<Markers> = None;
     let (mut is_adobe, mut scans) = (false, 0);
@@ -109,8 +110,8 @@ fn markers(bytes: &[u8]) -> Result<Markers, Error> {
     Ok(Markers { is_adobe, ..frame })
 }
 
-/// The next marker at or after `at` and where its segment starts. Skips the data of a scan, in
-/// which zeros and restarts follow each `0xff`.
+/// The next marker at or after `at`, and the start of its segment. Skips scan data, in which each `0xff` is followed by
+/// a zero or a restart marker.
 fn next_marker(bytes: &[u8], at: usize) -> Result<(u8, usize), Error> {
     let rest = bytes.get(at..).ok_or(Error::Damaged)?;
     let is_marker = |pair: &[u8; 2]| pair[0] == 0xff && !matches!(pair[1], 0 | 0xff | 0xd0..=0xd7);
@@ -159,7 +160,7 @@ fn start_of_frame(marker: u8, segment: &[u8]) -> Result<Markers, Error> {
     })
 }
 
-pub(super) fn decode(bytes: &[u8], source: &Source) -> Result<Photo, Error> {
+pub(crate) fn decode(bytes: &[u8], source: &Source) -> Result<Photo, Error> {
     let is_adobe = markers(bytes)?.is_adobe;
     let side = MAX_SIDE as usize;
     let options = DecoderOptions::default()
@@ -219,7 +220,7 @@ pub(super) fn decode(bytes: &[u8], source: &Source) -> Result<Photo, Error> {
     })
 }
 
-/// How much of each ink there is, from what is stored.
+/// Converts a stored pixel to amounts of ink.
 fn inks(pixel: [u8; 4], stored: ColorSpace, is_inverted: bool) -> [u8; 4] {
     let inks = if stored == ColorSpace::YCCK {
         // The colours stand for the inks' complements, as ITU-R BT.601 has them.
@@ -257,9 +258,9 @@ fn damaged(error: zune_jpeg::errors::DecodeErrors) -> Error {
 mod tests {
     use image::ExtendedColorType;
 
-    use super::super::recognise::recognise;
-    use super::super::samples;
     use super::*;
+    use crate::recognise::recognise;
+    use crate::samples;
 
     fn photo(bytes: &[u8]) -> Photo {
         decode(bytes, &recognise(bytes).expect("a good header")).expect("a good file")

@@ -1,5 +1,5 @@
-//! WebP. The decoder at hand decodes alpha, colours and canvas at once and in copies, up to ten
-//! bytes a pixel; here each is decoded from a file of its own, one after the other.
+//! WebP. The library decodes alpha, colours and canvas together and in copies, which needs up to ten bytes per pixel.
+//! This module puts each part into a separate file and decodes them one after the other.
 
 use std::io::Cursor;
 
@@ -7,16 +7,17 @@ use image::metadata::Orientation;
 use image_webp::WebPDecoder;
 use memmap2::MmapMut;
 
-use super::decode::{Photo, orientation, room};
-use super::recognise::{Source, array, check_most, check_size, slice};
-use super::reduce::{self, Channels, Model, Reducer};
-use super::{Error, Format, vp8l};
+use crate::decoded::{Photo, orientation, room};
+use crate::error::Error;
+use crate::reduce::{self, Channels, Model, Reducer};
+use crate::source::{Format, Source, array, check_most, check_size, slice};
+use crate::vp8l;
 
-/// The parts of a file that matter.
+/// The relevant parts of a file.
 #[derive(Default)]
 struct Parts<'a> {
     canvas: (u32, u32),
-    /// Where the picture is on the canvas: somewhere else than at the start in animations only.
+    /// The position of the picture on the canvas. Only animations use another position than the start.
     offset: (u32, u32),
     image: Option<Image<'a>>,
     alpha: Option<&'a [u8]>,
@@ -51,7 +52,7 @@ impl Image<'_> {
     }
 }
 
-pub(super) fn header(bytes: &[u8]) -> Result<Source, Error> {
+pub(crate) fn header(bytes: &[u8]) -> Result<Source, Error> {
     let parts = parts(bytes)?;
     let (width, height) = parts.canvas;
     let (frame_width, frame_height) = parts.image.ok_or(Error::Damaged)?.size()?;
@@ -77,7 +78,7 @@ pub(super) fn header(bytes: &[u8]) -> Result<Source, Error> {
     })
 }
 
-/// Reads the chunks and checks all sizes that they claim.
+/// Reads the chunks and checks all claimed sizes.
 fn parts(bytes: &[u8]) -> Result<Parts<'_>, Error> {
     let [b'V', b'P', b'8', kind] = array::<4>(bytes, 12)? else {
         return Err(Error::Damaged);
@@ -172,7 +173,7 @@ fn le24(bytes: &[u8], at: usize) -> Result<u32, Error> {
     Ok(u32::from_le_bytes([a, b, c, 0]))
 }
 
-/// The chunks that are left.
+/// The remaining chunks.
 struct Chunks<'a>(&'a [u8]);
 
 impl<'a> Iterator for Chunks<'a> {
@@ -194,7 +195,7 @@ impl<'a> Iterator for Chunks<'a> {
     }
 }
 
-pub(super) fn decode(bytes: &[u8], source: &Source) -> Result<Photo, Error> {
+pub(crate) fn decode(bytes: &[u8], source: &Source) -> Result<Photo, Error> {
     let parts = parts(bytes)?;
     let image = parts.image.ok_or(Error::Damaged)?;
     let (width, height) = image.size()?;
@@ -246,8 +247,8 @@ pub(super) fn decode(bytes: &[u8], source: &Source) -> Result<Photo, Error> {
     })
 }
 
-/// Decodes a lossless bitstream to RGBA, also where it says that it has no alpha: without alpha
-/// the decoder would hold the pixels twice.
+/// Decodes a lossless bitstream to RGBA, even if it declares no alpha. Without alpha the decoder would hold the pixels
+/// twice.
 fn lossless(mut data: Vec<u8>, width: u32, height: u32) -> Result<MmapMut, Error> {
     vp8l::check_tables(&data, width, height)?;
     *data.get_mut(4).ok_or(Error::Damaged)? |= 0x10;
@@ -256,7 +257,7 @@ fn lossless(mut data: Vec<u8>, width: u32, height: u32) -> Result<MmapMut, Error
     Ok(pixels)
 }
 
-/// A file with one chunk.
+/// Builds a file with one chunk.
 fn file(name: [u8; 4], data: &[u8]) -> Vec<u8> {
     // Uploads are far smaller than what fits.
     let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
@@ -286,7 +287,8 @@ fn damaged(error: image_webp::DecodingError) -> Error {
     Error::Damaged
 }
 
-/// Decodes the alpha of a lossy picture: plain, or the green of a lossless bitstream without header.
+/// Decodes the alpha of a lossy picture. It is stored plain, or as the green channel of a lossless bitstream without a
+/// header.
 fn alpha_plane(chunk: &[u8], width: u32, height: u32) -> Result<Vec<u8>, Error> {
     let (&flags, data) = chunk.split_first().ok_or(Error::Damaged)?;
     let across = width as usize;
@@ -311,7 +313,7 @@ fn alpha_plane(chunk: &[u8], width: u32, height: u32) -> Result<Vec<u8>, Error> 
     Ok(plane)
 }
 
-/// Adds the prediction back to each value.
+/// Adds the prediction to each value.
 fn unfilter(plane: &mut [u8], across: usize, method: u8) {
     for at in 0..if method == 0 { 0 } else { plane.len() } {
         let (is_first_column, is_first_row) = (at % across == 0, at < across);
@@ -335,10 +337,10 @@ fn unfilter(plane: &mut [u8], across: usize, method: u8) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::recognise::recognise;
-    use super::super::reduce::Square;
-    use super::super::samples;
     use super::*;
+    use crate::recognise::recognise;
+    use crate::reduce::Square;
+    use crate::samples;
 
     const W: u32 = 121;
     const H: u32 = 101;

@@ -1,34 +1,33 @@
-//! Pixels come in as they are decoded, in any order, and leave as a small square: no step after
-//! the decoder holds the whole picture.
+//! Reduces decoded pixels to a small square. The pixels may arrive in any order, and no step after the decoder holds the
+//! whole picture.
 //!
-//! Blocks of whole pixels are averaged while the rows arrive, down to at most twice
-//! [`ENOUGH`]; a Lanczos filter does the rest. Both work on colours multiplied by their alpha,
-//! so that what is transparent lends its colour to nothing.
+//! Blocks of whole pixels are averaged while the rows arrive, down to a side of at most twice [`ENOUGH`]. A Lanczos
+//! filter does the rest. Both multiply colours by alpha first, so transparent pixels do not affect visible colours.
 
 use fast_image_resize::images::TypedImage;
 use fast_image_resize::pixels::{U8x4, U16x4};
 use fast_image_resize::{ResizeOptions, Resizer};
 
-use super::Error;
+use crate::error::Error;
 
-/// The side below which averaging does not go: well above the largest rendition, so that the
-/// better filter has something to choose from.
+/// The smallest side that averaging produces. It is well above the largest rendition, so that the better filter still
+/// has detail to work with.
 const ENOUGH: u32 = 768;
 /// The side of the largest rendition.
-pub(super) const LARGEST: u32 = 512;
+pub(crate) const LARGEST: u32 = 512;
 
-/// What the four channels of a pixel mean.
+/// The meaning of the four channels of a pixel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Model {
+pub(crate) enum Model {
     /// Red, green, blue and alpha.
     Rgba,
-    /// How much of each ink there is.
+    /// The amount of each ink.
     Cmyk,
 }
 
-/// How the bytes of a decoded row make up pixels.
+/// The channels of a decoded row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Channels {
+pub(crate) enum Channels {
     Gray,
     GrayAlpha,
     Rgb,
@@ -37,14 +36,14 @@ pub(super) enum Channels {
 
 /// A square of pixels with straight alpha.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Square {
-    pub(super) side: u32,
-    pub(super) model: Model,
-    pub(super) pixels: Vec<[u8; 4]>,
+pub(crate) struct Square {
+    pub(crate) side: u32,
+    pub(crate) model: Model,
+    pub(crate) pixels: Vec<[u8; 4]>,
 }
 
-/// Gathers the middle square of a picture.
-pub(super) struct Reducer {
+/// Collects the middle square of a picture.
+pub(crate) struct Reducer {
     model: Model,
     /// The first column and row inside the square.
     left: u32,
@@ -55,35 +54,35 @@ pub(super) struct Reducer {
     side: u32,
     /// The sums of the blocks, colours weighted by alpha. At most 16² pixels of 255² fit easily.
     sums: Vec<[u32; 4]>,
-    /// Whole rows without alpha are added up first, byte by byte.
+    /// Sums of whole rows without alpha, byte by byte.
     lines: Lines,
 }
 
-/// The sum of rows of one row of blocks.
+/// The sum of pixel rows within one row of blocks.
 #[derive(Default)]
 struct Lines {
-    /// Which row of blocks.
+    /// The index of the row of blocks.
     row: u32,
-    /// How many rows it is of: at most 16, so that their bytes fit.
+    /// The number of added rows: at most 16, so that the sums fit.
     count: u32,
-    /// Bytes of a pixel.
+    /// Bytes per pixel.
     channels: usize,
     sums: Vec<u16>,
 }
 
-/// The most bytes that a reducer and the filter after it allocate for a picture of this size.
-pub(super) fn peak_bytes(width: u32, height: u32) -> u64 {
+/// The memory in bytes that a reducer and its filter need at most for a picture of this size.
+pub(crate) fn peak_bytes(width: u32, height: u32) -> u64 {
     let side = u64::from(width.min(height).min(2 * ENOUGH));
     // The sums, the averages, and what the filter keeps between its two passes.
     side * side * (16 + 8) + side * u64::from(LARGEST) * 8 + 8 * 1024 * 1024
 }
 
 impl Reducer {
-    pub(super) fn new(width: u32, height: u32, model: Model) -> Self {
+    pub(crate) fn new(width: u32, height: u32, model: Model) -> Self {
         let shorter = width.min(height);
         let factor = (shorter / ENOUGH).max(1);
         let side = shorter / factor;
-        // What does not fill a block is left out, evenly on both ends.
+        // Pixels that do not fill a block are left out, evenly on both ends.
         let covered = side * factor;
         let blocks = side as usize * side as usize;
         Self {
@@ -97,8 +96,8 @@ impl Reducer {
         }
     }
 
-    /// Takes bytes of row `y` whose pixels are `step` columns apart from column `x` on.
-    pub(super) fn row(&mut self, y: u32, x: u32, step: u32, channels: Channels, bytes: &[u8]) {
+    /// Adds bytes of row `y`. Their pixels start at column `x` and are `step` columns apart.
+    pub(crate) fn row(&mut self, y: u32, x: u32, step: u32, channels: Channels, bytes: &[u8]) {
         match channels {
             Channels::Gray if step == 1 && x == 0 => self.line(y, 1, bytes),
             Channels::Rgb if step == 1 && x == 0 => self.line(y, 3, bytes),
@@ -130,7 +129,7 @@ impl Reducer {
         }
     }
 
-    /// Takes the whole row `y`, of pixels without alpha.
+    /// Adds the whole row `y` of pixels without alpha.
     fn line(&mut self, y: u32, channels: usize, bytes: &[u8]) {
         let Some(row) = self.row_of_blocks(y) else {
             return;
@@ -154,7 +153,7 @@ impl Reducer {
         }
     }
 
-    /// Adds the rows that were added up to the blocks that they are of.
+    /// Adds the summed rows to their blocks.
     fn add_lines(&mut self) {
         let Lines {
             row,
@@ -185,14 +184,14 @@ impl Reducer {
         self.lines.count = 0;
     }
 
-    /// The row of blocks that a row of pixels is in, if it is in one.
+    /// The row of blocks that contains a row of pixels, if any.
     fn row_of_blocks(&self, y: u32) -> Option<u32> {
         let row = y.checked_sub(self.top)? / self.factor;
         (row < self.side).then_some(row)
     }
 
-    /// Takes pixels of row `y` that are `step` columns apart from column `x` on.
-    pub(super) fn pixels(
+    /// Adds pixels of row `y`. They start at column `x` and are `step` columns apart.
+    pub(crate) fn pixels(
         &mut self,
         y: u32,
         x: u32,
@@ -231,8 +230,8 @@ impl Reducer {
         }
     }
 
-    /// The square, of at most [`LARGEST`] pixels a side.
-    pub(super) fn finish(mut self) -> Result<Square, Error> {
+    /// Returns the square, with a side of at most [`LARGEST`] pixels.
+    pub(crate) fn finish(mut self) -> Result<Square, Error> {
         if self.lines.count > 0 {
             self.add_lines();
         }
@@ -319,8 +318,8 @@ fn narrow_u8(value: u32) -> u8 {
     u8::try_from(value).unwrap_or(u8::MAX)
 }
 
-/// Makes a smaller square of RGBA pixels from one.
-pub(super) fn smaller(square: &Square, target: u32) -> Result<Square, Error> {
+/// Scales a square of RGBA pixels down.
+pub(crate) fn smaller(square: &Square, target: u32) -> Result<Square, Error> {
     if square.side == target {
         return Ok(square.clone());
     }
@@ -393,7 +392,7 @@ mod tests {
 
     #[test]
     fn order_does_not_matter() {
-        let pixel = |x: u32, y: u32| [x, y, x * y, (x + y) | 1].map(super::super::samples::byte);
+        let pixel = |x: u32, y: u32| [x, y, x * y, (x + y) | 1].map(crate::samples::byte);
         let straight = square(200, 150, pixel);
         let mut interlaced = Reducer::new(200, 150, Model::Rgba);
         for y in (0..150).rev() {

@@ -1,11 +1,32 @@
-//! `profile-ledger bench`.
+//! Runs `profile-ledger-bench` with the service's program, which a build puts beside it.
 
-use std::process::Stdio;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use ledger::test_servers::nats::Nats;
+use tempfile::TempDir;
 
-use crate::service::{DEADLINE, Folder, command};
+/// How long anything may take before a test gives up.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The program, without any variable that the test run itself may have.
+fn command(folder: &TempDir) -> Command {
+    let program = Path::new(env!("CARGO_BIN_EXE_profile-ledger-bench"));
+    let service = program.with_file_name(format!("profile-ledger{}", std::env::consts::EXE_SUFFIX));
+    assert!(
+        service.is_file(),
+        "{} is missing: these tests measure the service, so build it first with `cargo build -p server`, or run \
+         `cargo test --workspace`",
+        service.display()
+    );
+    let mut command = Command::new(program);
+    for variable in ["DATABASE_URL", "NATS_URL"] {
+        command.env_remove(variable);
+    }
+    command.env("DATA_DIR", folder.path()).stdin(Stdio::null());
+    command
+}
 
 /// The processes that a process has started.
 fn children(process: u32) -> Vec<String> {
@@ -40,9 +61,9 @@ async fn until(what: &str, is_so: impl Fn() -> bool) {
 
 #[tokio::test]
 async fn a_measurement_that_is_stopped_leaves_nothing_behind() {
-    let folder = Folder::new();
-    let bench = command(&folder.data_dir())
-        .args(["bench", "growth", "--events", "1000000"])
+    let folder = tempfile::tempdir().unwrap();
+    let bench = command(&folder)
+        .args(["growth", "--events", "1000000"])
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
@@ -66,7 +87,7 @@ async fn a_measurement_that_is_stopped_leaves_nothing_behind() {
         !services.iter().any(|service| is_alive(service))
     })
     .await;
-    let left = std::fs::read_dir(folder.data_dir()).unwrap();
+    let left = std::fs::read_dir(folder.path()).unwrap();
     assert_eq!(left.count(), 0, "a folder is left");
 }
 
@@ -86,11 +107,10 @@ async fn measurements_end_and_print_their_tables() {
     let mut running = tokio::task::JoinSet::new();
     for what in small.map(str::to_owned) {
         running.spawn_blocking(move || {
-            let folder = Folder::new();
-            let bench = command(&folder.data_dir())
-                .args(["bench", "--rounds", "1", "--seconds", "1"])
+            let folder = tempfile::tempdir().unwrap();
+            let bench = command(&folder)
+                .args(["--rounds", "1", "--seconds", "1"])
                 .args(what.split(' '))
-                .stdin(Stdio::null())
                 .output()
                 .unwrap();
             (what, bench)
