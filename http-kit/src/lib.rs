@@ -5,6 +5,7 @@ pub mod caller;
 pub mod client;
 pub mod clock;
 pub mod code;
+mod envelope;
 pub mod error;
 pub mod fields;
 pub mod file;
