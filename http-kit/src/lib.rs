@@ -9,11 +9,12 @@ mod envelope;
 pub mod error;
 pub mod fields;
 pub mod file;
+pub mod hidden;
+pub mod in_language;
 pub mod keys;
 pub mod openapi;
+pub mod query;
 pub mod serve;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod text;
-
-rust_i18n::i18n!("locales", fallback = "en");

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+use std::collections::BTreeSet;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -81,4 +82,11 @@ pub fn router(api: QueryApi) -> Router {
 /// The routes that only read, described.
 pub fn openapi() -> OpenApi {
     routes::Described::openapi()
+}
+
+/// Every English sentence of the page for auditors, of the AsyncAPI document and of the schemas of events.
+pub fn sentences() -> BTreeSet<String> {
+    let mut sentences = asyncapi::sentences();
+    sentences.extend(routes::sentences());
+    sentences
 }

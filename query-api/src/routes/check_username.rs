@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use super::{Example, Reader, Shows};
+use super::{DocumentRead, Example, Shows};
 use crate::Shared;
 
 /// Whether a username could be taken.
@@ -77,20 +77,20 @@ impl Refuses for Question {
     path = "/api/v1/users/check-username",
     operation_id = "checkUsersUsernameV1",
     tag = "Users",
-    params(Reader),
+    params(DocumentRead),
     request_body(content = Question, example = json!({"username": "john.doe"})),
-    responses(Shows<Availability>, Fails<(Caller, Role, Reader, JsonBody, Question)>),
+    responses(Shows<Availability>, Fails<(Caller, Role, DocumentRead, JsonBody, Question)>),
     security(("bearer" = []))
 )]
 pub(super) async fn check(
     State(api): State<Shared>,
     caller: Caller,
-    reader: Reader,
+    mut read: DocumentRead,
     JsonBody(body): JsonBody,
 ) -> Result<Answer, ApiError> {
     // Who registers users asks before it does.
     caller.require(&[Role::User, Role::Service, Role::Admin])?;
-    reader.parameters.finish()?;
+    read.parameters::<()>()?;
     let mut fields = Fields::parse(&body)?;
     let username = fields.required("username", |value| {
         match Username::parse(fields::string(value)?) {
