@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use events::document::Document;
 use events::envelope::{Context, Previous, Recorded, StoredEvent};
-use ledger::store::{
-    self, AppendError, Batch, Claim, EventStore, Head, Outcome, OutcomeKey, Turn, claims_of,
-};
 use events::{EventId, Time, UserId, Version};
 use futures::FutureExt as _;
 use hashlink::LruCache;
 use http_kit::clock::Clock;
+use ledger::store::{
+    self, AppendError, Batch, Claim, EventStore, Head, Outcome, OutcomeKey, Turn, claims_of,
+};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::FromRef;
-use ledger::photos::PhotoStore;
 use http_kit::caller::Verifier;
 use http_kit::clock::Clock;
+use ledger::photos::PhotoStore;
 use utoipa::OpenApi as _;
 use utoipa::openapi::OpenApi;
 

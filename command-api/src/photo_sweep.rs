@@ -1,10 +1,10 @@
 //! Removes the bytes of photos that no event names: what an upload left behind when the process
 //! died between writing its bytes and committing its event.
 
-use ledger::photos::{PhotoStore, StoredPhoto};
-use ledger::store::{self, History};
 use events::{Time, UserEvent};
 use futures::TryStreamExt as _;
+use ledger::photos::{PhotoStore, StoredPhoto};
+use ledger::store::{self, History};
 
 /// Hours for which unnamed bytes stay: far longer than any upload can take to commit.
 const HOURS: i64 = 24;

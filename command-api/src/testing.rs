@@ -8,16 +8,16 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use axum::Router;
 use events::envelope::{Recorded, StoredEvent};
-use ledger::photos::PhotoStore;
-use ledger::store::sqlite::SqliteStore;
-use ledger::store::{
-    self, AppendError, Batch, Claim, EventStore, Head, History, Outcome, OutcomeKey,
-};
 use events::{EventId, PhotoId, Position, Time, UserId, Version};
 use http_kit::caller::Role;
 use http_kit::clock::Clock;
 use http_kit::testing::{Answer, Ask, NOW, now, token, verifier};
 use jiff::Timestamp;
+use ledger::photos::PhotoStore;
+use ledger::store::sqlite::SqliteStore;
+use ledger::store::{
+    self, AppendError, Batch, Claim, EventStore, Head, History, Outcome, OutcomeKey,
+};
 use photo::Photos;
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch};

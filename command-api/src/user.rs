@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use events::document::{Document, FoldError, fold};
 use events::envelope::Previous;
-use ledger::store::Claim;
 use events::event::{
     Consents, PhotoChanged, ProfileUpdated, UserEvent, UserRegistered, UsernameChanged, Variant,
 };
 use events::{PhotoId, Recorded, Time, UserId, Version};
 use http_kit::username::Username;
+use ledger::store::Claim;
 use serde::{Deserialize, Serialize};
 
 use crate::values::NewProfile;

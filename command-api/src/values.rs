@@ -4,13 +4,14 @@
 use std::ops::RangeInclusive;
 
 use email_address::{EmailAddress, Options};
-use http_kit::profile::EXPERTISE;
 use events::event::{Consents, Profile};
-use http_kit::username::InvalidUsername;
 use events::{Time, UserId};
-use http_kit::username::Username;
 use http_kit::fields::{self, Fields};
+use http_kit::hidden::{JOINERS, is_hidden};
+use http_kit::profile::EXPERTISE;
 use http_kit::text::Text;
+use http_kit::username::InvalidUsername;
+use http_kit::username::Username;
 use jiff::civil::Date;
 use serde_json::Value;
 use unicode_normalization::UnicodeNormalization as _;
@@ -161,16 +162,6 @@ fn string(value: &Value) -> Result<&str, Text> {
     fields::string(value)
 }
 
-/// A character that cannot be seen, or that turns the text around it: such characters let one
-/// name look like another.
-fn is_hidden(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180e}'
-            | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{feff}'
-            | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
-}
-
 fn bounded(text: &str, min: usize, max: usize) -> Result<String, Text> {
     // Composing never makes a text longer than three times its characters, so what is refused unread
     // could not have become short enough.
@@ -197,11 +188,13 @@ fn name(text: &str) -> Result<String, Text> {
     bounded(text.trim(), 1, MAX_NAME)
 }
 
+/// Line breaks are how a biography is written, and joiners are how emoji are.
+const ALLOWED_IN_BIO: [char; 5] = ['\n', '\r', '\t', JOINERS[0], JOINERS[1]];
+
 fn bio(text: &str) -> Result<String, Text> {
-    // Line breaks are how a biography is written, and joiners are how emoji are.
     if text
         .chars()
-        .any(|c| is_hidden(c) && !matches!(c, '\n' | '\r' | '\t' | '\u{200c}' | '\u{200d}'))
+        .any(|c| is_hidden(c) && !ALLOWED_IN_BIO.contains(&c))
     {
         return Err(Text::new("BAD_CHARACTERS"));
     }

@@ -1,4 +1,4 @@
-//! The envelope of every answer.
+//! A successful answer, in the envelope.
 
 use axum::http::header::{CONTENT_TYPE, ETAG};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
@@ -6,21 +6,8 @@ use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use serde::Serialize;
 
-/// The five members of every answer, in this order.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Envelope<T> {
-    pub(crate) is_success: bool,
-    pub(crate) status_code: u16,
-    pub(crate) data: T,
-    pub(crate) errors: Vec<String>,
-    pub(crate) timestamp: String,
-}
-
-/// `2026-05-22T16:11:26.808Z`.
-pub fn timestamp(time: Timestamp) -> String {
-    format!("{time:.3}")
-}
+use crate::envelope::{Envelope, timestamp};
+use crate::error::ApiError;
 
 /// A successful answer.
 #[derive(Debug)]
@@ -43,7 +30,7 @@ impl Answer {
         };
         match serde_json::to_vec(&envelope) {
             Ok(body) => Self((status, [(CONTENT_TYPE, "application/json")], body).into_response()),
-            Err(error) => Self(crate::error::ApiError::internal(error).into_response()),
+            Err(error) => Self(ApiError::internal(error).into_response()),
         }
     }
 

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::code::Code;
 use crate::error::ApiError;
-use crate::fields::Fields;
+use crate::fields::{Fields, whole_number};
 use crate::text::{Language, Text};
 
 /// The platforms of the published page.
@@ -208,14 +208,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Precondition {
                     .strip_prefix('"')
                     .and_then(|text| text.strip_suffix('"'))
                     .ok_or_else(bad)?;
-                let is_number =
-                    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-                digits
-                    .parse()
-                    .ok()
-                    .filter(|_| is_number)
-                    .map(|version| Self(Some(version)))
-                    .ok_or_else(bad)
+                let version = whole_number(digits).ok_or_else(bad)?;
+                Ok(Self(Some(version)))
             }
         }
     }

@@ -11,8 +11,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::answer::{Envelope, timestamp};
 use crate::code::Code;
+use crate::envelope::{Envelope, timestamp};
 use crate::text::{Language, Text};
 
 /// A failed request. It becomes words in the outermost layer, which knows the client's language and

@@ -168,6 +168,12 @@ impl Fields {
             .into_iter()
             .fold(error, |error, (name, problem)| error.field(name, problem)))
     }
+
+    /// What was made of the members, when every member was taken and none was bad.
+    pub fn finish_with<T>(self, value: Option<T>) -> Result<T, ApiError> {
+        self.finish()?;
+        Ok(value.expect("a required member that is missing or bad was reported"))
+    }
 }
 
 /// A client's own name for a member, fit to be sent back.
@@ -197,6 +203,12 @@ fn decode(text: &str) -> Option<String> {
         at += 1;
     }
     String::from_utf8(decoded).ok()
+}
+
+/// A whole number in ASCII digits, without a sign.
+pub fn whole_number(text: &str) -> Option<u64> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| is_number)
 }
 
 /// A value that must be a string.

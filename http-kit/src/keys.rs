@@ -5,14 +5,17 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
+    VerificationAlgorithm,
+};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use jiff::{SignedDuration, Timestamp};
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
 
 /// The shortest secret that HS256 is safe with (RFC 7518, 3.2).
 const MIN_SECRET: usize = 32;
-/// Bytes of an uncompressed point on P-256 (SEC 1, 2.3.3).
-const P256_POINT: usize = 65;
 const MAX_JWKS: usize = 1024 * 1024;
 const FETCH_TIME: Duration = Duration::from_secs(5);
 /// A key set is read again after so long, and no sooner than `AGAIN` for a key that is not in it.
@@ -91,18 +94,19 @@ impl Keys {
         if String::from_utf8_lossy(pem).contains("PRIVATE KEY") {
             return Err(Error::PrivateKey);
         }
-        let rsa = || DecodingKey::from_rsa_pem(pem).map(|key| (Algorithm::RS256, key));
-        let ec = || DecodingKey::from_ec_pem(pem).map(|key| (Algorithm::ES256, key));
-        let ed = || DecodingKey::from_ed_pem(pem).map(|key| (Algorithm::EdDSA, key));
-        let (algorithm, key) = rsa()
-            .or_else(|_| ec())
-            .or_else(|_| ed())
-            .map_err(|_| Error::NotAPublicKey)?;
-        // The PEM reader takes any curve; a key of another one would refuse every token.
-        let length = key.try_get_as_bytes().map_or(0, <[u8]>::len);
-        if algorithm == Algorithm::ES256 && length != P256_POINT {
+        let der = decode_pem(pem).ok_or(Error::NotAPublicKey)?;
+        let is_for = |algorithm: &'static dyn VerificationAlgorithm| {
+            ParsedPublicKey::new(algorithm, &der).is_ok()
+        };
+        let (algorithm, key) = if is_for(&RSA_PKCS1_2048_8192_SHA256) {
+            (Algorithm::RS256, DecodingKey::from_rsa_der(&der))
+        } else if is_for(&ECDSA_P256_SHA256_FIXED) {
+            (Algorithm::ES256, DecodingKey::from_ec_der(&der))
+        } else if is_for(&ED25519) {
+            (Algorithm::EdDSA, DecodingKey::from_ed_der(&der))
+        } else {
             return Err(Error::NotAPublicKey);
-        }
+        };
         Ok(Self::one(algorithm, key))
     }
 
@@ -223,6 +227,17 @@ async fn fetch(
         bytes.extend_from_slice(&chunk);
     }
     Ok(bytes)
+}
+
+/// The bytes of the first public key in a PEM file (RFC 7468).
+fn decode_pem(pem: &[u8]) -> Option<Vec<u8>> {
+    let mut lines = std::str::from_utf8(pem).ok()?.lines().map(str::trim);
+    let begins = |line: &str| line.starts_with("-----BEGIN ") && line.ends_with("PUBLIC KEY-----");
+    lines.find(|line| begins(line))?;
+    let base64: String = lines
+        .take_while(|line| !line.starts_with("-----END "))
+        .collect();
+    BASE64_STANDARD.decode(base64).ok()
 }
 
 /// A key of a set that a supported algorithm works with. Symmetric keys have no place in a set that

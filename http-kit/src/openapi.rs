@@ -1,7 +1,7 @@
 //! The API described: OpenAPI 3.1, made of what stands beside the handlers.
 //!
 //! A crate with routes has a part ([`utoipa::OpenApi`]); [`document`] makes one or several parts whole. Each
-//! sentence is written in English where it belongs; the Turkish ones are in `openapi/turkish.json`.
+//! sentence is written in English where it belongs; [`crate::text`] translates it.
 
 use serde_json::{Map, Value, json};
 use utoipa::IntoParams;
@@ -15,14 +15,12 @@ use crate::text::Language;
 
 mod answers;
 mod headers;
-mod in_language;
 mod share;
 mod translate;
 pub mod values;
 
 pub use answers::{Away, Fails, NotThere, Refuses, answer, bytes, described, json, stream, text};
 pub use headers::{answer_header, etag, position, replayed};
-pub use in_language::InLanguage;
 
 /// The version of the API, which is not that of the program: what is told here only grows.
 const VERSION: &str = "1.0.0";

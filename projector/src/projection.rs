@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use events::document::fold_into;
 use events::envelope::StoredEvent;
-use ledger::fail_point::{self, FailPoint};
-use ledger::feed::{self, Feed};
-use ledger::store::{self, History};
 use events::{Document, Position, UserId, chain};
 use futures::FutureExt as _;
 use hashlink::LruCache;
+use ledger::fail_point::{self, FailPoint};
+use ledger::feed::{self, Feed};
+use ledger::store::{self, History};
 use tokio::sync::watch;
 
 use crate::read_model::{self, ApplyError, Batch, Documents, NOBODY, Parked, ReadModel};

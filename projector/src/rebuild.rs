@@ -9,10 +9,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use events::{Document, Position, StoredEvent, UserId};
 use ledger::feed;
 use ledger::read_ahead::ReadAhead;
 use ledger::store::{self, History};
-use events::{Document, Position, StoredEvent, UserId};
 use sha2::{Digest as _, Sha256};
 
 use crate::projection::{fold_batch, fold_events, report};

@@ -1,15 +1,14 @@
 //! The AsyncAPI 3 document: how others follow what happens, over NATS and as server-sent events. It is
 //! made of the types, constants and frozen examples of `events`, and of those of the stream of events.
 //!
-//! Its texts are English; `asyncapi/tr.json` has the Turkish one of each.
+//! Its texts are English; [`http_kit::text`] translates them.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::LazyLock;
+use std::collections::{BTreeMap, BTreeSet};
 
 use events::message::{STRUCTURED, headers_schema, structured, to_message};
 use events::schema::{self, ENVELOPE, Published};
 use events::{UserEvent, subject};
-use http_kit::text::Language;
+use http_kit::text::{self, Language};
 use serde_json::{Map, Value, json};
 
 use crate::routes::event_stream::{AGAIN, HEARTBEAT, PATH, TAKEN};
@@ -23,16 +22,22 @@ pub fn document(language: Language) -> String {
 
 /// Puts the texts of a schema or of the document into a language.
 pub fn translate(value: &mut Value, language: Language) {
-    static TURKISH: LazyLock<HashMap<String, String>> = LazyLock::new(|| {
-        serde_json::from_str(include_str!("asyncapi/tr.json")).expect("the texts are JSON")
+    each_text(value, &mut |text| {
+        *text = text::translate(text, language).to_owned();
     });
-    if language == Language::Tr {
-        each_text(value, &mut |text| {
-            if let Some(turkish) = TURKISH.get(text) {
-                turkish.clone_into(text);
-            }
-        });
+}
+
+/// Every English sentence of the document and of the schemas.
+pub fn sentences() -> BTreeSet<String> {
+    let mut sentences = BTreeSet::new();
+    let mut collect = |text: &mut String| {
+        sentences.insert(text.clone());
+    };
+    each_text(&mut english(), &mut collect);
+    for mut published in schema::all() {
+        each_text(&mut published.schema, &mut collect);
     }
+    sentences
 }
 
 /// Visits every text that is for people. Examples and the stream as it is are none.

@@ -9,10 +9,10 @@ use std::ops::Deref;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
-use http_kit::profile::{OwnProfile, PublicProfile};
-use ledger::store::History;
 use events::{Document, Position, UserId};
+use http_kit::profile::{OwnProfile, PublicProfile};
 use jiff::civil::Date;
+use ledger::store::History;
 use projector::Documents;
 use projector::read_model::Error;
 use quick_cache::sync::Cache;
@@ -237,8 +237,8 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use async_trait::async_trait;
-    use ledger::test_servers::memory::Memory;
     use events::{Time, UserEvent};
+    use ledger::test_servers::memory::Memory;
     use projector::read_model::{Parked, Search};
     use tokio::sync::Semaphore;
 

@@ -1,16 +1,17 @@
 #![doc = include_str!("../README.md")]
 
+use std::collections::BTreeSet;
 use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::FromRef;
+use http_kit::caller::Verifier;
+use http_kit::clock::Clock;
 use ledger::merkle::LogStore;
 use ledger::photos::PhotoStore;
 use ledger::store::History;
 use ledger::trail::AuditTrail;
-use http_kit::caller::Verifier;
-use http_kit::clock::Clock;
 use projector::Documents;
 use utoipa::OpenApi as _;
 use utoipa::openapi::OpenApi;
@@ -82,4 +83,11 @@ pub fn router(api: QueryApi) -> Router {
 /// The routes that only read, described.
 pub fn openapi() -> OpenApi {
     routes::Described::openapi()
+}
+
+/// Every English sentence of the page for auditors, of the AsyncAPI document and of the schemas of events.
+pub fn sentences() -> BTreeSet<String> {
+    let mut sentences = asyncapi::sentences();
+    sentences.extend(routes::sentences());
+    sentences
 }

@@ -11,7 +11,6 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get, post};
-use http_kit::profile::{OwnProfile, PublicProfile};
 use events::{Document, Position};
 use http_kit::answer::Answer;
 use http_kit::client::{Client, if_none_match};
@@ -19,6 +18,9 @@ use http_kit::code::Code;
 use http_kit::error::ApiError;
 use http_kit::fields::Fields;
 use http_kit::openapi::{self, Away, Refuses};
+use http_kit::profile::{OwnProfile, PublicProfile};
+use http_kit::query::{Kind as _, Number, Query, number_from, optional};
+use http_kit::query_parameters;
 use http_kit::serve::limits;
 use http_kit::text::Text;
 use projector::projection::wait_for;
@@ -188,42 +190,48 @@ pub(crate) fn router() -> Router<Shared> {
 )]
 pub(crate) struct Described;
 
-/// What is read: the parameters, which version the client has already, and the position that the read
-/// model must have reached, which the extractor has waited for.
-pub(crate) struct Reader {
-    parameters: Fields,
+pub(crate) use console::sentences;
+
+/// A read of documents: its parameters, the version that the client already has, and a minimum position. The extractor
+/// waits until the read model has reached that position.
+pub(crate) struct DocumentRead {
+    fields: Fields,
     /// `If-None-Match` alone: the extractors of the body still need the other headers.
     conditions: HeaderMap,
 }
 
-impl FromRequestParts<Shared> for Reader {
+impl FromRequestParts<Shared> for DocumentRead {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, api: &Shared) -> Result<Self, ApiError> {
-        Client::from_request_parts(parts, api).await?;
-        let mut parameters = Fields::from_query(parts.uri.query());
-        let wanted = wanted_position(&parts.headers, &mut parameters);
-        if !parameters.has_problems() && !wait_for(&*api.documents, wanted, WAIT).await {
+        let LogRead { fields, wanted } = LogRead::from_request_parts(parts, api).await?;
+        if !fields.has_problems() && !wait_for(&*api.documents, wanted, WAIT).await {
             return Err(not_yet_readable(wanted));
         }
         let mut conditions = HeaderMap::new();
         for value in parts.headers.get_all(IF_NONE_MATCH) {
             conditions.append(IF_NONE_MATCH, value.clone());
         }
-        Ok(Self {
-            parameters,
-            conditions,
-        })
+        Ok(Self { fields, conditions })
     }
 }
 
-/// The parameters of a query, and the position that the answer must show at the least.
-pub(crate) struct Parameters {
+impl DocumentRead {
+    /// The parameters of the route. Errors: 400 with everything that is wrong with the query.
+    fn parameters<Q: Query>(&mut self) -> Result<Q, ApiError> {
+        let mut fields = std::mem::take(&mut self.fields);
+        let parameters = Q::take(&mut fields);
+        fields.finish_with(parameters)
+    }
+}
+
+/// A read of the log: its parameters, and the position that the answer must show at least.
+pub(crate) struct LogRead {
     fields: Fields,
     wanted: Position,
 }
 
-impl FromRequestParts<Shared> for Parameters {
+impl FromRequestParts<Shared> for LogRead {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, api: &Shared) -> Result<Self, ApiError> {
@@ -234,13 +242,32 @@ impl FromRequestParts<Shared> for Parameters {
     }
 }
 
-/// The position that an answer must show at the least: the greater one of parameter and header.
-fn wanted_position(headers: &HeaderMap, parameters: &mut Fields) -> Position {
-    let parameter = parameters.optional("minPosition", |value| {
-        position(http_kit::fields::string(value)?)
-    });
+impl LogRead {
+    /// The parameters of the route, and the position. Errors: 400 with everything that is wrong with the query.
+    fn parameters<Q: Query>(mut self) -> Result<(Q, Position), ApiError> {
+        let parameters = Q::take(&mut self.fields);
+        let parameters = self.fields.finish_with(parameters)?;
+        Ok((parameters, self.wanted))
+    }
+}
+
+query_parameters! {
+    /// The position that an answer must show at least.
+    struct MinPosition {
+        /// Waits up to two seconds until the answer shows this position, else 503: `Ledger-Position` of a command reads
+        /// your own write.
+        min_position: Option<Position> = optional("minPosition", POSITION),
+    }
+}
+
+/// Positions of the ledger, and 0 for its beginning.
+const POSITION: Number<Position> = number_from(0);
+
+/// The position that an answer must show at least: the greater one of parameter and header.
+fn wanted_position(headers: &HeaderMap, fields: &mut Fields) -> Position {
+    let parameter = MinPosition::take(fields).and_then(|given| given.min_position);
     let header = position_header(headers, "ledger-min-position").unwrap_or_else(|problem| {
-        parameters.problem("Ledger-Min-Position", problem);
+        fields.problem("Ledger-Min-Position", problem);
         None
     });
     parameter.max(header).unwrap_or(0)
@@ -251,65 +278,58 @@ fn position_header(headers: &HeaderMap, name: &str) -> Result<Option<Position>, 
     let mut values = headers.get_all(name).iter();
     match (values.next().map(HeaderValue::to_str), values.next()) {
         (None, _) => Ok(None),
-        (Some(Ok(text)), None) => position(text).map(Some),
-        _ => Err(bad_position()),
+        (Some(Ok(text)), None) => POSITION.parse(text).map(Some),
+        _ => Err(POSITION.problem()),
     }
 }
 
-/// Whole numbers from a least one on, described.
-fn place(min: u64) -> Value {
-    json!({"type": "integer", "format": "int64", "minimum": min})
-}
-
-/// The position that an answer must show, described.
+/// The position that an answer must show, as a parameter or as a header.
 struct AtLeast;
 
 impl IntoParams for AtLeast {
-    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        let about = "Waits up to two seconds until the answer shows this position, else 503: `Ledger-Position` of a command reads your own write.";
-        vec![
-            openapi::query("minPosition", place(0), about),
-            openapi::header(
-                "Ledger-Min-Position",
-                place(0),
-                "The same as `minPosition`; the greater one counts.",
-            ),
-        ]
+    fn into_params(within: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let mut parameters = MinPosition::into_params(within);
+        parameters.push(openapi::header(
+            "Ledger-Min-Position",
+            POSITION.schema(),
+            "The same as `minPosition`; the greater one counts.",
+        ));
+        parameters
     }
 }
 
 impl Refuses for AtLeast {
     fn refusals() -> Vec<ApiError> {
-        let bad = ApiError::new(Code::ValidationFailed).field("minPosition", bad_position());
+        let bad = ApiError::new(Code::ValidationFailed).field("minPosition", POSITION.problem());
         vec![bad, not_yet_readable(42)]
     }
 }
 
-impl IntoParams for Reader {
-    fn into_params(place: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        [AtLeast::into_params(&place), Client::into_params(&place)].concat()
+impl IntoParams for LogRead {
+    fn into_params(within: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        [AtLeast::into_params(&within), Client::into_params(&within)].concat()
     }
 }
 
-impl Refuses for Reader {
+impl Refuses for LogRead {
     fn refusals() -> Vec<ApiError> {
         <(Client, AtLeast, Away)>::refusals()
     }
 }
 
-impl IntoParams for Parameters {
-    fn into_params(place: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        Reader::into_params(place)
+impl IntoParams for DocumentRead {
+    fn into_params(within: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        LogRead::into_params(within)
     }
 }
 
-impl Refuses for Parameters {
+impl Refuses for DocumentRead {
     fn refusals() -> Vec<ApiError> {
-        Reader::refusals()
+        LogRead::refusals()
     }
 }
 
-/// An answer of [`Reader::answer`], described.
+/// An answer of [`DocumentRead::answer`], described.
 struct OneUser<T>(PhantomData<T>);
 
 impl<T: ToSchema + Example> IntoResponses for OneUser<T> {
@@ -371,7 +391,7 @@ fn not_yet_readable(position: Position) -> ApiError {
         .retry_after(1)
 }
 
-impl Reader {
+impl DocumentRead {
     /// The answer of a read of one user: 304 when the client has this version already.
     fn answer(&self, api: &QueryApi, document: &Document, shape: &RawValue) -> Response {
         let answer = Answer::ok(api.clock.now(), &shape)
@@ -391,18 +411,6 @@ impl Reader {
         }
         answer.into_response()
     }
-}
-
-fn position(text: &str) -> Result<Position, Text> {
-    let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    text.parse()
-        .ok()
-        .filter(|position| is_number && i64::try_from(*position).is_ok())
-        .ok_or_else(bad_position)
-}
-
-fn bad_position() -> Text {
-    Text::new("BAD_NUMBER").with("min", 0).with("max", i64::MAX)
 }
 
 fn not_found() -> ApiError {

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use events::Position;
-use ledger::feed::{SharedFeed, Tail};
-use ledger::store::History;
 use http_kit::code::Code;
 use http_kit::error::ApiError;
 use http_kit::openapi::Refuses;
 use http_kit::text::Text;
+use ledger::feed::{SharedFeed, Tail};
+use ledger::store::History;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -40,14 +40,14 @@ impl Streams {
         }
     }
 
-    /// A place among the streams of events, as long as it is held.
+    /// A slot for a stream of events; taken as long as it is held.
     pub(crate) fn follower(&self) -> Result<OwnedSemaphorePermit, ApiError> {
-        place(&self.followers)
+        slot(&self.followers)
     }
 
-    /// A place among the exports, as long as it is held.
+    /// A slot for an export; taken as long as it is held.
     pub(crate) fn export(&self) -> Result<OwnedSemaphorePermit, ApiError> {
-        place(&self.exports)
+        slot(&self.exports)
     }
 
     /// Events after a position, as they come.
@@ -61,8 +61,8 @@ impl Streams {
     }
 }
 
-fn place(places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, ApiError> {
-    Arc::clone(places).try_acquire_owned().map_err(|_| full())
+fn slot(slots: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, ApiError> {
+    Arc::clone(slots).try_acquire_owned().map_err(|_| full())
 }
 
 fn full() -> ApiError {

@@ -8,15 +8,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use axum::Router;
 use events::envelope::{Context, Previous, Recorded};
-use ledger::feed::StoreFeed;
-use ledger::merkle::Integrator;
-use ledger::merkle::note::Signer;
-use ledger::merkle::sqlite::SqliteLog;
-use ledger::photos::PhotoStore;
-use ledger::store::sqlite::SqliteStore;
-use ledger::store::{Batch, EventStore, History as _, claims_of};
-use ledger::trail::sqlite::SqliteTrail;
-use ledger::trail::{self, AuditTrail, Question, Read, RecordedRead};
 use events::event::{
     Change, Consents, PhotoChanged, Profile, ProfileUpdated, UserEvent, UserRegistered,
     UsernameChanged, Variant,
@@ -26,6 +17,15 @@ use http_kit::caller::Role;
 use http_kit::clock::Clock;
 use http_kit::testing::{Answer, Ask, now, token, verifier};
 use jiff::Timestamp;
+use ledger::feed::StoreFeed;
+use ledger::merkle::Integrator;
+use ledger::merkle::note::Signer;
+use ledger::merkle::sqlite::SqliteLog;
+use ledger::photos::PhotoStore;
+use ledger::store::sqlite::SqliteStore;
+use ledger::store::{Batch, EventStore, History as _, claims_of};
+use ledger::trail::sqlite::SqliteTrail;
+use ledger::trail::{self, AuditTrail, Question, Read, RecordedRead};
 use projector::projection::{Projection, wait_for};
 use projector::read_model::sqlite::SqliteReadModel;
 use tokio_util::sync::CancellationToken;

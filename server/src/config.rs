@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use ledger::merkle::note::PublicKey;
 use events::{Position, UserEvent, UserId};
 use http_kit::caller::Role;
+use ledger::merkle::note::PublicKey;
 
 use crate::playground::{ApiServer, parse_server};
 use crate::{export, history, openapi, state};

@@ -16,7 +16,6 @@ use command_api::committer::{Command, Committer, Undecided};
 use command_api::user::{Action, Rejection};
 use command_api::values;
 use events::{Context, Time};
-use ledger::store;
 use http_kit::answer::Answer;
 use http_kit::caller::{Grant, Role, mint_hs256};
 use http_kit::clock::Clock;
@@ -24,6 +23,7 @@ use http_kit::code::Code;
 use http_kit::error::ApiError;
 use http_kit::fields::Fields;
 use http_kit::serve::limits;
+use ledger::store;
 
 /// The user of the published page that the API follows.
 pub(crate) const DEMO_USER: &str = "507f1f77bcf86cd799439011";

@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
+use events::{LeafHash, Position};
 use ledger::feed::read_until;
 use ledger::merkle::note::{Checkpoint, PublicKey};
 use ledger::merkle::tree::Hasher;
 use ledger::store::{Head, History};
-use events::{LeafHash, Position};
 use serde::Serialize;
 
 use self::draft::Draft;

@@ -3,8 +3,8 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use query_api::changes::{self, FieldChange};
 use events::{Context, Position, StoredEvent, Version};
+use query_api::changes::{self, FieldChange};
 use serde::Serialize;
 use serde_json::value::RawValue;
 

@@ -16,9 +16,11 @@ use flate2::read::GzDecoder;
 use http_kit::code::Code;
 use http_kit::error::ApiError;
 use http_kit::file::{self, File};
-use http_kit::openapi::{self, Fails, InLanguage, Known, NotThere, schema};
+use http_kit::in_language::InLanguage;
+use http_kit::openapi::{self, Fails, Known, NotThere, schema};
 use http_kit::serve::limits;
-use serde_json::json;
+use http_kit::text;
+use serde_json::{Map, Value, json};
 use utoipa::openapi::{self as described, RefOr, Schema};
 use utoipa::{IntoResponses, PartialSchema};
 
@@ -53,6 +55,16 @@ const FILES: [&str; 5] = [
     "texts.js",
 ];
 
+/// What the page says to a browser that runs no scripts.
+const NO_SCRIPT: &str = "This page needs JavaScript.";
+
+/// What the page says, and what the component says in it, in English. Of the component's own texts these are the ones
+/// that the page can show.
+fn english() -> Map<String, Value> {
+    let texts = include_str!("playground/texts.json");
+    serde_json::from_str(texts).expect("the file is an object of texts")
+}
+
 /// What the page may do: run its own scripts, and ask this server and the configured ones. The component makes elements with
 /// styles of their own as it draws, so styles may stand in the page; scripts may not.
 fn policy(servers: &[ApiServer]) -> HeaderValue {
@@ -79,20 +91,23 @@ impl Playground {
             .map(|server| json!({"name": server.name, "url": server.url}))
             .collect();
         let settings = json!({"servers": described, "hasToken": has_token});
-        let script = |text: &'static str| File::new(SCRIPT, text);
         let page = include_str!("playground/page.html");
+        let page = page.replace(NO_SCRIPT, &text::in_every_language(NO_SCRIPT));
         let style = include_str!("playground/style.css");
         Self {
             policy: policy(servers),
             page: File::new("text/html; charset=utf-8", page),
             files: [
-                ("app.js", script(include_str!("playground/app.js"))),
+                (
+                    "app.js",
+                    File::new(SCRIPT, include_str!("playground/app.js")),
+                ),
                 (
                     "settings.json",
                     File::new("application/json", settings.to_string()),
                 ),
                 ("style.css", File::new("text/css; charset=utf-8", style)),
-                ("texts.js", script(include_str!("playground/texts.js"))),
+                ("texts.js", File::new(SCRIPT, text::module(&english()))),
             ],
         }
     }
@@ -218,6 +233,14 @@ impl IntoResponses for PageFile {
         let media_types = ["text/javascript", "application/json", "text/css"];
         file::answers(openapi::bytes("The file.", &media_types))
     }
+}
+
+/// Every English sentence of the page.
+#[cfg(test)]
+pub(crate) fn sentences() -> Vec<String> {
+    let mut sentences = text::of_page(english());
+    sentences.push(NO_SCRIPT.to_owned());
+    sentences
 }
 
 #[cfg(test)]

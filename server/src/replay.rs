@@ -9,12 +9,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use ledger::read_ahead::ReadAhead;
-use ledger::store::History;
-use ledger::stream::Connection;
 use events::{Position, StoredEvent, UserId};
 use futures::StreamExt as _;
 use futures::stream::FuturesOrdered;
+use ledger::read_ahead::ReadAhead;
+use ledger::store::History;
+use ledger::stream::Connection;
 use serde::Deserialize;
 use serde_json::json;
 

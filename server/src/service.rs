@@ -10,13 +10,13 @@ use axum::Router;
 use command_api::photo_sweep;
 use command_api::{CommandApi, Committer, Randomness, Uploads};
 use events::Time;
+use http_kit::caller::Verifier;
+use http_kit::clock::Clock;
+use http_kit::keys::Keys;
 use ledger::merkle::Integrator;
 use ledger::photos::PhotoStore;
 use ledger::store::EventStore;
 use ledger::trail::AuditTrail;
-use http_kit::caller::Verifier;
-use http_kit::clock::Clock;
-use http_kit::keys::Keys;
 use projector::projection::{self, Projection};
 use query_api::{QueryApi, Streams};
 use tokio::net::TcpListener;
@@ -349,10 +349,7 @@ async fn sweep(store: Arc<dyn EventStore>, photos: PhotoStore, clock: Clock) {
         match photo_sweep::sweep(&photos, &*store, now).await {
             Ok(0) => {}
             Ok(photos) => tracing::info!(photos, "Removed photos that no event names"),
-            Err(error) => tracing::warn!(
-                error = events::chain(&error),
-                "Sweeping photos failed"
-            ),
+            Err(error) => tracing::warn!(error = events::chain(&error), "Sweeping photos failed"),
         }
     }
 }

@@ -4,14 +4,14 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::bail;
-use query_api::changes::{FieldChange, between, object};
 use events::document::Document;
-use http_kit::profile::OwnProfile;
-use ledger::replay::{Until, replay};
-use ledger::store::{History, position_at};
 use events::{Position, Time, UserId, Version};
 use http_kit::clock::Clock;
+use http_kit::profile::OwnProfile;
 use jiff::civil::Date;
+use ledger::replay::{Until, replay};
+use ledger::store::{History, position_at};
+use query_api::changes::{FieldChange, between, object};
 use serde::Serialize;
 use serde_json::{Map, Value};
 

@@ -5,6 +5,7 @@ use std::io::{self, BufWriter, ErrorKind, IsTerminal as _, StdoutLock, Write};
 
 use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
+use http_kit::hidden;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -171,16 +172,9 @@ fn escaped(json: &str) -> String {
     escaped
 }
 
-/// Controls, line ends, marks of direction, and characters without width but those that join letters and
-/// emoji.
+/// Whether a character is shown by its number. Those that join letters and emoji are not.
 fn is_hidden(c: char) -> bool {
-    c.is_control()
-        || matches!(
-            c,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'
-                ..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'
-                ..='\u{e007f}'
-        )
+    hidden::is_hidden(c) && !hidden::JOINERS.contains(&c)
 }
 
 #[cfg(test)]

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use ledger::feed::read_after;
-use ledger::store::History;
 use events::{Position, Time, UserEvent, UserId, Version};
 use http_kit::username::Username;
+use ledger::feed::read_after;
+use ledger::store::History;
 
 use crate::terminal::visible;
 
@@ -95,10 +95,10 @@ async fn former_holders(history: &dyn History, username: &str) -> anyhow::Result
 
 #[cfg(test)]
 mod tests {
-    use ledger::store::sqlite::SqliteStore;
-    use ledger::store::{Batch, EventStore as _};
     use events::event::UsernameChanged;
     use events::{Context, EventId, Recorded};
+    use ledger::store::sqlite::SqliteStore;
+    use ledger::store::{Batch, EventStore as _};
 
     use super::*;
 

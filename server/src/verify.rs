@@ -5,11 +5,11 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use events::Position;
 use ledger::merkle::note::{Checkpoint, PublicKey};
 use ledger::merkle::verify::{Fault, Verifier};
-use ledger::stream::Connection;
-use events::Position;
 use ledger::store;
+use ledger::stream::Connection;
 use projector::read_model;
 use serde::Serialize;
 

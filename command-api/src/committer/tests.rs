@@ -2,10 +2,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ledger::store::History as _;
 use futures::future::join_all;
 use http_kit::fields::Fields;
 use jiff::Timestamp;
+use ledger::store::History as _;
 use tokio::sync::Semaphore;
 
 use super::*;

@@ -2,16 +2,18 @@
 //! somebody must be, which usernames are reserved, and what a text is once it is trimmed and composed, only
 //! words can.
 
+use http_kit::hidden::{BASIC, brackets};
+use http_kit::openapi::schema;
 use http_kit::profile::EXPERTISE;
 use http_kit::username::Username;
-use http_kit::openapi::schema;
 use serde_json::{Map, Value, json};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::{
-    AVAILABILITY, COUNTRY_CODE_DIGITS, FIRST_BIRTH_DATE, GENDERS, INTEREST, MAX_BIO, MAX_EMAIL,
-    MAX_HANDLE, MAX_INTERESTS, MAX_LABEL, MAX_NAME, MIN_AGE, PHONE_NUMBER_DIGITS, ROLES,
+    ALLOWED_IN_BIO, AVAILABILITY, COUNTRY_CODE_DIGITS, FIRST_BIRTH_DATE, GENDERS, INTEREST,
+    MAX_BIO, MAX_EMAIL, MAX_HANDLE, MAX_INTERESTS, MAX_LABEL, MAX_NAME, MIN_AGE,
+    PHONE_NUMBER_DIGITS, ROLES,
 };
 
 /// The members that [`super::profile`] reads.
@@ -91,7 +93,7 @@ fn profile() -> Map<String, Value> {
             "type": ["string", "null"],
             "description": "A few words. An empty text clears it.",
             "maxLength": MAX_BIO,
-            "pattern": format!("^[^{}]*$", hidden(true)),
+            "pattern": format!("^[^{}]*$", brackets(BASIC, &ALLOWED_IN_BIO)),
             "examples": ["Passionate about technology and travel"],
         },
         "instagram": handle("myinstagram"),
@@ -169,7 +171,7 @@ pub(crate) fn username() -> Value {
 }
 
 fn name(example: &str) -> Value {
-    let hidden = hidden(false);
+    let hidden = brackets(BASIC, &[]);
     json!({
         "type": "string",
         "description": "Of any script, without control, invisible or direction-changing characters. Spaces around it are dropped.",
@@ -185,7 +187,7 @@ fn label(example: &str) -> Value {
         "type": ["string", "null"],
         "minLength": 1,
         "maxLength": MAX_LABEL,
-        "pattern": format!("^[^{}]*$", hidden(false)),
+        "pattern": format!("^[^{}]*$", brackets(BASIC, &[])),
         "examples": [example],
     })
 }
@@ -220,25 +222,10 @@ fn one_of(allowed: &[&str], about: &str) -> Value {
     json!({"type": ["string", "null"], "description": about, "enum": allowed})
 }
 
-/// The characters of [`super::is_hidden`], for the brackets of a pattern. Those beyond U+FFFF are not among them: not
-/// every engine reads them there.
-fn hidden(is_bio: bool) -> String {
-    let (controls, joiners) = if is_bio {
-        (
-            r"\u0000-\u0008\u000b\u000c\u000e-\u001f",
-            r"\u200b\u200e\u200f",
-        )
-    } else {
-        (r"\u0000-\u001f", r"\u200b-\u200f")
-    };
-    let rest = r"\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb";
-    format!("{controls}{joiners}{rest}")
-}
-
 #[cfg(test)]
 mod tests {
-    use http_kit::username::InvalidUsername;
     use http_kit::fields::Fields;
+    use http_kit::username::InvalidUsername;
     use proptest::prelude::*;
 
     use super::*;

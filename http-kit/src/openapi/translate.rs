@@ -1,16 +1,8 @@
 //! A document in the language that was asked for.
 
-use std::collections::HashMap;
-use std::sync::LazyLock;
-
 use serde_json::Value;
 
-use crate::text::Language;
-
-/// The Turkish sentences by the English ones.
-static TURKISH: LazyLock<HashMap<String, String>> = LazyLock::new(|| {
-    serde_json::from_str(include_str!("turkish.json")).expect("the file is an object of texts")
-});
+use crate::text::{self, Language};
 
 /// Turns every sentence into the language, and keeps of each example that is there in several the one in it.
 pub(super) fn translate(document: &mut Value, language: Language) {
@@ -37,11 +29,7 @@ fn sentence(value: &mut Value, language: Language) {
     let paragraphs = written.split("\n\n");
     let paragraphs: Vec<_> = paragraphs.map(|lines| lines.replace('\n', " ")).collect();
     let english = paragraphs.join("\n\n");
-    let turkish = match language {
-        Language::En => None,
-        Language::Tr => TURKISH.get(&english),
-    };
-    *value = Value::from(turkish.cloned().unwrap_or(english));
+    *value = Value::from(text::translate(&english, language));
 }
 
 fn examples(examples: &mut Value, language: Language) {

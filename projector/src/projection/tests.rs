@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use async_trait::async_trait;
 use events::UserEvent;
 use events::document::fold;
+use events::event::{Change, ProfileUpdated};
 use ledger::feed::StoreFeed;
 use ledger::test_servers::memory::{Memory, user};
-use events::event::{Change, ProfileUpdated};
 
 use super::*;
 use crate::read_model::sqlite::SqliteReadModel;

@@ -6,9 +6,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use events::{Document, Position, Time, UserId};
 use ledger::fail_point::{self, FailPoint};
 use ledger::postgres::{Database, Followed, Statement, is_migrated, signed, storable};
-use events::{Document, Position, Time, UserId};
 use sqlx::Row as _;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::PgRow;

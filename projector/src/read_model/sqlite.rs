@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use events::{Document, Position, Time, UserId};
 use ledger::fail_point::{self, FailPoint};
 use ledger::sqlite::{Checkpointer, Transaction, options, pool, writer};
-use events::{Document, Position, Time, UserId};
 use sqlx::error::ErrorKind;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteJournalMode, SqlitePool, SqliteRow, SqliteSynchronous};

@@ -1,4 +1,3 @@
-use std::collections::HashSet;
 use std::path::Path;
 
 use super::*;
@@ -117,35 +116,6 @@ fn the_address_with_its_parameters_is_the_subject_of_an_event() {
     assert_eq!(
         channel["x-jetstream"]["stream"]["subjects"],
         json!([stream::SUBJECTS])
-    );
-}
-
-#[test]
-fn every_text_has_a_turkish_one_and_no_turkish_one_is_left_over() {
-    let mut english = HashSet::new();
-    let mut collect = |text: &mut String| {
-        english.insert(text.clone());
-    };
-    each_text(&mut super::english(), &mut collect);
-    for mut published in schema::all() {
-        each_text(&mut published.schema, &mut collect);
-    }
-    let turkish: Map<String, Value> = serde_json::from_str(include_str!("tr.json")).unwrap();
-    let without: Vec<_> = english
-        .iter()
-        .filter(|text| !turkish.contains_key(*text))
-        .collect();
-    assert!(
-        without.is_empty(),
-        "no Turkish text in asyncapi/tr.json: {without:#?}"
-    );
-    let left: Vec<_> = turkish
-        .keys()
-        .filter(|text| !english.contains(*text))
-        .collect();
-    assert!(
-        left.is_empty(),
-        "texts in asyncapi/tr.json of nothing: {left:#?}"
     );
 }
 

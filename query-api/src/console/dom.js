@@ -16,10 +16,7 @@ export function el(name, attributes = {}, ...children) {
   return element;
 }
 
-// What cannot be seen or changes the direction of what follows: controls but line breaks and tabs,
-// bidirectional marks and overrides, zero widths, tags.
-const HIDDEN =
-  /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200c\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb]|[\u{e0000}-\u{e007f}]/gu;
+// The server puts `HIDDEN` in front of this: the characters that nobody sees or that turn the text around them.
 
 /** A text of a stranger: hidden characters are named, and its direction ends with it. */
 export function shown(text) {

@@ -3,20 +3,22 @@
 
 use std::borrow::Cow;
 
+use crate::changes::{self, FieldChange};
 use axum::extract::{FromRequestParts, MatchedPath};
 use axum::http::request::Parts;
-use crate::changes::{self, FieldChange};
-use ledger::replay;
-use ledger::store::History;
-use ledger::trail::Read;
-use events::{Position, StoredEvent, Time, UserEvent, UserId, Version};
+use events::{Position, StoredEvent, Time, UserId, Version};
 use http_kit::caller::{Caller, Role};
 use http_kit::client::Client;
 use http_kit::code::Code;
 use http_kit::error::ApiError;
-use http_kit::fields::{Fields, string};
-use http_kit::openapi::{Away, Refuses, query, schema};
+use http_kit::fields::Fields;
+use http_kit::openapi::{Away, Refuses, schema};
+use http_kit::query::{Number, OneOf, Parsed, Query, defaulted, number, number_from, optional};
+use http_kit::query_parameters;
 use http_kit::text::Text;
+use ledger::replay;
+use ledger::store::History;
+use ledger::trail::Read;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -24,8 +26,7 @@ use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{IntoParams, PartialSchema, ToSchema};
 
-use super::place as places;
-use super::{AtLeast, Example, WAIT, not_found, not_yet_readable, wanted_position};
+use super::{AtLeast, Example, LogRead, WAIT, not_found, not_yet_readable, wanted_position};
 use crate::{QueryApi, Shared};
 
 pub(super) mod all_events;
@@ -38,28 +39,28 @@ mod walk;
 /// Items of a page.
 const DEFAULT_LIMIT: usize = 20;
 const MAX_LIMIT: u64 = 100;
-/// Characters of a caller or of the id of a request.
-const MAX_TEXT: usize = 128;
+/// Characters of the name of a caller, or of the id of a request.
+const MAX_NAME: usize = 128;
 
-/// Who asks about which history, and how.
-pub(super) struct Asked {
+/// A read of history: who asks, how, and about whom. It is recorded before it is answered.
+pub(super) struct AuditedRead {
     caller: Caller,
     route: String,
     query: String,
     request_id: String,
     /// The position that the ledger must have reached.
     wanted: Position,
-    pub(super) parameters: Fields,
+    pub(super) fields: Fields,
 }
 
-impl FromRequestParts<Shared> for Asked {
+impl FromRequestParts<Shared> for AuditedRead {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, api: &Shared) -> Result<Self, ApiError> {
         let caller = Caller::from_request_parts(parts, api).await?;
         let client = Client::from_request_parts(parts, api).await?;
-        let mut parameters = Fields::from_query(parts.uri.query());
-        let wanted = wanted_position(&parts.headers, &mut parameters);
+        let mut fields = Fields::from_query(parts.uri.query());
+        let wanted = wanted_position(&parts.headers, &mut fields);
         let pattern = parts.extensions.get::<MatchedPath>();
         Ok(Self {
             caller,
@@ -67,12 +68,12 @@ impl FromRequestParts<Shared> for Asked {
             query: parts.uri.query().unwrap_or_default().to_owned(),
             request_id: client.request_id,
             wanted,
-            parameters,
+            fields,
         })
     }
 }
 
-impl Asked {
+impl AuditedRead {
     /// 403 unless the caller has one of the roles.
     pub(super) fn require(&self, any_of: &[Role]) -> Result<(), ApiError> {
         self.caller.require(any_of)
@@ -102,9 +103,10 @@ impl Asked {
         self.query.extend([name, "=", &value.to_string()]);
     }
 
-    /// 400 unless every parameter was known and good.
-    pub(super) fn finish(&mut self) -> Result<(), ApiError> {
-        std::mem::take(&mut self.parameters).finish()
+    /// The parameters of the route. Errors: 400 with everything that is wrong with the query.
+    pub(super) fn parameters<Q: Query>(&mut self) -> Result<Q, ApiError> {
+        let parameters = Q::take(&mut self.fields);
+        std::mem::take(&mut self.fields).finish_with(parameters)
     }
 
     /// Waits for the position that was asked for, and then records the read: from here on it may be
@@ -114,7 +116,7 @@ impl Asked {
         api: &QueryApi,
         user: Option<UserId>,
     ) -> Result<(), ApiError> {
-        self.finish()?;
+        self.parameters::<()>()?;
         if !reaches(&*api.history, self.wanted).await? {
             return Err(not_yet_readable(self.wanted));
         }
@@ -288,132 +290,89 @@ impl<T: Example> Example for Page<T> {
     }
 }
 
-impl IntoParams for Asked {
-    fn into_params(place: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        [AtLeast::into_params(&place), Client::into_params(&place)].concat()
+impl IntoParams for AuditedRead {
+    fn into_params(within: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        LogRead::into_params(within)
     }
 }
 
-impl Refuses for Asked {
+impl Refuses for AuditedRead {
     fn refusals() -> Vec<ApiError> {
         <(Caller, Role, Client, AtLeast, Away)>::refusals()
     }
 }
 
-/// Which page, described.
-struct PageOf;
-
-impl IntoParams for PageOf {
-    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        let orders = json!({"type": "string", "enum": ORDERS, "default": ORDERS[0]});
-        vec![
-            query("order", orders, "From which end."),
-            query(
-                "after",
-                places(0),
-                "Begins after this one: `nextAfter` of the page before.",
-            ),
-            query("limit", page_size(), "Items a page."),
-        ]
+query_parameters! {
+    /// Which page of a list.
+    struct PageOf {
+        /// From which end.
+        order: Order = defaulted("order", OneOf(&[Order::Oldest, Order::Newest]), Order::Oldest),
+        /// Begins after this one: `nextAfter` of the page before.
+        after: Option<u64> = optional("after", number_from(0)),
+        /// Items a page.
+        limit: usize = defaulted("limit", LIMIT, DEFAULT_LIMIT),
     }
 }
+
+const LIMIT: Number<usize> = number(1, MAX_LIMIT);
 
 impl Refuses for PageOf {
     fn refusals() -> Vec<ApiError> {
-        let bad = Text::new("BAD_NUMBER")
-            .with("min", 1)
-            .with("max", MAX_LIMIT);
-        vec![ApiError::new(Code::ValidationFailed).field("limit", bad)]
+        vec![ApiError::new(Code::ValidationFailed).field("limit", LIMIT.problem())]
     }
 }
 
-fn page_size() -> Value {
-    json!({"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT})
-}
-
-/// A caller or the id of a request, described.
-fn texts() -> Value {
-    json!({
-        "type": "string",
-        "minLength": 1,
-        "maxLength": MAX_TEXT,
-        "pattern": r"^[^\u0000-\u001f\u007f-\u009f]*$",
-    })
-}
-
-fn times() -> Value {
-    json!({"type": "string", "format": "date-time", "examples": ["2026-05-22T16:11:26.808Z"]})
-}
-
-fn user_ids() -> Value {
-    json!({"$ref": "#/components/schemas/UserId"})
-}
-
-const ORDERS: [&str; 2] = ["oldest", "newest"];
-
 /// The direction of a list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 enum Order {
     Oldest,
     Newest,
 }
 
-fn order(value: &Value) -> Result<Order, Text> {
-    match string(value)? {
-        "oldest" => Ok(Order::Oldest),
-        "newest" => Ok(Order::Newest),
-        _ => Err(Text::new("NOT_ALLOWED").with("allowed", ORDERS.join(", "))),
+impl AsRef<str> for Order {
+    fn as_ref(&self) -> &str {
+        match self {
+            Self::Oldest => "oldest",
+            Self::Newest => "newest",
+        }
     }
 }
 
-/// A whole number from a least one up to a greatest.
-fn number(value: &Value, min: u64, max: u64) -> Result<u64, Text> {
-    let text = string(value)?;
-    let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    let number = text.parse().ok();
-    let number = number.filter(|number| is_number && (min..=max).contains(number));
-    number.ok_or_else(|| Text::new("BAD_NUMBER").with("min", min).with("max", max))
-}
+const TIME: Parsed<Time> = Parsed {
+    parse: |text| text.parse().map_err(|_| Text::new("BAD_TIME")),
+    schema: || json!({"type": "string", "format": "date-time", "examples": ["2026-05-22T16:11:26.808Z"]}),
+};
 
-/// A version or position; both fit the databases' signed integers.
-pub(super) fn place(value: &Value, min: u64) -> Result<u64, Text> {
-    number(value, min, i64::MAX.unsigned_abs())
-}
-
-fn page_limit(parameters: &mut Fields) -> usize {
-    let limit = parameters.optional("limit", |value| number(value, 1, MAX_LIMIT));
-    limit.map_or(DEFAULT_LIMIT, |limit| {
-        usize::try_from(limit).expect("at most 100")
-    })
-}
-
-fn time(value: &Value) -> Result<Time, Text> {
-    string(value)?.parse().map_err(|_| Text::new("BAD_TIME"))
-}
-
-fn user_id(value: &Value) -> Result<UserId, Text> {
-    string(value)?.parse().map_err(|_| Text::new("BAD_ID"))
-}
+const USER_ID: Parsed<UserId> = Parsed {
+    parse: |text| text.parse().map_err(|_| Text::new("BAD_ID")),
+    schema: || json!({"$ref": "#/components/schemas/UserId"}),
+};
 
 /// The subject of a token, or the id of a request.
-fn text(value: &Value) -> Result<String, Text> {
-    let text = string(value)?;
+const NAME: Parsed<String> = Parsed {
+    parse: name,
+    schema: || {
+        json!({
+            "type": "string",
+            "minLength": 1,
+            "maxLength": MAX_NAME,
+            "pattern": r"^[^\u0000-\u001f\u007f-\u009f]*$",
+        })
+    },
+};
+
+fn name(text: &str) -> Result<String, Text> {
     if text.is_empty() {
         return Err(Text::new("TOO_SHORT").with("min", 1));
     }
-    if text.chars().nth(MAX_TEXT).is_some() {
-        return Err(Text::new("TOO_LONG").with("max", MAX_TEXT));
+    if text.chars().nth(MAX_NAME).is_some() {
+        return Err(Text::new("TOO_LONG").with("max", MAX_NAME));
     }
     if text.chars().any(char::is_control) {
         return Err(Text::new("BAD_CHARACTERS"));
     }
     Ok(text.to_owned())
-}
-
-fn event_type(value: &Value) -> Result<&'static str, Text> {
-    let text = string(value)?;
-    let known = UserEvent::TYPES.iter().copied().find(|known| *known == text);
-    known.ok_or_else(|| Text::new("NOT_ALLOWED").with("allowed", UserEvent::TYPES.join(", ")))
 }
 
 #[cfg(test)]

@@ -3,9 +3,7 @@
 use std::borrow::Cow;
 
 use axum::extract::State;
-use http_kit::username::InvalidUsername;
 use events::Time;
-use http_kit::username::Username;
 use http_kit::answer::Answer;
 use http_kit::caller::{Caller, Role};
 use http_kit::code::Code;
@@ -13,12 +11,14 @@ use http_kit::error::ApiError;
 use http_kit::fields::{self, Fields, JsonBody};
 use http_kit::openapi::{Fails, Refuses, schema};
 use http_kit::text::Text;
+use http_kit::username::InvalidUsername;
+use http_kit::username::Username;
 use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use super::{Example, Reader, Shows};
+use super::{DocumentRead, Example, Shows};
 use crate::Shared;
 
 /// Whether a username could be taken.
@@ -78,20 +78,20 @@ impl Refuses for Question {
     path = "/api/v1/users/check-username",
     operation_id = "checkUsersUsernameV1",
     tag = "Users",
-    params(Reader),
+    params(DocumentRead),
     request_body(content = Question, example = json!({"username": "john.doe"})),
-    responses(Shows<Availability>, Fails<(Caller, Role, Reader, JsonBody, Question)>),
+    responses(Shows<Availability>, Fails<(Caller, Role, DocumentRead, JsonBody, Question)>),
     security(("bearer" = []))
 )]
 pub(super) async fn check(
     State(api): State<Shared>,
     caller: Caller,
-    reader: Reader,
+    mut read: DocumentRead,
     JsonBody(body): JsonBody,
 ) -> Result<Answer, ApiError> {
     // Who registers users asks before it does.
     caller.require(&[Role::User, Role::Service, Role::Admin])?;
-    reader.parameters.finish()?;
+    read.parameters::<()>()?;
     let mut fields = Fields::parse(&body)?;
     let username = fields.required("username", |value| {
         match Username::parse(fields::string(value)?) {

@@ -2,14 +2,17 @@
 //! anything, and reads with the token that its reader gives it.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use axum::extract::Path;
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
 use http_kit::error::ApiError;
 use http_kit::file::{self, File};
+use http_kit::hidden::brackets;
 use http_kit::openapi::{self, Fails, Known, NotThere, schema};
-use serde_json::json;
+use http_kit::text;
+use serde_json::{Map, Value, json};
 use utoipa::openapi::{self as described, RefOr, Schema};
 use utoipa::{IntoResponses, PartialSchema};
 
@@ -21,41 +24,71 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
      require-trusted-types-for 'script'; trusted-types 'none'";
 
-/// What a file of the page is made of.
-struct Kept {
-    name: &'static str,
-    media_type: &'static str,
-    bytes: &'static [u8],
-}
-
-/// A file that is kept under its own name.
-macro_rules! file {
+/// A file that is sent as it is kept.
+macro_rules! kept {
     ($name:literal, $media_type:literal) => {
-        Kept {
-            name: $name,
-            media_type: $media_type,
-            bytes: include_bytes!(concat!("../console/", $name)),
-        }
+        (
+            $name,
+            File::new($media_type, include_str!(concat!("../console/", $name))),
+        )
     };
 }
 
-const PAGE: Kept = file!("page.html", "text/html; charset=utf-8");
+/// The files of the page, by their names.
+static FILES: LazyLock<[(&str, File); 13]> = LazyLock::new(|| {
+    [
+        kept!("style.css", "text/css; charset=utf-8"),
+        kept!("icon.svg", "image/svg+xml"),
+        kept!("api.js", "text/javascript; charset=utf-8"),
+        kept!("app.js", "text/javascript; charset=utf-8"),
+        kept!("badge.js", "text/javascript; charset=utf-8"),
+        ("dom.js", File::new("text/javascript; charset=utf-8", dom())),
+        kept!("health.js", "text/javascript; charset=utf-8"),
+        kept!("live.js", "text/javascript; charset=utf-8"),
+        kept!("moment.js", "text/javascript; charset=utf-8"),
+        kept!("proof.js", "text/javascript; charset=utf-8"),
+        kept!("search.js", "text/javascript; charset=utf-8"),
+        (
+            "texts.js",
+            File::new("text/javascript; charset=utf-8", texts()),
+        ),
+        kept!("timeline.js", "text/javascript; charset=utf-8"),
+    ]
+});
 
-const FILES: [Kept; 13] = [
-    file!("style.css", "text/css; charset=utf-8"),
-    file!("icon.svg", "image/svg+xml"),
-    file!("api.js", "text/javascript; charset=utf-8"),
-    file!("app.js", "text/javascript; charset=utf-8"),
-    file!("badge.js", "text/javascript; charset=utf-8"),
-    file!("dom.js", "text/javascript; charset=utf-8"),
-    file!("health.js", "text/javascript; charset=utf-8"),
-    file!("live.js", "text/javascript; charset=utf-8"),
-    file!("moment.js", "text/javascript; charset=utf-8"),
-    file!("proof.js", "text/javascript; charset=utf-8"),
-    file!("search.js", "text/javascript; charset=utf-8"),
-    file!("texts.js", "text/javascript; charset=utf-8"),
-    file!("timeline.js", "text/javascript; charset=utf-8"),
-];
+static PAGE: LazyLock<File> = LazyLock::new(|| {
+    let page = include_str!("../console/page.html");
+    let page = page.replace(NO_SCRIPT, &text::in_every_language(NO_SCRIPT));
+    File::new("text/html; charset=utf-8", page)
+});
+
+/// What the page says to a browser that runs no scripts.
+const NO_SCRIPT: &str = "This page needs JavaScript.";
+
+/// What the page says, in English.
+fn english() -> Map<String, Value> {
+    let texts = include_str!("../console/texts.json");
+    serde_json::from_str(texts).expect("the file is an object of texts")
+}
+
+/// The script that shows texts of strangers, and the characters that it shows by their numbers: line breaks, tabs and the
+/// joiner of emoji are shown as they are.
+fn dom() -> String {
+    let hidden = brackets(char::MAX, &['\t', '\n', '\u{200d}']);
+    format!("const HIDDEN = /[{hidden}]/gu;\n") + include_str!("../console/dom.js")
+}
+
+/// The sentences of the page in every language, and the script that chooses among them.
+fn texts() -> String {
+    text::module(&english()) + include_str!("../console/texts.js")
+}
+
+/// Every English sentence of the page.
+pub(crate) fn sentences() -> Vec<String> {
+    let mut sentences = text::of_page(english());
+    sentences.push(NO_SCRIPT.to_owned());
+    sentences
+}
 
 /// The page for auditors
 ///
@@ -70,7 +103,7 @@ const FILES: [Kept; 13] = [
     security()
 )]
 pub(super) async fn page(headers: HeaderMap) -> Response {
-    PAGE.answer(&headers)
+    answer(&PAGE, &headers)
 }
 
 /// A file of the page for auditors
@@ -87,8 +120,9 @@ pub(super) async fn file(
     Path(name): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let file = FILES.iter().find(|file| file.name == name);
-    file.map(|file| file.answer(&headers)).ok_or_else(not_found)
+    let file = FILES.iter().find(|(of, _)| *of == name);
+    file.map(|(_, file)| answer(file, &headers))
+        .ok_or_else(not_found)
 }
 
 /// The names in [`FILES`].
@@ -96,7 +130,7 @@ struct FileName;
 
 impl PartialSchema for FileName {
     fn schema() -> RefOr<Schema> {
-        schema(json!({"type": "string", "enum": FILES.map(|file| file.name)}))
+        schema(json!({"type": "string", "enum": FILES.each_ref().map(|(name, _)| *name)}))
     }
 }
 
@@ -119,11 +153,8 @@ impl IntoResponses for PageFile {
     }
 }
 
-impl Kept {
-    fn answer(&self, headers: &HeaderMap) -> Response {
-        let file = File::new(self.media_type, self.bytes);
-        file.answer_in_page(headers, &HeaderValue::from_static(POLICY))
-    }
+fn answer(file: &File, headers: &HeaderMap) -> Response {
+    file.answer_in_page(headers, &HeaderValue::from_static(POLICY))
 }
 
 #[cfg(test)]
@@ -140,7 +171,7 @@ mod tests {
     #[tokio::test]
     async fn every_file_is_served_with_a_policy_that_lets_no_text_become_a_script() {
         let api = Api::still().await;
-        let files = FILES.iter().map(|file| format!("/console/{}", file.name));
+        let files = FILES.iter().map(|(name, _)| format!("/console/{name}"));
         for path in files.chain(["/console".to_owned()]) {
             let answer = api.send(get(&path)).await;
             assert_eq!(answer.status, 200, "{path}");
@@ -171,14 +202,17 @@ mod tests {
         assert_eq!(api.send(other).await.status, 200);
     }
 
-    #[test]
-    fn the_page_asks_for_nothing_that_is_not_served_and_for_nothing_elsewhere() {
-        for file in FILES.iter().chain([&PAGE]) {
-            let text = std::str::from_utf8(file.bytes).unwrap();
+    #[tokio::test]
+    async fn the_page_asks_for_nothing_that_is_not_served_and_for_nothing_elsewhere() {
+        let api = Api::still().await;
+        let files = FILES.iter().map(|(name, _)| format!("/console/{name}"));
+        for path in files.chain(["/console".to_owned()]) {
+            let served = api.send(get(&path)).await.body;
+            let text = std::str::from_utf8(&served).unwrap();
             for scheme in ["http:", "https:", "ws:", "wss:"] {
                 // The name of the language of pictures is no address.
                 let text = text.replace("http://www.w3.org/2000/svg", "");
-                assert!(!text.contains(&format!("{scheme}//")), "{}", file.name);
+                assert!(!text.contains(&format!("{scheme}//")), "{path}");
             }
             for forbidden in [
                 "innerHTML",
@@ -187,7 +221,7 @@ mod tests {
                 "document.write",
                 "eval(",
             ] {
-                assert!(!text.contains(forbidden), "{}: {forbidden}", file.name);
+                assert!(!text.contains(forbidden), "{path}: {forbidden}");
             }
             let asked = text
                 .match_indices("from \"./")
@@ -195,9 +229,23 @@ mod tests {
             for (at, what) in asked {
                 let name = text[at + what.len()..].split('"').next().unwrap();
                 // `console/token` is no file; only development mode has it.
-                let is_served = FILES.iter().any(|file| file.name == name);
+                let is_served = FILES.iter().any(|(of, _)| *of == name);
                 assert!(is_served || name == "token", "{name}");
             }
         }
+    }
+
+    #[tokio::test]
+    async fn the_page_speaks_every_language() {
+        let api = Api::still().await;
+        let texts = api.send(get("/console/texts.js")).await.body;
+        let texts = std::str::from_utf8(&texts).unwrap();
+        assert!(
+            texts.starts_with("export const texts = {\"en\":{\"skip\":\"Skip to the history\"")
+        );
+        assert!(texts.contains("\"skip\":\"Geçmişe atla\""));
+        let page = api.send(get("/console")).await.body;
+        let page = std::str::from_utf8(&page).unwrap();
+        assert!(page.contains("This page needs JavaScript. · Bu sayfa JavaScript gerektirir."));
     }
 }

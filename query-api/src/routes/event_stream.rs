@@ -10,14 +10,16 @@ use axum::http::header::CACHE_CONTROL;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
-use events::StoredEvent;
-use ledger::feed::{self, Feed as _, SharedFeed};
+use events::{Position, StoredEvent};
 use futures::stream::unfold;
 use http_kit::caller::Role;
 use http_kit::code::Code;
 use http_kit::error::ApiError;
 use http_kit::openapi::{self, Fails, Refuses};
+use http_kit::query::{Kind as _, Query as _, optional};
+use http_kit::query_parameters;
 use http_kit::text::Text;
+use ledger::feed::{self, Feed as _, SharedFeed};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -25,8 +27,8 @@ use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::openapi::{self as described, RefOr};
 use utoipa::{IntoParams, IntoResponses};
 
-use super::audit::{Asked, head, within};
-use super::{place, position, position_header};
+use super::audit::{AuditedRead, head, within};
+use super::{POSITION, position_header};
 use crate::{Shared, Streams};
 
 /// Where it is.
@@ -49,28 +51,28 @@ pub(crate) const AGAIN: Duration = Duration::from_secs(1);
     path = "/api/v1/events/stream",
     operation_id = "streamEventsV1",
     tag = "Events",
-    params(From, Asked),
-    responses(Stream, Fails<(Asked, From, Streams)>),
+    params(From, LastEventId, AuditedRead),
+    responses(Stream, Fails<(AuditedRead, From, Streams)>),
     security(("bearer" = []))
 )]
 pub(super) async fn follow(
     State(api): State<Shared>,
-    mut asked: Asked,
+    mut read: AuditedRead,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    asked.require(&[Role::Service, Role::Auditor, Role::Admin])?;
-    let parameters = &mut asked.parameters;
-    let after = parameters.optional("after", |value| position(http_kit::fields::string(value)?));
+    read.require(&[Role::Service, Role::Auditor, Role::Admin])?;
+    let from = From::take(&mut read.fields);
     let last_event_id = position_header(&headers, "last-event-id").unwrap_or_else(|problem| {
-        parameters.problem("Last-Event-ID", problem);
+        read.fields.problem("Last-Event-ID", problem);
         None
     });
-    asked.finish()?;
-    let place = api.streams.follower()?;
+    read.parameters::<()>()?;
+    let after = from.and_then(|From { after }| after);
+    let slot = api.streams.follower()?;
     if let Some(position) = last_event_id {
-        asked.mention("lastEventId", position);
+        read.mention("lastEventId", position);
     }
-    asked.record(&api, None).await?;
+    read.record(&api, None).await?;
 
     let head = head(&*api.history).await?;
     // A client that comes back asks as it did at first, and says how far it has come.
@@ -85,7 +87,7 @@ pub(super) async fn follow(
         events: Vec::new().into_iter(),
         given: None,
         stopping: api.streams.stopping(),
-        _place: place,
+        _slot: slot,
     };
     let stream = unfold(following, async |mut following| {
         let event = following.next().await?;
@@ -103,23 +105,24 @@ pub(super) async fn follow(
     Ok(response)
 }
 
-/// Where a stream begins.
-struct From;
+query_parameters! {
+    /// Where a stream begins.
+    struct From {
+        /// Begins with the event after this position.
+        after: Option<Position> = optional("after", POSITION),
+    }
+}
 
-impl IntoParams for From {
+/// The same, for a client that comes back.
+struct LastEventId;
+
+impl IntoParams for LastEventId {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        vec![
-            openapi::query(
-                "after",
-                place(0),
-                "Begins with the event after this position.",
-            ),
-            openapi::header(
-                "Last-Event-ID",
-                place(0),
-                "The same, sent by a client that comes back; it counts before `after`.",
-            ),
-        ]
+        vec![openapi::header(
+            "Last-Event-ID",
+            POSITION.schema(),
+            "The same, sent by a client that comes back; it counts before `after`.",
+        )]
     }
 }
 
@@ -154,7 +157,7 @@ struct Following {
     /// When the last event was given.
     given: Option<Instant>,
     stopping: CancellationToken,
-    _place: OwnedSemaphorePermit,
+    _slot: OwnedSemaphorePermit,
 }
 
 impl Following {

@@ -10,10 +10,10 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use events::Position;
-use ledger::merkle::{Reader, SignedCheckpoint};
 use http_kit::code::Code;
 use http_kit::error::ApiError;
 use http_kit::text::Text;
+use ledger::merkle::{Reader, SignedCheckpoint};
 
 use super::WAIT;
 use crate::QueryApi;

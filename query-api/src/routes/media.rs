@@ -8,12 +8,12 @@ use axum::http::header::{
 };
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use events::{PhotoId, UserId};
 use events::photo_key;
+use events::{PhotoId, UserId};
 use http_kit::client::if_none_match;
 use http_kit::error::ApiError;
-use http_kit::openapi::{self, Away, Fails, Known, NotThere, schema};
 use http_kit::openapi::values;
+use http_kit::openapi::{self, Away, Fails, Known, NotThere, schema};
 use serde_json::json;
 use utoipa::openapi::{self as described, RefOr, Schema};
 use utoipa::{IntoResponses, PartialSchema};

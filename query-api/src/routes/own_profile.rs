@@ -3,12 +3,12 @@
 use axum::extract::State;
 use axum::response::Response;
 use events::UserId;
-use http_kit::profile::OwnProfile;
 use http_kit::caller::{Caller, Role};
 use http_kit::error::ApiError;
 use http_kit::openapi::{Fails, Known, NotThere};
+use http_kit::profile::OwnProfile;
 
-use super::{OneUser, Reader, not_found};
+use super::{DocumentRead, OneUser, not_found};
 use crate::Shared;
 
 /// Read the own profile
@@ -17,17 +17,17 @@ use crate::Shared;
     path = "/api/v1/users/profile",
     operation_id = "getUsersProfileV1",
     tag = "Profile",
-    params(Known, Reader),
-    responses(OneUser<OwnProfile<'_>>, Fails<(Caller, Role, Reader, NotThere)>),
+    params(Known, DocumentRead),
+    responses(OneUser<OwnProfile<'_>>, Fails<(Caller, Role, DocumentRead, NotThere)>),
     security(("bearer" = []))
 )]
 pub(super) async fn read(
     State(api): State<Shared>,
     caller: Caller,
-    mut reader: Reader,
+    mut read: DocumentRead,
 ) -> Result<Response, ApiError> {
     caller.require(&[Role::User])?;
-    std::mem::take(&mut reader.parameters).finish()?;
+    read.parameters::<()>()?;
     let user_id: UserId = caller.subject.parse().map_err(|_| not_found())?;
     let document = api
         .hot()
@@ -35,7 +35,7 @@ pub(super) async fn read(
         .await
         .map_err(ApiError::unavailable)?
         .ok_or_else(not_found)?;
-    Ok(reader.answer(&api, &document, document.own(&api.public_url)))
+    Ok(read.answer(&api, &document, document.own(&api.public_url)))
 }
 
 #[cfg(test)]

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::response::Response;
-use http_kit::profile::PublicProfile;
 use events::{Time, UserId};
 use http_kit::caller::OptionalCaller;
 use http_kit::error::ApiError;
-use http_kit::openapi::{Fails, Known, NotThere};
 use http_kit::openapi::values;
+use http_kit::openapi::{Fails, Known, NotThere};
+use http_kit::profile::PublicProfile;
 
-use super::{OneUser, Reader, not_found};
+use super::{DocumentRead, OneUser, not_found};
 use crate::hot_documents::Hot;
 use crate::{QueryApi, Shared};
 
@@ -24,17 +24,17 @@ use crate::{QueryApi, Shared};
     path = "/api/v1/users/profile/{userId}",
     operation_id = "getUsersProfileByUseridV1",
     tag = "Profile",
-    params(("userId" = values::UserId, Path, description = "The id of the user."), Known, Reader),
-    responses(OneUser<PublicProfile<'_>>, Fails<(OptionalCaller, Reader, NotThere)>),
+    params(("userId" = values::UserId, Path, description = "The id of the user."), Known, DocumentRead),
+    responses(OneUser<PublicProfile<'_>>, Fails<(OptionalCaller, DocumentRead, NotThere)>),
     security((), ("bearer" = []))
 )]
 pub(super) async fn by_id(
     State(api): State<Shared>,
     _caller: OptionalCaller,
     Path(user_id): Path<String>,
-    mut reader: Reader,
+    mut read: DocumentRead,
 ) -> Result<Response, ApiError> {
-    std::mem::take(&mut reader.parameters).finish()?;
+    read.parameters::<()>()?;
     // What is no id is the id of nobody.
     let user_id = user_id.parse().map_err(|_| not_found())?;
     let document = api
@@ -42,7 +42,7 @@ pub(super) async fn by_id(
         .document(&user_id)
         .await
         .map_err(ApiError::unavailable)?;
-    answer(&api, &reader, document)
+    answer(&api, &read, document)
 }
 
 /// Read a public profile by username
@@ -53,17 +53,17 @@ pub(super) async fn by_id(
     path = "/api/v1/users/profile/username/{username}",
     operation_id = "getUsersProfileUsernameByUsernameV1",
     tag = "Profile",
-    params(("username" = String, Path, description = "The username.", example = "johndoe123"), Known, Reader),
-    responses(OneUser<PublicProfile<'_>>, Fails<(OptionalCaller, Reader, NotThere)>),
+    params(("username" = String, Path, description = "The username.", example = "johndoe123"), Known, DocumentRead),
+    responses(OneUser<PublicProfile<'_>>, Fails<(OptionalCaller, DocumentRead, NotThere)>),
     security((), ("bearer" = []))
 )]
 pub(super) async fn by_username(
     State(api): State<Shared>,
     _caller: OptionalCaller,
     Path(username): Path<String>,
-    mut reader: Reader,
+    mut read: DocumentRead,
 ) -> Result<Response, ApiError> {
-    std::mem::take(&mut reader.parameters).finish()?;
+    read.parameters::<()>()?;
     // No rule ever took such a name, and no database keeps a NUL in a text.
     if username.chars().any(char::is_control) {
         return Err(not_found());
@@ -75,17 +75,17 @@ pub(super) async fn by_username(
         .document_by_username(&username)
         .await
         .map_err(ApiError::unavailable)?;
-    answer(&api, &reader, document)
+    answer(&api, &read, document)
 }
 
 fn answer(
     api: &QueryApi,
-    reader: &Reader,
+    read: &DocumentRead,
     document: Option<Arc<Hot>>,
 ) -> Result<Response, ApiError> {
     let document = document.ok_or_else(not_found)?;
     let today = Time::from(api.clock.now()).date();
-    Ok(reader.answer(api, &document, &document.public(&api.public_url, today)))
+    Ok(read.answer(api, &document, &document.public(&api.public_url, today)))
 }
 
 #[cfg(test)]

@@ -2,28 +2,28 @@
 
 use axum::extract::State;
 use events::Time;
-use http_kit::profile::{EXPERTISE, PublicProfile};
 use http_kit::answer::Answer;
 use http_kit::caller::{Caller, Role};
 use http_kit::code::Code;
 use http_kit::error::ApiError;
-use http_kit::fields::string;
-use http_kit::openapi::{Fails, Refuses, query};
+use http_kit::openapi::{Fails, Refuses};
+use http_kit::profile::{EXPERTISE, PublicProfile};
+use http_kit::query::{OneOf, Parsed, Query as _, defaulted, number, optional};
+use http_kit::query_parameters;
 use http_kit::text::Text;
 use projector::read_model::Search;
 use projector::search::words;
 use serde::Serialize;
 use serde_json::{Value, json};
-use utoipa::openapi::path::{Parameter, ParameterIn};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
-use super::{Example, Reader, Shows};
+use super::{DocumentRead, Example, Shows};
 use crate::Shared;
 
 const DEFAULT_LIMIT: u32 = 5;
-const MAX_LIMIT: u32 = 100;
+const MAX_LIMIT: u64 = 100;
 /// Pages further on cost ever more; nobody reads them.
-const MAX_PAGE: u32 = 1000;
+const MAX_PAGE: u64 = 1000;
 const MAX_QUERY: usize = 100;
 
 /// A page of users.
@@ -43,29 +43,26 @@ impl Example for Found<'_> {
     }
 }
 
-/// The parameters.
-struct Asked;
-
-impl IntoParams for Asked {
-    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        let words =
-            json!({"type": "string", "minLength": 1, "maxLength": MAX_QUERY, "examples": ["joh"]});
-        let expertise = json!({"type": "string", "enum": EXPERTISE});
-        let up_to = |max, default| json!({"type": "integer", "minimum": 1, "maximum": max, "default": default});
-        vec![
-            query(
-                "q",
-                words,
-                "Beginnings of words, letters and digits. Needed unless `expertise` is given.",
-            ),
-            query("expertise", expertise, "Only users who are expert in this."),
-            query("page", up_to(MAX_PAGE, 1), "Which page."),
-            query("limit", up_to(MAX_LIMIT, DEFAULT_LIMIT), "Users a page."),
-        ]
+query_parameters! {
+    /// Which users are wanted.
+    struct Wanted {
+        /// Beginnings of words, letters and digits. Needed unless `expertise` is given.
+        words: Option<Vec<String>> = optional("q", WORDS),
+        /// Only users who are expert in this.
+        expertise: Option<&'static str> = optional("expertise", OneOf(&EXPERTISE)),
+        /// Which page.
+        page: u32 = defaulted("page", number(1, MAX_PAGE), 1),
+        /// Users a page.
+        limit: u32 = defaulted("limit", number(1, MAX_LIMIT), DEFAULT_LIMIT),
     }
 }
 
-impl Refuses for Asked {
+const WORDS: Parsed<Vec<String>> = Parsed {
+    parse: sought,
+    schema: || json!({"type": "string", "minLength": 1, "maxLength": MAX_QUERY, "examples": ["joh"]}),
+};
+
+impl Refuses for Wanted {
     fn refusals() -> Vec<ApiError> {
         let bad = ApiError::new(Code::ValidationFailed);
         vec![bad.field("q", Text::new("REQUIRED"))]
@@ -81,33 +78,31 @@ impl Refuses for Asked {
     path = "/api/v1/users/search",
     operation_id = "searchUsersV1",
     tag = "Search",
-    params(Asked, Reader),
-    responses(Shows<Found<'_>>, Fails<(Caller, Role, Reader, Asked)>),
+    params(Wanted, DocumentRead),
+    responses(Shows<Found<'_>>, Fails<(Caller, Role, DocumentRead, Wanted)>),
     security(("bearer" = []))
 )]
 pub(super) async fn search(
     State(api): State<Shared>,
     caller: Caller,
-    reader: Reader,
+    read: DocumentRead,
 ) -> Result<Answer, ApiError> {
     caller.require(&[Role::User, Role::Auditor, Role::Admin])?;
-    let mut parameters = reader.parameters;
-    let words = parameters.optional("q", |value| sought(string(value)?));
-    let page = parameters
-        .optional("page", |value| number(string(value)?, MAX_PAGE))
-        .unwrap_or(1);
-    let limit = parameters
-        .optional("limit", |value| number(string(value)?, MAX_LIMIT))
-        .unwrap_or(DEFAULT_LIMIT);
-    let expertise = parameters.optional("expertise", |value| expertise(string(value)?));
-    if words.is_none() && expertise.is_none() && !parameters.has_problems() {
-        parameters.problem("q", Text::new("REQUIRED"));
+    let mut fields = read.fields;
+    let wanted = Wanted::take(&mut fields);
+    if wanted.as_ref().is_some_and(Wanted::is_empty) && !fields.has_problems() {
+        fields.problem("q", Text::new("REQUIRED"));
     }
-    parameters.finish()?;
+    let Wanted {
+        words,
+        expertise,
+        page,
+        limit,
+    } = fields.finish_with(wanted)?;
     // One more than asked for tells whether there is another page.
     let search = Search {
         words: words.unwrap_or_default(),
-        expertise,
+        expertise: expertise.map(str::to_owned),
         offset: (page - 1) * limit,
         limit: limit + 1,
     };
@@ -140,6 +135,13 @@ pub(super) async fn search(
     ))
 }
 
+impl Wanted {
+    /// Whether everybody would be found.
+    fn is_empty(&self) -> bool {
+        self.words.is_none() && self.expertise.is_none()
+    }
+}
+
 fn sought(text: &str) -> Result<Vec<String>, Text> {
     if text.chars().nth(MAX_QUERY).is_some() {
         return Err(Text::new("TOO_LONG").with("max", MAX_QUERY));
@@ -149,22 +151,6 @@ fn sought(text: &str) -> Result<Vec<String>, Text> {
         return Err(Text::new("TOO_SHORT").with("min", 1));
     }
     Ok(words)
-}
-
-fn number(text: &str, max: u32) -> Result<u32, Text> {
-    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    let number = text
-        .parse()
-        .ok()
-        .filter(|number| digits && (1..=max).contains(number));
-    number.ok_or_else(|| Text::new("BAD_NUMBER").with("min", 1).with("max", max))
-}
-
-fn expertise(text: &str) -> Result<String, Text> {
-    match EXPERTISE.iter().find(|one| **one == text) {
-        Some(one) => Ok((*one).to_owned()),
-        None => Err(Text::new("NOT_ALLOWED").with("allowed", EXPERTISE.join(", "))),
-    }
 }
 
 #[cfg(test)]
@@ -373,18 +359,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_a_number_in_range_or_a_problem(text in "[-+0-9a-z. ]{0,12}") {
-            if let Ok(number) = super::number(&text, 1000) {
-                prop_assert!((1..=1000).contains(&number));
-            }
-        }
-
-        #[test]
         fn any_text_is_words_or_a_problem(text in ".{0,150}") {
             if let Ok(words) = super::sought(&text) {
                 prop_assert!(!words.is_empty() && words.iter().all(|word| !word.is_empty()));
             }
-            let _ = super::expertise(&text);
         }
     }
 }

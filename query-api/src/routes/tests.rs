@@ -2,7 +2,6 @@ use http_kit::caller::Role;
 use http_kit::testing::described::{described, sorted};
 use http_kit::testing::hostile::{Access, Reads, Target, methods, withstands};
 use http_kit::testing::{Ask, refuses, token};
-use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -229,15 +228,6 @@ async fn what_is_for_users_is_refused_to_who_has_no_role() {
         for roles in [&[][..], &[others]] {
             let ask = ask.clone().bearer(&token(JOHN, roles));
             refuses(&api.router, &ask, 403, code, &english, &turkish).await;
-        }
-    }
-}
-
-proptest! {
-    #[test]
-    fn any_text_is_a_position_or_a_problem(text in "[-+0-9a-z. ]{0,25}") {
-        if let Ok(position) = position(&text) {
-            prop_assert_eq!(position.to_string(), text.trim_start_matches('0').to_owned().max("0".to_owned()));
         }
     }
 }

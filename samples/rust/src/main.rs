@@ -164,7 +164,9 @@ impl Lane {
             max_ack_pending: BATCH.into(),
             ..pull::Config::default()
         };
-        let stream = jetstream.get_stream_no_info(events::subject::STREAM).await?;
+        let stream = jetstream
+            .get_stream_no_info(events::subject::STREAM)
+            .await?;
         Ok(Self {
             name,
             is_whole: shard.is_none(),

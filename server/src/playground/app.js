@@ -6,6 +6,8 @@ const other = language === "tr" ? "en" : "tr";
 const text = (key, values = {}) =>
   Object.entries(values).reduce((all, [name, value]) => all.replace(`{${name}}`, () => value), texts[language][key]);
 
+/** What each language is called in itself. */
+const languages = { en: "English", tr: "Türkçe" };
 /** Where this service is, also behind a path. */
 const own = new URL(".", location.href).href.replace(/\/$/, "");
 /** Operations that change nothing, although they are no GET. */
@@ -100,7 +102,7 @@ async function open() {
   root.lang = language;
   element("description").textContent = "openapi.json";
   element("description").href = `openapi.json?lang=${language}`;
-  element("other-language").textContent = texts[other].language;
+  element("other-language").textContent = languages[other];
   element("other-language").href = `?lang=${other}`;
   element("other-language").lang = other;
 

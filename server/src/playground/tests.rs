@@ -125,7 +125,7 @@ async fn what_is_no_file_of_the_page_is_not_there() {
 fn the_scripts_ask_nobody_else_and_make_no_scripts_of_texts() {
     for text in [
         include_str!("app.js"),
-        include_str!("texts.js"),
+        include_str!("texts.json"),
         include_str!("style.css"),
         include_str!("page.html"),
     ] {

@@ -3,10 +3,10 @@
 use std::collections::{HashMap, HashSet};
 
 use events::envelope::Recorded;
-use ledger::merkle::verify::Fault;
-use ledger::store::{Claim, History, claims_of};
 use events::{Position, Time, UserId};
 use http_kit::clock::Clock;
+use ledger::merkle::verify::Fault;
+use ledger::store::{Claim, History, claims_of};
 use sha2::{Digest as _, Sha256};
 
 use super::PAGE;

@@ -4,9 +4,9 @@ use std::collections::{HashMap, VecDeque};
 use std::iter::Peekable;
 
 use events::document::Document;
+use events::{Position, StoredEvent, UserId};
 use ledger::merkle::verify::{Fault, Verifier};
 use ledger::store::History;
-use events::{Position, StoredEvent, UserId};
 use projector::ReadModel;
 use projector::projection::fold_one;
 use projector::read_model::{Part, Stored};

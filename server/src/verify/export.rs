@@ -6,11 +6,11 @@ use std::io::{BufRead as _, BufReader, ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use events::message::structured;
+use events::{LeafHash, Position, StoredEvent};
 use ledger::merkle::note::Checkpoint;
 use ledger::merkle::tree::{Hash, Hasher};
 use ledger::merkle::verify::{Fault, Verifier};
-use events::message::structured;
-use events::{LeafHash, Position, StoredEvent};
 
 use super::{Report, checkpoint};
 use crate::config::VerifyArgs;

@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 
 use anyhow::Context as _;
+use events::{Position, StoredEvent};
 use ledger::merkle::note::{Checkpoint, PublicKey};
 use ledger::merkle::tree::{Hash, TILE, perfect};
 use ledger::merkle::verify::{Fault, Verifier, open};
 use ledger::merkle::{LogStore, SignedCheckpoint};
 use ledger::store::{self, Head, History};
-use events::{Position, StoredEvent};
 
 use super::claims::Claims;
 use super::{PAGE, Report, checkpoint};

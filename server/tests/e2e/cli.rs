@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+use events::event::{Consents, Profile, UserRegistered};
+use events::{Context, EventId, Recorded, UserEvent, UserId};
 use ledger::store::sqlite::SqliteStore;
 use ledger::store::{Batch, EventStore as _, History as _, claims_of};
 use ledger::test_servers::postgres::Postgres;
-use events::event::{Consents, Profile, UserRegistered};
-use events::{Context, EventId, Recorded, UserEvent, UserId};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};

@@ -1,8 +1,8 @@
 //! The page for auditors, in a real browser against the real binary. Pictures of it are kept in the folder
 //! `console` of cargo's folder for tests.
 
-use ledger::test_servers::nats::Nats;
 use gateway::Gateway;
+use ledger::test_servers::nats::Nats;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use thirtyfour::Key;

@@ -3,11 +3,11 @@
 use std::process::{Command, Output};
 
 use events::envelope::Previous;
+use events::{EventId, UserEvent, UserId};
 use ledger::store::postgres::PostgresStore;
 use ledger::store::sqlite::SqliteStore;
 use ledger::store::{Batch, EventStore, claims_of};
 use ledger::test_servers::postgres::Postgres;
-use events::{EventId, UserEvent, UserId};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};

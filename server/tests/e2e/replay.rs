@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use ledger::test_servers::Nats;
 use futures::StreamExt as _;
+use ledger::test_servers::Nats;
 use reqwest::Method;
 use serde_json::Value;
 

@@ -1,7 +1,7 @@
-use ledger::store::History as _;
 use futures::TryStreamExt as _;
 use http_kit::caller::Role;
 use http_kit::testing::{NOW, refuses, token};
+use ledger::store::History as _;
 use photo::samples;
 use proptest::prelude::*;
 use serde_json::{Value, json};

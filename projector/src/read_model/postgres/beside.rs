@@ -8,8 +8,8 @@
 use std::collections::HashSet;
 
 use async_trait::async_trait;
-use ledger::postgres::signed;
 use events::{Document, Position, UserId};
+use ledger::postgres::signed;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row as _};
 

@@ -9,8 +9,8 @@ use std::fs::{File, TryLockError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ledger::sqlite::options;
 use events::{Document, Position, UserId};
+use ledger::sqlite::options;
 use sqlx::sqlite::{SqliteJournalMode, SqliteRow, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, QueryBuilder, Row as _, SqliteConnection};
 use tokio::time::Instant;

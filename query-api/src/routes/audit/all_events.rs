@@ -9,26 +9,25 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
-use ledger::feed;
-use ledger::store::position_at;
-use events::{Position, Time, UserEvent};
+use events::{Position, Time, UserEvent, UserId};
 use futures::stream::try_unfold;
 use http_kit::answer::Answer;
 use http_kit::client::preferred;
 use http_kit::code::Code;
 use http_kit::error::{ApiError, chain};
-use http_kit::fields::Fields;
-use http_kit::openapi::{self, Fails, Refuses, query};
+use http_kit::openapi::{self, Fails, Refuses};
+use http_kit::query::{Kind as _, OneOf, Parsed, Query as _, number, number_from, optional};
+use http_kit::query_parameters;
 use http_kit::text::Text;
+use ledger::feed;
+use ledger::store::position_at;
 use serde_json::json;
-use utoipa::openapi::path::{Parameter, ParameterIn};
+use utoipa::IntoResponses;
 use utoipa::openapi::{self as described, RefOr};
-use utoipa::{IntoParams, IntoResponses};
 
 use super::walk::{Filter, Walk};
 use super::{
-    Asked, EventPage, Item, MAX_LIMIT, Page, event_type, head, number, place, places, text, texts,
-    time, user_id, user_ids, within,
+    AuditedRead, DEFAULT_LIMIT, EventPage, Item, MAX_LIMIT, NAME, Page, TIME, USER_ID, head, within,
 };
 use crate::routes::Example as _;
 use crate::{QueryApi, Shared, Streams};
@@ -50,39 +49,47 @@ const BATCH: usize = 256;
     path = "/api/v1/audit/events",
     operation_id = "listEventsV1",
     tag = "Audit",
-    params(Which, Asked),
-    responses(Events, Fails<(Asked, Which, Streams)>),
+    params(Part, Recorded, Which, AuditedRead),
+    responses(Events, Fails<(AuditedRead, Which, Streams)>),
     security(("bearer" = []))
 )]
 pub(in crate::routes) async fn list(
     State(api): State<Shared>,
-    mut asked: Asked,
+    mut read: AuditedRead,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    asked.require_auditor()?;
+    read.require_auditor()?;
     let form = preferred(&headers, &[JSON, LINES]).ok_or_else(not_acceptable)?;
-    let parameters = &mut asked.parameters;
-    let after = parameters.optional("after", |value| place(value, 0));
-    // A page is held in memory, and a stream is not.
-    let most = if form == LINES {
-        i64::MAX.unsigned_abs()
-    } else {
-        MAX_LIMIT
-    };
-    let limit = parameters.optional("limit", |value| number(value, 1, most));
-    let (from, to) = times(parameters);
-    let filter = Filter {
-        user: parameters.optional("user", user_id),
-        event_type: parameters.optional("type", event_type),
-        actor: parameters.optional("actor", text),
-        request_id: parameters.optional("requestId", text),
-    };
-    asked.finish()?;
-    let place = (form == LINES).then(|| api.streams.export()).transpose()?;
-    if form == LINES {
-        asked.mention("accept", LINES);
+    let Part { after, limit } = Part::take(&mut read.fields).unwrap_or_default();
+    let limit = limit.and_then(|Limit(limit)| {
+        // A page is held in memory, and a stream is not.
+        let limit = if form == LINES {
+            number_from(1).parse(&limit)
+        } else {
+            number(1, MAX_LIMIT).parse(&limit)
+        };
+        let bad = |problem| read.fields.problem("limit", problem);
+        limit.map_err(bad).ok()
+    });
+    let Recorded { from, to } = Recorded::take(&mut read.fields).unwrap_or_default();
+    if let (Some(from), Some(to)) = (from, to)
+        && to < from
+    {
+        let problem = Text::new("BEFORE_FROM").with("from", from);
+        read.fields.problem("to", problem);
     }
-    asked.record(&api, filter.user).await?;
+    let which: Which = read.parameters()?;
+    let filter = Filter {
+        user: which.user,
+        event_type: which.event_type,
+        actor: which.actor,
+        request_id: which.request_id,
+    };
+    let slot = (form == LINES).then(|| api.streams.export()).transpose()?;
+    if form == LINES {
+        read.mention("accept", LINES);
+    }
+    read.record(&api, filter.user).await?;
 
     let head = head(&*api.history).await?;
     within("after", after.unwrap_or(0), head)?;
@@ -96,47 +103,61 @@ pub(in crate::routes) async fn list(
         filter,
         batch: BATCH,
     };
-    match place {
-        Some(place) => Ok(lines(walk, limit, place)),
+    match slot {
+        Some(slot) => Ok(lines(walk, limit, slot)),
         None => page(&api, walk, limit).await,
     }
 }
 
-/// Which events.
-struct Which;
-
-impl IntoParams for Which {
-    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        let types = json!({"type": "string", "enum": UserEvent::TYPES});
-        let limit = json!({"type": "integer", "format": "int64", "minimum": 1, "default": super::DEFAULT_LIMIT});
-        vec![
-            query(
-                "after",
-                places(0),
-                "Begins after this position: `nextAfter` of the page before.",
-            ),
-            query(
-                "limit",
-                limit,
-                "Events a page, at most 100; of `application/x-ndjson` any number, and all without it.",
-            ),
-            query("type", types, "Only events of this type."),
-            query("user", user_ids(), "Only events of this user."),
-            query(
-                "actor",
-                texts(),
-                "Only what this caller did: the subject of its token.",
-            ),
-            query("from", super::times(), "Recorded at this time or later."),
-            query("to", super::times(), "Recorded at this time or before."),
-            query("requestId", texts(), "Only what this request did."),
-        ]
+query_parameters! {
+    /// Where the list begins, and how long it is.
+    #[derive(Default)]
+    struct Part {
+        /// Begins after this position: `nextAfter` of the page before.
+        after: Option<Position> = optional("after", number_from(0)),
+        /// Events a page, at most 100; of `application/x-ndjson` any number, and all without it.
+        limit: Option<Limit> = optional("limit", LIMIT),
     }
 }
 
+query_parameters! {
+    /// The first and the last time of recording; both belong to the answer.
+    #[derive(Default)]
+    struct Recorded {
+        /// Recorded at this time or later.
+        from: Option<Time> = optional("from", TIME),
+        /// Recorded at this time or before.
+        to: Option<Time> = optional("to", TIME),
+    }
+}
+
+query_parameters! {
+    /// Which events.
+    struct Which {
+        /// Only events of this user.
+        user: Option<UserId> = optional("user", USER_ID),
+        /// Only events of this type.
+        event_type: Option<&'static str> = optional("type", EVENT_TYPE),
+        /// Only what this caller did: the subject of its token.
+        actor: Option<String> = optional("actor", NAME),
+        /// Only what this request did.
+        request_id: Option<String> = optional("requestId", NAME),
+    }
+}
+
+const EVENT_TYPE: OneOf<&str> = OneOf(UserEvent::TYPES);
+
+/// A number as it was given: how great it may be depends on the form of the answer.
+struct Limit(String);
+
+const LIMIT: Parsed<Limit> = Parsed {
+    parse: |text| Ok(Limit(text.to_owned())),
+    schema: || json!({"type": "integer", "format": "int64", "minimum": 1, "default": DEFAULT_LIMIT}),
+};
+
 impl Refuses for Which {
     fn refusals() -> Vec<ApiError> {
-        let bad = Text::new("NOT_ALLOWED").with("allowed", UserEvent::TYPES.join(", "));
+        let bad = EVENT_TYPE.problem();
         vec![
             not_acceptable(),
             ApiError::new(Code::ValidationFailed).field("type", bad),
@@ -165,18 +186,6 @@ fn not_acceptable() -> ApiError {
     ApiError::new(Code::NotAcceptable).because(allowed)
 }
 
-/// The first and the last time of recording; both belong to the answer.
-fn times(parameters: &mut Fields) -> (Option<Time>, Option<Time>) {
-    let from = parameters.optional("from", time);
-    let to = parameters.optional("to", time);
-    if let (Some(from), Some(to)) = (from, to)
-        && to < from
-    {
-        parameters.problem("to", Text::new("BEFORE_FROM").with("from", from));
-    }
-    (from, to)
-}
-
 async fn at(api: &QueryApi, time: Time) -> Result<Position, ApiError> {
     let position = position_at(&*api.history, time).await;
     position.map_err(ApiError::unavailable)
@@ -192,7 +201,7 @@ async fn before(api: &QueryApi, from: Option<Time>) -> Result<Position, ApiError
 }
 
 async fn page(api: &QueryApi, mut walk: Walk, limit: Option<u64>) -> Result<Response, ApiError> {
-    let limit = limit.map_or(super::DEFAULT_LIMIT, |limit| {
+    let limit = limit.map_or(DEFAULT_LIMIT, |limit| {
         usize::try_from(limit).expect("at most 100")
     });
     if walk.filter.takes_all() {
@@ -229,11 +238,11 @@ fn unreadable(error: feed::Error) -> ApiError {
 }
 
 /// The stored envelopes, byte for byte, one a line. What cannot be read breaks the answer off, so that
-/// nobody takes a part for the whole. `place` is held until the end.
-fn lines(walk: Walk, limit: Option<u64>, place: impl Send + 'static) -> Response {
+/// nobody takes a part for the whole. `slot` is held until the end.
+fn lines(walk: Walk, limit: Option<u64>, slot: impl Send + 'static) -> Response {
     let last = walk.last;
-    let begin = (walk, limit.unwrap_or(u64::MAX), place);
-    let lines = try_unfold(begin, |(mut walk, left, place)| async move {
+    let begin = (walk, limit.unwrap_or(u64::MAX), slot);
+    let lines = try_unfold(begin, |(mut walk, left, slot)| async move {
         while left > 0 && !walk.is_over() {
             let mut events = walk.next().await.inspect_err(|error| {
                 tracing::error!(error = chain(error), "An export broke off");
@@ -248,7 +257,7 @@ fn lines(walk: Walk, limit: Option<u64>, place: impl Send + 'static) -> Response
                 lines.extend_from_slice(&event.envelope);
                 lines.push(b'\n');
             }
-            return Ok::<_, feed::Error>(Some((Bytes::from(lines), (walk, left, place))));
+            return Ok::<_, feed::Error>(Some((Bytes::from(lines), (walk, left, slot))));
         }
         Ok(None)
     });

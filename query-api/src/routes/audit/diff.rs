@@ -1,25 +1,26 @@
 //! `GET /api/v1/audit/users/{userId}/diff`: what is different between two versions of a user, field by
 //! field.
 
-use axum::extract::{Path, State};
 use crate::changes::{FieldChange, between, object};
+use axum::extract::{Path, State};
 use events::document::Document;
-use http_kit::profile::OwnProfile;
-use ledger::replay::{Until, replay};
 use events::{UserId, Version};
 use http_kit::answer::Answer;
 use http_kit::code::Code;
 use http_kit::error::ApiError;
-use http_kit::openapi::{Fails, NotThere, Refuses, query, required};
-use http_kit::text::Text;
 use http_kit::openapi::values;
+use http_kit::openapi::{Fails, NotThere, Refuses};
+use http_kit::profile::OwnProfile;
+use http_kit::query::{number_from, required};
+use http_kit::query_parameters;
+use http_kit::text::Text;
+use ledger::replay::{Until, replay};
 use serde::Serialize;
 use serde_json::{Value, json};
-use utoipa::openapi::path::{Parameter, ParameterIn};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use super::user::Moment;
-use super::{Asked, newest, not_replayed, place, places, within};
+use super::{AuditedRead, newest, not_replayed, within};
 use crate::routes::{Example, Shows, not_found};
 use crate::{QueryApi, Shared};
 
@@ -43,15 +44,13 @@ impl Example for Difference {
     }
 }
 
-/// Which versions.
-struct Versions;
-
-impl IntoParams for Versions {
-    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        vec![
-            required(query("from", places(1), "A version of the user.")),
-            required(query("to", places(1), "Another one.")),
-        ]
+query_parameters! {
+    /// Which versions.
+    struct Versions {
+        /// A version of the user.
+        from: Version = required("from", number_from(1)),
+        /// Another one.
+        to: Version = required("to", number_from(1)),
     }
 }
 
@@ -70,23 +69,18 @@ impl Refuses for Versions {
     path = "/api/v1/audit/users/{userId}/diff",
     operation_id = "compareUsersVersionsV1",
     tag = "Audit",
-    params(("userId" = values::UserId, Path, description = "The id of the user."), Versions, Asked),
-    responses(Shows<Difference>, Fails<(Asked, Versions, NotThere)>),
+    params(("userId" = values::UserId, Path, description = "The id of the user."), Versions, AuditedRead),
+    responses(Shows<Difference>, Fails<(AuditedRead, Versions, NotThere)>),
     security(("bearer" = []))
 )]
 pub(in crate::routes) async fn compare(
     State(api): State<Shared>,
-    mut asked: Asked,
+    mut read: AuditedRead,
     Path(user_id): Path<String>,
 ) -> Result<Answer, ApiError> {
-    let user = asked.user(&user_id)?;
-    let parameters = &mut asked.parameters;
-    let from = parameters.required("from", |value| place(value, 1));
-    let to = parameters.required("to", |value| place(value, 1));
-    asked.record(&api, Some(user)).await?;
-    let (Some(from), Some(to)) = (from, to) else {
-        unreachable!("what is missing was refused")
-    };
+    let user = read.user(&user_id)?;
+    let Versions { from, to } = read.parameters()?;
+    read.record(&api, Some(user)).await?;
 
     let newest = newest(&api, &user).await?.version;
     within("from", from, newest)?;

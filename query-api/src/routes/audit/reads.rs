@@ -1,20 +1,18 @@
 //! `GET /api/v1/audit/reads`: who looked at whose history. To look at this list is recorded, too.
 
 use axum::extract::State;
-use ledger::trail::{Question, RecordedRead, Start};
 use events::{Time, UserId};
 use http_kit::answer::Answer;
 use http_kit::error::ApiError;
-use http_kit::openapi::{Fails, query};
-use http_kit::openapi::values;
+use http_kit::openapi::Fails;
+use http_kit::query::optional;
+use http_kit::query_parameters;
+use ledger::trail::{Question, RecordedRead, Start};
 use serde::Serialize;
 use serde_json::{Value, json};
-use utoipa::openapi::path::{Parameter, ParameterIn};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
-use super::{
-    Asked, Order, Page, PageOf, order, page_limit, place, text, texts, user_id, user_ids, within,
-};
+use super::{AuditedRead, NAME, Order, Page, PageOf, USER_ID, within};
 use crate::Shared;
 use crate::routes::{Example, Shows};
 
@@ -53,23 +51,13 @@ impl Example for Item {
     }
 }
 
-/// Whose looks, and at whom.
-struct Which;
-
-impl IntoParams for Which {
-    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        vec![
-            query(
-                "actor",
-                texts(),
-                "Only looks of this caller: the subject of its token.",
-            ),
-            query(
-                "user",
-                user_ids(),
-                "Only looks at the history of this user.",
-            ),
-        ]
+query_parameters! {
+    /// Whose looks, and at whom.
+    struct Which {
+        /// Only looks of this caller: the subject of its token.
+        actor: Option<String> = optional("actor", NAME),
+        /// Only looks at the history of this user.
+        user: Option<UserId> = optional("user", USER_ID),
     }
 }
 
@@ -95,22 +83,23 @@ impl From<RecordedRead> for Item {
     path = "/api/v1/audit/reads",
     operation_id = "listReadsV1",
     tag = "Audit",
-    params(PageOf, Which, Asked),
-    responses(Shows<Page<Item>>, Fails<(Asked, PageOf)>),
+    params(PageOf, Which, AuditedRead),
+    responses(Shows<Page<Item>>, Fails<(AuditedRead, PageOf)>),
     security(("bearer" = []))
 )]
 pub(in crate::routes) async fn list(
     State(api): State<Shared>,
-    mut asked: Asked,
+    mut read: AuditedRead,
 ) -> Result<Answer, ApiError> {
-    asked.require_auditor()?;
-    let parameters = &mut asked.parameters;
-    let order = parameters.optional("order", order).unwrap_or(Order::Oldest);
-    let after = parameters.optional("after", |value| place(value, 0));
-    let limit = page_limit(parameters);
-    let actor = parameters.optional("actor", text);
-    let user = parameters.optional("user", user_id);
-    asked.record(&api, user).await?;
+    read.require_auditor()?;
+    let (page, which): (PageOf, Which) = read.parameters()?;
+    let PageOf {
+        order,
+        after,
+        limit,
+    } = page;
+    let Which { actor, user } = which;
+    read.record(&api, user).await?;
 
     let count = api.trail.count().await.map_err(ApiError::unavailable)?;
     within("after", after.unwrap_or(0), count)?;

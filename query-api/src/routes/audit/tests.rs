@@ -1,8 +1,8 @@
 use std::sync::atomic::Ordering;
 
+use http_kit::query::Kind as _;
 use http_kit::testing::{Ask, refuses, token};
 use proptest::prelude::*;
-use serde_json::json;
 
 use super::*;
 use crate::testing::{Api, JANE, JOHN, auditor, called, user};
@@ -141,13 +141,9 @@ async fn a_history_waits_for_its_position_in_the_ledger_and_not_for_documents() 
 proptest! {
     #[test]
     fn any_text_is_a_parameter_or_a_problem(given in ".{0,200}") {
-        let value = json!(given);
-        if let Ok(number) = place(&value, 1) {
-            prop_assert!(i64::try_from(number).is_ok_and(|number| number > 0));
+        if let Ok(text) = NAME.parse(&given) {
+            prop_assert!(text == given && !text.is_empty() && text.chars().count() <= MAX_NAME);
         }
-        if let Ok(text) = text(&value) {
-            prop_assert!(text == given && !text.is_empty() && text.chars().count() <= MAX_TEXT);
-        }
-        let _ = (time(&value), user_id(&value), event_type(&value), order(&value));
+        let _ = (TIME.parse(&given), USER_ID.parse(&given));
     }
 }

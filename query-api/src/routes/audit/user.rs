@@ -5,24 +5,25 @@ use std::collections::BTreeMap;
 
 use axum::extract::{Path, State};
 use events::document::Document;
-use http_kit::profile::OwnProfile;
-use ledger::replay::{Until, replay};
-use ledger::store::position_at;
 use events::{Position, Time, UserId, Version};
 use http_kit::answer::Answer;
 use http_kit::code::Code;
 use http_kit::error::ApiError;
 use http_kit::fields::Fields;
-use http_kit::openapi::{self, Fails, Refuses, query};
-use http_kit::text::Text;
 use http_kit::openapi::values;
+use http_kit::openapi::{self, Fails, Refuses};
+use http_kit::profile::OwnProfile;
+use http_kit::query::{Query as _, number_from, optional};
+use http_kit::query_parameters;
+use http_kit::text::Text;
+use ledger::replay::{Until, replay};
+use ledger::store::position_at;
 use serde::Serialize;
 use serde_json::{Value, json};
-use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::openapi::{self as described, RefOr};
-use utoipa::{IntoParams, IntoResponses, ToSchema};
+use utoipa::{IntoResponses, ToSchema};
 
-use super::{Asked, head, newest, not_replayed, place, places, time, times, within};
+use super::{AuditedRead, TIME, head, newest, not_replayed, within};
 use crate::routes::Example;
 use crate::{QueryApi, Shared};
 
@@ -63,29 +64,19 @@ impl Example for Moment {
     }
 }
 
-impl IntoParams for At {
-    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        vec![
-            query(
-                "atVersion",
-                places(1),
-                "After so many events of the user. At most one of the three is given.",
-            ),
-            query(
-                "atPosition",
-                places(0),
-                "After the event at this position of the ledger.",
-            ),
-            query(
-                "at",
-                times(),
-                "At this time, which must not be in the future.",
-            ),
-        ]
+query_parameters! {
+    /// The moments that can be asked for.
+    struct Moments {
+        /// After so many events of the user. At most one of the three is given.
+        version: Option<Version> = optional("atVersion", number_from(1)),
+        /// After the event at this position of the ledger.
+        position: Option<Position> = optional("atPosition", number_from(0)),
+        /// At this time, which must not be in the future.
+        time: Option<Time> = optional("at", TIME),
     }
 }
 
-impl Refuses for At {
+impl Refuses for Moments {
     fn refusals() -> Vec<ApiError> {
         let bad = Text::new("NOT_TOGETHER").with("other", "atVersion");
         let document = http_kit::profile::example();
@@ -127,19 +118,19 @@ impl Moment {
     path = "/api/v1/audit/users/{userId}",
     operation_id = "getUsersAsTheyWereV1",
     tag = "Audit",
-    params(("userId" = values::UserId, Path, description = "The id of the user."), At, Asked),
-    responses(Then, Fails<(Asked, At)>),
+    params(("userId" = values::UserId, Path, description = "The id of the user."), Moments, AuditedRead),
+    responses(Then, Fails<(AuditedRead, Moments)>),
     security(("bearer" = []))
 )]
 pub(in crate::routes) async fn read(
     State(api): State<Shared>,
-    mut asked: Asked,
+    mut read: AuditedRead,
     Path(user_id): Path<String>,
 ) -> Result<Answer, ApiError> {
-    let user = asked.user(&user_id)?;
+    let user = read.user(&user_id)?;
     let now = Time::from(api.clock.now());
-    let at = at(&mut asked.parameters, now);
-    asked.record(&api, Some(user)).await?;
+    let at = at(&mut read.fields, now);
+    read.record(&api, Some(user)).await?;
 
     let newest = newest(&api, &user).await?;
     let until = match at {
@@ -173,18 +164,19 @@ pub(in crate::routes) async fn read(
 }
 
 /// At most one moment.
-fn at(parameters: &mut Fields, now: Time) -> At {
-    let version = parameters.optional("atVersion", |value| place(value, 1));
-    let position = parameters.optional("atPosition", |value| place(value, 0));
-    let time = parameters.optional("at", |value| match time(value)? {
-        // What will have happened by then is not known.
-        time if time > now => Err(Text::new("IN_THE_FUTURE").with("now", now)),
-        time => Ok(time),
-    });
+fn at(fields: &mut Fields, now: Time) -> At {
+    let Some(mut given) = Moments::take(fields) else {
+        return At::Now;
+    };
+    // What will have happened by then is not known.
+    if given.time.is_some_and(|time| time > now) {
+        fields.problem("at", Text::new("IN_THE_FUTURE").with("now", now));
+        given.time = None;
+    }
     let moments = [
-        ("atVersion", version.map(At::Version)),
-        ("atPosition", position.map(At::Position)),
-        ("at", time.map(At::Time)),
+        ("atVersion", given.version.map(At::Version)),
+        ("atPosition", given.position.map(At::Position)),
+        ("at", given.time.map(At::Time)),
     ];
     let mut given = moments
         .into_iter()
@@ -193,7 +185,7 @@ fn at(parameters: &mut Fields, now: Time) -> At {
         return At::Now;
     };
     for (name, _) in given {
-        parameters.problem(name, Text::new("NOT_TOGETHER").with("other", first));
+        fields.problem(name, Text::new("NOT_TOGETHER").with("other", first));
     }
     at
 }

@@ -6,14 +6,12 @@ use axum::extract::{Path, State};
 use events::{UserId, Version};
 use http_kit::answer::Answer;
 use http_kit::error::ApiError;
-use http_kit::openapi::{self, Fails, NotThere};
 use http_kit::openapi::values;
+use http_kit::openapi::{self, Fails, NotThere};
 use utoipa::IntoResponses;
 use utoipa::openapi::{self as described, RefOr};
 
-use super::{
-    Asked, EventPage, Item, Order, Page, PageOf, newest, order, page_limit, place, within,
-};
+use super::{AuditedRead, EventPage, Item, Order, Page, PageOf, newest, within};
 use crate::Shared;
 use crate::routes::Example as _;
 
@@ -38,21 +36,22 @@ impl IntoResponses for UserPage {
     path = "/api/v1/audit/users/{userId}/events",
     operation_id = "listUsersEventsV1",
     tag = "Audit",
-    params(("userId" = values::UserId, Path, description = "The id of the user."), PageOf, Asked),
-    responses(UserPage, Fails<(Asked, PageOf, NotThere)>),
+    params(("userId" = values::UserId, Path, description = "The id of the user."), PageOf, AuditedRead),
+    responses(UserPage, Fails<(AuditedRead, PageOf, NotThere)>),
     security(("bearer" = []))
 )]
 pub(in crate::routes) async fn list(
     State(api): State<Shared>,
-    mut asked: Asked,
+    mut read: AuditedRead,
     Path(user_id): Path<String>,
 ) -> Result<Answer, ApiError> {
-    let user = asked.user(&user_id)?;
-    let parameters = &mut asked.parameters;
-    let order = parameters.optional("order", order).unwrap_or(Order::Oldest);
-    let after = parameters.optional("after", |value| place(value, 0));
-    let limit = page_limit(parameters);
-    asked.record(&api, Some(user)).await?;
+    let user = read.user(&user_id)?;
+    let PageOf {
+        order,
+        after,
+        limit,
+    } = read.parameters()?;
+    read.record(&api, Some(user)).await?;
 
     let newest = newest(&api, &user).await?.version;
     within("after", after.unwrap_or(0), newest)?;

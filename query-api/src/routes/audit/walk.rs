@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use events::{Position, StoredEvent, UserId};
 use ledger::feed::{self, read_after};
 use ledger::store::History;
-use events::{Position, StoredEvent, UserId};
 use serde::Deserialize;
 
 /// Which events are asked for.

@@ -13,7 +13,7 @@ use utoipa::openapi::{self as described, RefOr};
 
 use super::{EXAMPLE_CHECKPOINT, newest, not_yet_signed, plain};
 use crate::Shared;
-use crate::routes::Parameters;
+use crate::routes::LogRead;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -53,17 +53,17 @@ fn texts(about: &str, example: &str) -> BTreeMap<String, RefOr<described::Respon
     path = "/api/v1/log/checkpoint",
     operation_id = "getLogCheckpointV1",
     tag = "Proofs",
-    params(Parameters),
-    responses(Note, Fails<(Caller, Parameters)>),
+    params(LogRead),
+    responses(Note, Fails<(Caller, LogRead)>),
     security(("bearer" = []))
 )]
 pub(in crate::routes) async fn read(
     State(api): State<Shared>,
     _: Caller,
-    parameters: Parameters,
+    read: LogRead,
 ) -> Result<Response, ApiError> {
-    parameters.fields.finish()?;
-    let newest = newest(&api, parameters.wanted).await?;
+    let ((), wanted) = read.parameters()?;
+    let newest = newest(&api, wanted).await?;
     Ok(plain(TEXT, "no-cache", newest.note))
 }
 
@@ -75,16 +75,16 @@ pub(in crate::routes) async fn read(
     path = "/api/v1/log/key",
     operation_id = "getLogKeyV1",
     tag = "Proofs",
-    params(Parameters),
-    responses(Key, Fails<(Caller, Parameters)>),
+    params(LogRead),
+    responses(Key, Fails<(Caller, LogRead)>),
     security(("bearer" = []))
 )]
 pub(in crate::routes) async fn key(
     State(api): State<Shared>,
     _: Caller,
-    parameters: Parameters,
+    read: LogRead,
 ) -> Result<Response, ApiError> {
-    parameters.fields.finish()?;
+    read.parameters::<()>()?;
     let key = api.log.key().await.map_err(ApiError::unavailable)?;
     let key = key.ok_or_else(|| not_yet_signed(1))?;
     Ok(plain(TEXT, "no-cache", format!("{key}\n")))

@@ -3,23 +3,24 @@
 //! ledger, that a ledger is the beginning of a later one, and that a user's history is whole.
 
 use axum::extract::{Path, State};
-use ledger::merkle::tree::Hash;
 use events::{Position, UserId, Version};
 use http_kit::answer::Answer;
 use http_kit::caller::Caller;
 use http_kit::code::Code;
 use http_kit::error::ApiError;
-use http_kit::openapi::{Fails, NotThere, Refuses, query, required};
-use http_kit::text::Text;
 use http_kit::openapi::values;
+use http_kit::openapi::{Fails, NotThere, Refuses};
+use http_kit::query::{number_from, optional, required};
+use http_kit::query_parameters;
+use http_kit::text::Text;
+use ledger::merkle::tree::Hash;
 use serde::Serialize;
 use serde_json::{Value, json};
-use utoipa::openapi::path::{Parameter, ParameterIn};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use super::{EXAMPLE_CHECKPOINT, newest, not_yet_signed, tree};
-use crate::routes::audit::{Asked, place, within};
-use crate::routes::{Example, Parameters, Shows, not_found, place as places};
+use crate::routes::audit::{AuditedRead, within};
+use crate::routes::{Example, LogRead, Shows, not_found};
 use crate::{QueryApi, Shared};
 
 /// A proof that an event is in the ledger. Hashes are hexadecimal digits.
@@ -101,15 +102,13 @@ impl Example for WholeHistory {
     }
 }
 
-/// Which leaf of which tree.
-struct Leaf;
-
-impl IntoParams for Leaf {
-    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        vec![
-            required(query("position", places(1), "The position of the event.")),
-            query("size", places(1), SIZE),
-        ]
+query_parameters! {
+    /// Which leaf of which tree.
+    struct Leaf {
+        /// The position of the event.
+        position: Position = required("position", number_from(1)),
+        /// The size of the tree; without it, that of the newest checkpoint.
+        size: Option<u64> = optional("size", number_from(1)),
     }
 }
 
@@ -119,15 +118,13 @@ impl Refuses for Leaf {
     }
 }
 
-/// Two trees.
-struct Sizes;
-
-impl IntoParams for Sizes {
-    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        vec![
-            required(query("from", places(0), "The size of the earlier tree.")),
-            query("to", places(1), SIZE),
-        ]
+query_parameters! {
+    /// The sizes of two trees.
+    struct Sizes {
+        /// The size of the earlier tree.
+        from: u64 = required("from", number_from(0)),
+        /// The size of the tree; without it, that of the newest checkpoint.
+        to: Option<u64> = optional("to", number_from(1)),
     }
 }
 
@@ -146,8 +143,6 @@ impl Refuses for Unsigned {
     }
 }
 
-const SIZE: &str = "The size of the tree; without it, that of the newest checkpoint.";
-
 fn bad(name: &'static str) -> Vec<ApiError> {
     let problem = Text::new("BEYOND_END").with("max", 42);
     let bad = ApiError::new(Code::ValidationFailed).field(name, problem);
@@ -162,22 +157,18 @@ fn bad(name: &'static str) -> Vec<ApiError> {
     path = "/api/v1/log/proof/inclusion",
     operation_id = "getLogInclusionProofV1",
     tag = "Proofs",
-    params(Leaf, Parameters),
-    responses(Shows<Inclusion>, Fails<(Caller, Parameters, Leaf)>),
+    params(Leaf, LogRead),
+    responses(Shows<Inclusion>, Fails<(Caller, LogRead, Leaf)>),
     security(("bearer" = []))
 )]
 pub(in crate::routes) async fn inclusion(
     State(api): State<Shared>,
     _: Caller,
-    Parameters { mut fields, wanted }: Parameters,
+    read: LogRead,
 ) -> Result<Answer, ApiError> {
-    let position = fields.required("position", |value| place(value, 1));
-    let size = fields.optional("size", |value| place(value, 1));
-    fields.finish()?;
+    let (Leaf { position, size }, wanted) = read.parameters()?;
     let newest = newest(&api, wanted).await?.size;
-    let (Some(position), size) = (position, size.unwrap_or(newest)) else {
-        unreachable!("what is missing was refused")
-    };
+    let size = size.unwrap_or(newest);
     reaches(&api, "size", size, newest).await?;
     within("position", position, size)?;
     let (leaf_hash, hashes) = included(&api, position, size).await?;
@@ -200,22 +191,18 @@ pub(in crate::routes) async fn inclusion(
     path = "/api/v1/log/proof/consistency",
     operation_id = "getLogConsistencyProofV1",
     tag = "Proofs",
-    params(Sizes, Parameters),
-    responses(Shows<Consistency>, Fails<(Caller, Parameters, Sizes)>),
+    params(Sizes, LogRead),
+    responses(Shows<Consistency>, Fails<(Caller, LogRead, Sizes)>),
     security(("bearer" = []))
 )]
 pub(in crate::routes) async fn consistency(
     State(api): State<Shared>,
     _: Caller,
-    Parameters { mut fields, wanted }: Parameters,
+    read: LogRead,
 ) -> Result<Answer, ApiError> {
-    let from = fields.required("from", |value| place(value, 0));
-    let to = fields.optional("to", |value| place(value, 1));
-    fields.finish()?;
+    let (Sizes { from, to }, wanted) = read.parameters()?;
     let newest = newest(&api, wanted).await?.size;
-    let (Some(from), to) = (from, to.unwrap_or(newest)) else {
-        unreachable!("what is missing was refused")
-    };
+    let to = to.unwrap_or(newest);
     reaches(&api, "to", to, newest).await?;
     within("from", from, to)?;
     let proof = tree(&api, to).consistency(from).await;
@@ -236,17 +223,17 @@ pub(in crate::routes) async fn consistency(
     path = "/api/v1/audit/users/{userId}/proof",
     operation_id = "getUsersHistoryProofV1",
     tag = "Proofs",
-    params(("userId" = values::UserId, Path, description = "The id of the user."), Asked),
-    responses(Shows<WholeHistory>, Fails<(Asked, Unsigned, NotThere)>),
+    params(("userId" = values::UserId, Path, description = "The id of the user."), AuditedRead),
+    responses(Shows<WholeHistory>, Fails<(AuditedRead, Unsigned, NotThere)>),
     security(("bearer" = []))
 )]
 pub(in crate::routes) async fn whole_history(
     State(api): State<Shared>,
-    mut asked: Asked,
+    mut read: AuditedRead,
     Path(user_id): Path<String>,
 ) -> Result<Answer, ApiError> {
-    let user = asked.user(&user_id)?;
-    asked.record(&api, Some(user)).await?;
+    let user = read.user(&user_id)?;
+    read.record(&api, Some(user)).await?;
     let newest = newest(&api, 0).await?;
     let mut before = Version::MAX;
     // Events that came after the checkpoint are passed over: there are few, as it is a second old.
@@ -310,9 +297,9 @@ fn texts(hashes: &[Hash]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use http_kit::testing::Answer;
     use ledger::merkle::note::Signer;
     use ledger::merkle::tree::{is_consistent, is_included};
-    use http_kit::testing::Answer;
     use serde_json::Value;
 
     use super::*;

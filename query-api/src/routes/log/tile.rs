@@ -5,15 +5,16 @@ use std::collections::BTreeMap;
 
 use axum::extract::{Path, State};
 use axum::response::Response;
-use ledger::merkle::tree::TILE;
 use http_kit::error::ApiError;
+use http_kit::fields::whole_number;
 use http_kit::openapi::{self, Fails, NotThere, schema};
+use ledger::merkle::tree::TILE;
 use serde_json::json;
 use utoipa::openapi::{self as described, RefOr, Schema};
 use utoipa::{IntoResponses, PartialSchema};
 
 use super::{newest, plain, tree};
-use crate::routes::audit::Asked;
+use crate::routes::audit::AuditedRead;
 use crate::routes::not_found;
 use crate::{QueryApi, Shared};
 
@@ -49,7 +50,7 @@ impl IntoResponses for Tile {
 
 /// Which tile, and how many of its hashes.
 #[derive(Debug, PartialEq, Eq)]
-struct Place {
+struct TilePath {
     index: u64,
     width: u64,
 }
@@ -67,44 +68,44 @@ struct Place {
     params(
         ("level" = inline(Level), Path, description = "The level, or `entries`."),
         ("index" = String, Path, description = "Which tile of the level.", example = "000.p/1"),
-        Asked
+        AuditedRead
     ),
-    responses(Tile, Fails<(Asked, NotThere)>),
+    responses(Tile, Fails<(AuditedRead, NotThere)>),
     security(("bearer" = []))
 )]
 pub(in crate::routes) async fn read(
     State(api): State<Shared>,
-    mut asked: Asked,
+    mut read: AuditedRead,
     Path((level, index)): Path<(String, String)>,
 ) -> Result<Response, ApiError> {
     if level == "entries" {
-        asked.require_auditor()?;
-        let place = place(&index).ok_or_else(not_found)?;
-        asked.mention("tile", &index);
-        asked.record(&api, None).await?;
-        return entries(&api, &place).await;
+        read.require_auditor()?;
+        let path = tile_path(&index).ok_or_else(not_found)?;
+        read.mention("tile", &index);
+        read.record(&api, None).await?;
+        return entries(&api, &path).await;
     }
-    asked.finish()?;
-    let place = place(&index).ok_or_else(not_found)?;
+    read.parameters::<()>()?;
+    let path = tile_path(&index).ok_or_else(not_found)?;
     let level = number(&level).and_then(|level| u32::try_from(level).ok());
     let level = level
         .filter(|level| *level < LEVELS)
         .ok_or_else(not_found)?;
     let size = newest(&api, 0).await?.size;
-    is_there(&place, size >> (8 * level))?;
+    is_there(&path, size >> (8 * level))?;
     let mut tree = tree(&api, size);
-    let tile = tree.tile(level, place.index).await;
-    let width = usize::try_from(place.width).expect("at most 256");
+    let tile = tree.tile(level, path.index).await;
+    let width = usize::try_from(path.width).expect("at most 256");
     let hashes = tile.map_err(ApiError::unavailable)?[..width].concat();
     Ok(plain(BYTES, FOR_EVER, hashes))
 }
 
 /// Each entry is its length in two bytes and its bytes.
-async fn entries(api: &QueryApi, place: &Place) -> Result<Response, ApiError> {
+async fn entries(api: &QueryApi, path: &TilePath) -> Result<Response, ApiError> {
     let size = newest(api, 0).await?.size;
-    is_there(place, size)?;
-    let width = usize::try_from(place.width).expect("at most 256");
-    let events = api.history.read(place.index * TILE, width).await;
+    is_there(path, size)?;
+    let width = usize::try_from(path.width).expect("at most 256");
+    let events = api.history.read(path.index * TILE, width).await;
     let mut bundle = Vec::new();
     for event in events.map_err(ApiError::unavailable)? {
         let length = u16::try_from(event.envelope.len());
@@ -116,9 +117,9 @@ async fn entries(api: &QueryApi, place: &Place) -> Result<Response, ApiError> {
 }
 
 /// 404 for hashes that the tree does not have.
-fn is_there(place: &Place, of_level: u64) -> Result<(), ApiError> {
-    let end = place.index.checked_mul(TILE);
-    let end = end.and_then(|start| start.checked_add(place.width));
+fn is_there(path: &TilePath, of_level: u64) -> Result<(), ApiError> {
+    let end = path.index.checked_mul(TILE);
+    let end = end.and_then(|start| start.checked_add(path.width));
     match end {
         Some(end) if end <= of_level => Ok(()),
         _ => Err(not_found()),
@@ -126,7 +127,7 @@ fn is_there(place: &Place, of_level: u64) -> Result<(), ApiError> {
 }
 
 /// `x001/x234/067` is 1,234,067; `067.p/8` are the first 8 hashes of tile 67.
-fn place(path: &str) -> Option<Place> {
+fn tile_path(path: &str) -> Option<TilePath> {
     let (path, width) = match path.split_once(".p/") {
         Some((path, width)) => (
             path,
@@ -142,22 +143,19 @@ fn place(path: &str) -> Option<Place> {
         } else {
             part
         };
-        if digits.len() != 3 || !digits.bytes().all(|b| b.is_ascii_digit()) {
-            return None;
-        }
-        index = index.checked_mul(1000)?.checked_add(digits.parse().ok()?)?;
+        let group = whole_number(digits).filter(|_| digits.len() == 3)?;
+        index = index.checked_mul(1000)?.checked_add(group)?;
         // One tile has one path.
         if index == 0 && parts.peek().is_some() {
             return None;
         }
     }
-    Some(Place { index, width })
+    Some(TilePath { index, width })
 }
 
 /// A number without leading zeros.
 fn number(text: &str) -> Option<u64> {
-    let number: u64 = text.parse().ok()?;
-    (number.to_string() == text).then_some(number)
+    whole_number(text).filter(|number| number.to_string() == text)
 }
 
 #[cfg(test)]

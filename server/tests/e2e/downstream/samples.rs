@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use async_nats::jetstream::consumer::{DeliverPolicy, PullConsumer, pull};
 use async_nats::jetstream::{self, stream};
+use events::{Document, Position, StoredEvent, UserId};
 use ledger::store::sqlite::SqliteStore;
 use ledger::test_servers::Nats;
-use events::{Document, Position, StoredEvent, UserId};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 

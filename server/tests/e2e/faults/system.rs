@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use events::envelope::StoredEvent;
+use events::{UserEvent, UserId};
 use ledger::store::EventStore;
 use ledger::store::postgres::PostgresStore;
 use ledger::store::sqlite::SqliteStore;
 use ledger::test_servers::nats::Nats;
 use ledger::test_servers::postgres::Postgres;
-use events::{UserEvent, UserId};
 use projector::read_model::ReadModel;
 use projector::read_model::postgres::PostgresReadModel;
 use projector::read_model::sqlite::SqliteReadModel;

@@ -1,20 +1,20 @@
-use ledger::merkle::tree::{join, perfect};
 use http_kit::caller::Role;
 use http_kit::testing::{Ask, token};
+use ledger::merkle::tree::{join, perfect};
 
 use super::*;
 use crate::testing::{Api, JANE, auditor, called, user};
 
 #[test]
 fn the_path_of_a_tile_is_that_of_the_public_layout() {
-    let at = |index, width| Some(Place { index, width });
-    assert_eq!(place("000"), at(0, 256));
-    assert_eq!(place("067"), at(67, 256));
-    assert_eq!(place("x001/067"), at(1067, 256));
-    assert_eq!(place("x001/x234/067.p/8"), at(1_234_067, 8));
+    let at = |index, width| Some(TilePath { index, width });
+    assert_eq!(tile_path("000"), at(0, 256));
+    assert_eq!(tile_path("067"), at(67, 256));
+    assert_eq!(tile_path("x001/067"), at(1067, 256));
+    assert_eq!(tile_path("x001/x234/067.p/8"), at(1_234_067, 8));
     for other in tlog_tiles_of(&[0, 7, 999, 1000, 1_234_067, 999_999_999]) {
         let (path, index, width) = other;
-        assert_eq!(place(&path), at(index, width), "{path}");
+        assert_eq!(tile_path(&path), at(index, width), "{path}");
     }
     for bad in [
         "",
@@ -35,7 +35,7 @@ fn the_path_of_a_tile_is_that_of_the_public_layout() {
         "x999/x999/x999/x999/x999/x999/x999/999",
         "000.p/1.p/1",
     ] {
-        assert_eq!(place(bad), None, "{bad}");
+        assert_eq!(tile_path(bad), None, "{bad}");
     }
 }
 

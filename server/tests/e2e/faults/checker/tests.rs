@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use events::envelope::{Context, Previous};
-use http_kit::profile::OwnProfile;
 use events::event::{Profile, ProfileUpdated, UserRegistered, UsernameChanged};
 use events::{EventId, Time};
+use http_kit::profile::OwnProfile;
 use tokio::time::Instant;
 
 use super::super::clients::Read;
