@@ -12,7 +12,7 @@ use http_kit::username::Username;
 use ledger::store::Claim;
 use serde::{Deserialize, Serialize};
 
-use crate::values::NewProfile;
+use crate::values::{NewProfile, Registration};
 
 /// Days between two changes of a username by its user, and days for which the old name is held.
 pub const USERNAME_DAYS: i64 = 30;
@@ -50,20 +50,6 @@ impl Action {
             Self::ReplaceProfile(_) | Self::ChangePhoto(_) => None,
         }
     }
-}
-
-/// A new user.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names of the published API say it all")]
-pub struct Registration {
-    pub username: Username,
-    pub profile: NewProfile,
-    pub country_code: Option<String>,
-    pub phone_number: Option<String>,
-    pub consents: Consents,
-    pub is_registration_complete: bool,
-    pub roles: Vec<String>,
-    pub last_login: Option<Time>,
 }
 
 /// A new photo, as the pipeline made and stored it.

@@ -2,19 +2,14 @@
 //! somebody must be, which usernames are reserved, and what a text is once it is trimmed and composed, only
 //! words can.
 
-use http_kit::hidden::{BASIC, brackets};
 use http_kit::openapi::schema;
-use http_kit::profile::EXPERTISE;
 use http_kit::username::Username;
 use serde_json::{Map, Value, json};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use super::{
-    ALLOWED_IN_BIO, AVAILABILITY, COUNTRY_CODE_DIGITS, FIRST_BIRTH_DATE, GENDERS, INTEREST,
-    MAX_BIO, MAX_EMAIL, MAX_HANDLE, MAX_INTERESTS, MAX_LABEL, MAX_NAME, MIN_AGE,
-    PHONE_NUMBER_DIGITS, ROLES,
-};
+use super::kinds::{self, Kind, Label};
+use super::{COUNTRY_CODE_DIGITS, PHONE_NUMBER_DIGITS, ROLES};
 
 /// The members that [`super::profile`] reads.
 pub(crate) struct ProfileBody;
@@ -63,45 +58,34 @@ fn object(about: &str, required: &[&str], members: &Map<String, Value>) -> RefOr
     }))
 }
 
-fn profile() -> Map<String, Value> {
-    members(json!({
-        "name": name("John"),
-        "surname": name("Doe"),
-        "availabilityStatus": one_of(&AVAILABILITY, "Whether the user can be reached."),
-        "gender": one_of(&GENDERS, "The gender. Only the user sees it."),
-        "birthDate": birth_date(),
-        "interests": {
-            "type": ["array", "null"],
-            "description": "A set: duplicates fold, and the order is kept.",
-            "items": {
-                "type": "string",
-                "pattern": format!("^[a-z0-9-]{{{},{}}}$", INTEREST.start(), INTEREST.end()),
-            },
-            "maxItems": MAX_INTERESTS,
-            "examples": [["music", "travel"]],
-        },
-        "expertise": one_of(&EXPERTISE, "What the user is expert in."),
-        "email": {
-            "type": ["string", "null"],
-            "format": "email",
-            "description": "One address. Only the user sees it.",
-            "maxLength": MAX_EMAIL,
-            "pattern": r"@[^@]+\.[^@]+$",
-            "examples": ["john.doe@example.com"],
-        },
-        "bio": {
-            "type": ["string", "null"],
-            "description": "A few words. An empty text clears it.",
-            "maxLength": MAX_BIO,
-            "pattern": format!("^[^{}]*$", brackets(BASIC, &ALLOWED_IN_BIO)),
-            "examples": ["Passionate about technology and travel"],
-        },
-        "instagram": handle("myinstagram"),
-        "tiktok": handle("mytiktok"),
-        "x": handle("mytwitterx"),
-        "snapchat": handle("mysnapchat"),
-        "facebook": handle("myfacebook"),
-    }))
+macro_rules! describe {
+    (
+        required { $($(#[doc = $about:literal])* $member:ident $json:literal: $kind:ident,)* }
+        optional { $($(#[doc = $about_o:literal])* $member_o:ident $json_o:literal: $type:ty = $kind_o:ident,)* }
+    ) => {
+        fn profile() -> Map<String, Value> {
+            let example = serde_json::to_value(http_kit::profile::example().profile);
+            let example = example.expect("a profile is JSON");
+            let member = |name: &str, about: &[&str], schema| {
+                (name.to_owned(), describe(&example[name], about, schema))
+            };
+            Map::from_iter([
+                $(member($json, &[$($about),*], kinds::$kind::schema()),)*
+                $(member($json_o, &[$($about_o),*], kinds::$kind_o::schema()),)*
+            ])
+        }
+    };
+}
+events::profile_members!(describe);
+
+/// The schema of a kind as that of a member: what the member is, then what the kind says.
+fn describe(example: &Value, about: &[&str], mut schema: Value) -> Value {
+    let about = about.concat();
+    let rules = schema["description"].as_str();
+    let paragraphs: Vec<_> = [Some(about.trim()), rules].into_iter().flatten().collect();
+    schema["description"] = paragraphs.join("\n\n").into();
+    schema["examples"] = json!([example]);
+    schema
 }
 
 fn registration() -> Map<String, Value> {
@@ -170,56 +154,14 @@ pub(crate) fn username() -> Value {
     })
 }
 
-fn name(example: &str) -> Value {
-    let hidden = brackets(BASIC, &[]);
-    json!({
-        "type": "string",
-        "description": "Of any script, without control, invisible or direction-changing characters. Spaces around it are dropped.",
-        "minLength": 1,
-        "maxLength": MAX_NAME,
-        "pattern": format!(r"^[^{hidden}]*[^{hidden}\s][^{hidden}]*$"),
-        "examples": [example],
-    })
-}
-
 fn label(example: &str) -> Value {
-    json!({
-        "type": ["string", "null"],
-        "minLength": 1,
-        "maxLength": MAX_LABEL,
-        "pattern": format!("^[^{}]*$", brackets(BASIC, &[])),
-        "examples": [example],
-    })
-}
-
-fn handle(example: &str) -> Value {
-    json!({
-        "type": ["string", "null"],
-        "description": "A handle, without `@`.",
-        "pattern": format!("^[A-Za-z0-9._-]{{1,{MAX_HANDLE}}}$"),
-        "examples": [example],
-    })
-}
-
-fn birth_date() -> Value {
-    json!({
-        "type": ["string", "null"],
-        "description": format!(
-            "`YYYY-MM-DD`, or a date-time of which the date is kept as it is written. Not before {FIRST_BIRTH_DATE}, and at least {MIN_AGE} years ago. Only the user sees it."
-        ),
-        "pattern": "^(19|20)[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])(T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])?)?$",
-        "examples": ["1995-06-15", "1995-06-15T00:00:00.000Z"],
-    })
+    let mut schema = Label::schema();
+    schema["examples"] = json!([example]);
+    schema
 }
 
 fn flag(default: bool) -> Value {
     json!({"type": ["boolean", "null"], "default": default})
-}
-
-fn one_of(allowed: &[&str], about: &str) -> Value {
-    let mut allowed: Vec<_> = allowed.iter().map(|one| json!(one)).collect();
-    allowed.push(Value::Null);
-    json!({"type": ["string", "null"], "description": about, "enum": allowed})
 }
 
 #[cfg(test)]
@@ -301,9 +243,12 @@ mod tests {
             "507F1F77BCF86CD799439011",
             "yesterday",
         ];
-        let choices = [&AVAILABILITY[..], &GENDERS, &EXPERTISE, &ROLES].concat();
-        let others = others.into_iter().chain(choices).map(str::to_owned);
-        repeated.chain(others).collect()
+        let members = registration();
+        let listed = |member: &Value| member["enum"].as_array().cloned().unwrap_or_default();
+        let choices = members.values().flat_map(listed);
+        let choices = choices.filter_map(|one| one.as_str().map(str::to_owned));
+        let others = others.into_iter().chain(ROLES).map(str::to_owned);
+        repeated.chain(others).chain(choices).collect()
     }
 
     #[test]
@@ -321,7 +266,7 @@ mod tests {
             json!(1.5),
             json!({"a": 1}),
         ];
-        values.extend([0, 1, MAX_INTERESTS, MAX_INTERESTS + 1].map(many));
+        values.extend([0, 1, 20, 21].map(many));
         values.extend([
             json!([1]),
             json!([null]),

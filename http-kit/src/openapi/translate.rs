@@ -23,13 +23,15 @@ pub(super) fn translate(document: &mut Value, language: Language) {
     }
 }
 
+/// Each paragraph is looked up by itself.
 fn sentence(value: &mut Value, language: Language) {
     let written = value.as_str().unwrap_or_default();
     // Where a line ends in a source file says nothing; an empty one begins a paragraph.
     let paragraphs = written.split("\n\n");
-    let paragraphs: Vec<_> = paragraphs.map(|lines| lines.replace('\n', " ")).collect();
-    let english = paragraphs.join("\n\n");
-    *value = Value::from(text::translate(&english, language));
+    let paragraphs: Vec<_> = paragraphs
+        .map(|lines| text::translate(&lines.replace('\n', " "), language).to_owned())
+        .collect();
+    *value = Value::from(paragraphs.join("\n\n"));
 }
 
 fn examples(examples: &mut Value, language: Language) {
