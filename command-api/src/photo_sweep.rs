@@ -3,7 +3,7 @@
 
 use events::{Time, UserEvent};
 use futures::TryStreamExt as _;
-use ledger::photos::{PhotoStore, StoredPhoto};
+use ledger::photos::{self, PhotoStore, StoredPhoto};
 use ledger::store::{self, History};
 
 /// Hours for which unnamed bytes stay: far longer than any upload can take to commit.
@@ -96,7 +96,7 @@ mod tests {
         }
         let user = JOHN.parse().unwrap();
         let orphan = "507f1f77bcf86cd799439012".parse().unwrap();
-        let key = photo_key::file(&user, "ab", &orphan, "40.webp");
+        let key = events::photo_key::file(&user, "ab", &orphan, "40.webp");
         let create = api.photo_store.create(&key, Bytes::from_static(b"x"));
         create.await.unwrap();
         let files = async || {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use events::document::{Document, FoldError, fold};
 use events::envelope::Previous;
 use events::event::{
-    Consents, PhotoChanged, ProfileUpdated, UserEvent, UserRegistered, UsernameChanged, Variant,
+    PhotoChanged, ProfileUpdated, UserEvent, UserRegistered, UsernameChanged, Variant,
 };
 use events::{PhotoId, Recorded, Time, UserId, Version};
 use http_kit::username::Username;

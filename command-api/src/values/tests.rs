@@ -333,8 +333,8 @@ proptest! {
         if let Ok(digits) = phone_number(&text) {
             prop_assert!((4..=14).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit()));
         }
-        if let Ok(label) = label(&text) {
-            prop_assert!((1..=32).contains(&label.chars().count()) && !label.chars().any(is_hidden));
+        if let Ok(Some(label)) = Label::parse(&json!(text), TODAY) {
+            prop_assert!((1..=32).contains(&label.chars().count()) && !label.chars().any(http_kit::hidden::is_hidden));
         }
         if let Ok(time) = time(&text) {
             prop_assert_eq!(super::time(&time.to_string()), Ok(time));
@@ -366,7 +366,7 @@ proptest! {
 
     #[test]
     fn any_text_is_a_birth_date_in_range_or_a_problem(text in "[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9:.Z+-]{0,20})?") {
-        if let Ok(date) = birth_date(&text, TODAY) {
+        if let Ok(Some(date)) = kinds::BirthDate::parse(&json!(text), TODAY) {
             prop_assert!(("1900-01-01".to_owned()..="2013-05-22".to_owned()).contains(&date));
         }
     }

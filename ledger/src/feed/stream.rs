@@ -146,7 +146,7 @@ mod tests {
     use super::*;
     use crate::test_ledger::{DEADLINE, event};
     use crate::test_servers::Nats;
-    use events::message::to_message;
+    use crate::message::to_message;
     use events::subject;
     use events::subject::STREAM;
 

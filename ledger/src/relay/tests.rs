@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::test_ledger::{DEADLINE, TestLedger, event};
 use crate::test_servers::Nats;
-use events::message::to_message;
+use crate::message::to_message;
 
 /// A relay at work; it ends with the test.
 struct Running {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::response::Response;
-use events::{Time, UserId};
+use events::Time;
 use http_kit::caller::OptionalCaller;
 use http_kit::error::ApiError;
 use http_kit::openapi::values;

@@ -214,7 +214,7 @@ async fn a_well_formed_event_of_another_ledger_is_never_yielded() {
     let theirs = TestLedger::new("theirs").await;
     theirs.grow(next).await;
     let forged = theirs.history().read(next - 1, 1).await.unwrap().remove(0);
-    let (headers, body) = events::message::to_message(&forged);
+    let (headers, body) = crate::message::to_message(&forged);
     let subject = events::subject::of(&forged.user_id, &forged.event_type);
     let context = client(&followed.nats).await;
     let published = context.publish_with_headers(subject, headers, body).await;
@@ -249,7 +249,7 @@ async fn a_dropped_call_loses_nothing() {
 #[test]
 fn a_message_is_old_next_early_or_unusable() {
     let at = |sequence: u64, event: Option<StoredEvent>, after| {
-        let (headers, payload) = event.as_ref().map(events::message::to_message).unzip();
+        let (headers, payload) = event.as_ref().map(crate::message::to_message).unzip();
         read(
             sequence,
             headers.as_ref(),

@@ -14,7 +14,7 @@ use futures::stream::try_unfold;
 use http_kit::answer::Answer;
 use http_kit::client::preferred;
 use http_kit::code::Code;
-use http_kit::error::{ApiError, chain};
+use http_kit::error::ApiError;
 use http_kit::openapi::{self, Fails, Refuses};
 use http_kit::query::{Kind as _, OneOf, Parsed, Query as _, number, number_from, optional};
 use http_kit::query_parameters;

@@ -4,7 +4,7 @@ use axum::extract::State;
 use events::{Time, UserId};
 use http_kit::answer::Answer;
 use http_kit::error::ApiError;
-use http_kit::openapi::Fails;
+use http_kit::openapi::{Fails, values};
 use http_kit::query::optional;
 use http_kit::query_parameters;
 use ledger::trail::{Question, RecordedRead, Start};

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 
 use axum::extract::{Path, State};
-use events::{UserId, Version};
+use events::Version;
 use http_kit::answer::Answer;
 use http_kit::error::ApiError;
-use http_kit::openapi::values;
-use http_kit::openapi::{self, Fails, NotThere};
+use http_kit::openapi::{self, Fails, NotThere, values};
 use utoipa::IntoResponses;
 use utoipa::openapi::{self as described, RefOr};
 
