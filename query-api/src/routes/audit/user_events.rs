@@ -1,4 +1,4 @@
-//! `GET /api/v1/audit/users/{userId}/events`: what happened to a user, by version, from either end.
+//! `GET /api/v1/audit/users/{userId}/events`: the events of a user by version, in either direction.
 
 use std::collections::BTreeMap;
 
@@ -26,10 +26,10 @@ impl IntoResponses for UserPage {
     }
 }
 
-/// List what happened to a user
+/// List the events of a user
 ///
-/// By version, from either end. Auditors read everybody's history, users their own; a look at somebody else's is
-/// recorded.
+/// By version, in either direction. Auditors may read every history, users their own. Reading the history of another
+/// user is recorded.
 #[utoipa::path(
     get,
     path = "/api/v1/audit/users/{userId}/events",
