@@ -1,7 +1,6 @@
 //! The only place that names a concrete store or broker.
 
 use std::path::Path;
-use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
@@ -28,7 +27,7 @@ use projector::rebuild::Replaceable;
 use tokio::sync::watch;
 
 use crate::config::{Config, PhotoUrl};
-use crate::service::Roles;
+use crate::roles::Roles;
 
 /// Events that the projection folds at once.
 const FEED_BATCH: usize = 512;
@@ -270,7 +269,7 @@ fn read_model_url(config: &Config) -> Option<&str> {
 }
 
 /// Brings the databases up to date.
-pub(crate) async fn migrate(config: &Config) -> anyhow::Result<ExitCode> {
+pub(crate) async fn migrate(config: &Config) -> anyhow::Result<()> {
     if let Some(url) = &config.database_url {
         ledger::store::postgres::migrate(url)
             .await
@@ -292,8 +291,7 @@ pub(crate) async fn migrate(config: &Config) -> anyhow::Result<ExitCode> {
             .context("cannot migrate the read model")?,
         None => drop(read_model(config).await?),
     }
-    println!("The databases are up to date.");
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// Random bytes of the operating system's quality, seeded once a thread.

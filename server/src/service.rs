@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::config::{ApiServer, Config};
 use crate::dev;
 use crate::health::{self, Probes};
 use crate::lifecycle::shutdown_signal;
@@ -32,44 +32,11 @@ use crate::log_key;
 use crate::metrics::{self, Collected};
 use crate::openapi;
 use crate::parts::{Parts, randomness};
-use crate::playground::{self, ApiServer};
+use crate::playground;
+use crate::roles::Roles;
 
 /// How long requests under way may take after a signal.
 const DEADLINE: Duration = Duration::from_secs(20);
-
-/// What this process does; one that does everything is the whole service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Roles {
-    /// Decides commands, appends events, publishes them, sweeps.
-    pub(crate) commands: bool,
-    /// Folds events into documents.
-    pub(crate) projection: bool,
-    /// Serves documents and photos.
-    pub(crate) queries: bool,
-}
-
-impl Roles {
-    pub(crate) const ALL: Self = Self {
-        commands: true,
-        projection: true,
-        queries: true,
-    };
-    pub(crate) const COMMANDS: Self = Self {
-        commands: true,
-        projection: false,
-        queries: false,
-    };
-    pub(crate) const PROJECTION: Self = Self {
-        commands: false,
-        projection: true,
-        queries: false,
-    };
-    pub(crate) const QUERIES: Self = Self {
-        commands: false,
-        projection: false,
-        queries: true,
-    };
-}
 
 /// What every role of the process has.
 struct Shared {

@@ -7,7 +7,7 @@ use http_kit::username::Username;
 use ledger::feed::read_after;
 use ledger::store::History;
 
-use crate::terminal::visible;
+use super::terminal::visible;
 
 /// Events looked at at once.
 const BATCH: usize = 512;

@@ -5,23 +5,34 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use events::StoredEvent;
+use events::{Position, StoredEvent};
 use ledger::feed::{self, Feed};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::config::{Config, TailArgs};
+use super::argument::{event_type, position};
+use super::terminal::visible;
+use crate::config::Config;
 use crate::parts;
-use crate::terminal::visible;
 
 /// How long to wait before a source that is away is asked again.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 /// How often to look whether somebody still reads.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The first position to print, from 1; waits for one that is not there yet. Without it, new events only
+    #[arg(long, value_name = "POSITION", value_parser = position, allow_negative_numbers = true)]
+    from: Option<Position>,
+    /// Print events of this type only; may be given several times
+    #[arg(long = "type", value_name = "TYPE", value_parser = event_type)]
+    types: Vec<String>,
+}
+
 /// Prints until Ctrl-C, or until nobody reads any more.
-pub(crate) async fn run(config: &Config, args: &TailArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode> {
     let mut feed = parts::follow(config, args.from).await?;
     let mut out = std::io::stdout().lock();
     let form = Form::of(&out);

@@ -4,13 +4,30 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use events::Time;
-use http_kit::caller::{Grant, mint_hs256};
+use http_kit::caller::{Grant, Role, mint_hs256};
 use http_kit::clock::Clock;
 
-use crate::config::{Config, TokenArgs};
+use crate::config::Config;
 use crate::{dev, parts};
 
-pub(crate) fn run(config: &Config, args: &TokenArgs) -> anyhow::Result<ExitCode> {
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Whose token: the id of a user, or any name for a service
+    #[arg(long)]
+    user: String,
+    /// What the token allows; may be given several times
+    #[arg(long = "role", value_name = "ROLE", default_value = "user", value_parser = role)]
+    roles: Vec<Role>,
+    /// For how many hours it is valid
+    #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=8760))]
+    hours: u32,
+}
+
+fn role(text: &str) -> Result<Role, String> {
+    Role::parse(text).ok_or_else(|| "one of user, service, auditor, admin".to_owned())
+}
+
+pub(crate) fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode> {
     if config.jwt_public_key.is_some() || config.jwt_jwks.is_some() {
         bail!(
             "tokens for the configured public key come from whoever has its private key; this command makes only tokens of JWT_SECRET or of development mode"

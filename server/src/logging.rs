@@ -16,9 +16,9 @@ const GATHERING: Duration = Duration::from_millis(20);
 const GATHERED: usize = 256 * 1024;
 
 /// Writes what waits when it is dropped.
-pub(crate) struct Logs(Option<&'static Gathered<Stderr>>);
+pub(crate) struct Logging(Option<&'static Gathered<Stderr>>);
 
-impl Drop for Logs {
+impl Drop for Logging {
     fn drop(&mut self) {
         if let Some(lines) = self.0 {
             lines.write();
@@ -27,7 +27,7 @@ impl Drop for Logs {
 }
 
 /// Starts logging. `RUST_LOG` chooses what; `info` without it.
-pub(crate) fn init() -> Logs {
+pub(crate) fn init() -> Logging {
     let filter = EnvFilter::builder()
         .with_default_directive(LevelFilter::INFO.into())
         .from_env_lossy();
@@ -59,7 +59,7 @@ pub(crate) fn init() -> Logs {
             "Something panicked: a defect"
         );
     }));
-    Logs(gathered)
+    Logging(gathered)
 }
 
 /// Lines that wait to be written.

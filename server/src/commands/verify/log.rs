@@ -11,8 +11,7 @@ use ledger::merkle::{LogStore, SignedCheckpoint};
 use ledger::store::{self, Head, History};
 
 use super::claims::Claims;
-use super::{PAGE, Report, checkpoint};
-use crate::config::VerifyArgs;
+use super::{Args, PAGE, Report, checkpoint};
 use crate::log_key;
 
 /// Checkpoints that are read at once.
@@ -24,7 +23,7 @@ const LEVELS: u32 = 8;
 pub(super) async fn verify(
     history: &dyn History,
     log: &dyn LogStore,
-    args: &VerifyArgs,
+    args: &Args,
     verifier: &mut Verifier,
     report: &mut Report,
 ) -> anyhow::Result<()> {
@@ -90,7 +89,7 @@ pub(super) async fn verify(
 /// takes the key away does not take away what was signed.
 async fn key(
     log: &dyn LogStore,
-    args: &VerifyArgs,
+    args: &Args,
     head: &Head,
 ) -> anyhow::Result<Option<PublicKey>> {
     // In this order: the key of a log that is signed for the first time meanwhile was kept before.
@@ -211,7 +210,7 @@ struct Checkpoints {
 
 impl Checkpoints {
     /// A checkpoint that somebody kept outside.
-    fn trust(&mut self, args: &VerifyArgs, key: Option<&PublicKey>) -> anyhow::Result<()> {
+    fn trust(&mut self, args: &Args, key: Option<&PublicKey>) -> anyhow::Result<()> {
         let Some(path) = &args.checkpoint else {
             return Ok(());
         };

@@ -1,10 +1,10 @@
-//! The servers that the page may ask beside its own.
+//! `--api-server`: the servers that the page at `/docs` offers beside its own.
 
 use std::net::Ipv4Addr;
 
 use anyhow::bail;
 
-/// What the server of the page itself is called there.
+/// The name on the page of the server that serves it.
 const OWN: &str = "Development";
 const NAME_CHARACTERS: usize = 40;
 
@@ -18,8 +18,36 @@ pub(crate) struct ApiServer {
 }
 
 impl ApiServer {
+    /// `NAME=URL`.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let Some((name, url)) = text.split_once('=') else {
+            return Err("NAME=URL, such as Production=https://api.example.com".to_owned());
+        };
+        let name = name.trim();
+        let is_short = (1..=NAME_CHARACTERS).contains(&name.chars().count());
+        let is_plain = |c: char| c.is_alphanumeric() || " -_.()".contains(c);
+        if !is_short || !name.chars().all(is_plain) {
+            return Err(format!(
+                "a name of 1 to {NAME_CHARACTERS} letters, digits, spaces and -_.() before the ="
+            ));
+        }
+        if name.eq_ignore_ascii_case(OWN) {
+            return Err(format!(
+                "{OWN} is the name of this server itself: choose another"
+            ));
+        }
+        let url = as_browsers_write_it(url.trim().trim_end_matches('/')).ok_or(
+            "an http:// or https:// URL with a host name or an IPv4 address after the =, perhaps with a port and a path, and \
+             nothing else",
+        )?;
+        Ok(Self {
+            name: name.to_owned(),
+            url,
+        })
+    }
+
     /// The source expression of Content Security Policy that means this server and nothing else.
-    pub(super) fn source(&self) -> String {
+    pub(crate) fn source(&self) -> String {
         let (_, rest) = self.url.split_once("://").expect("it was parsed");
         // With a path, only a slash at its end makes it mean what is below.
         let slash = if rest.contains('/') { "/" } else { "" };
@@ -43,34 +71,6 @@ impl ApiServer {
         }
         Ok(())
     }
-}
-
-/// `NAME=URL`.
-pub(crate) fn parse_server(text: &str) -> Result<ApiServer, String> {
-    let Some((name, url)) = text.split_once('=') else {
-        return Err("NAME=URL, such as Production=https://api.example.com".to_owned());
-    };
-    let name = name.trim();
-    let is_short = (1..=NAME_CHARACTERS).contains(&name.chars().count());
-    let is_plain = |c: char| c.is_alphanumeric() || " -_.()".contains(c);
-    if !is_short || !name.chars().all(is_plain) {
-        return Err(format!(
-            "a name of 1 to {NAME_CHARACTERS} letters, digits, spaces and -_.() before the ="
-        ));
-    }
-    if name.eq_ignore_ascii_case(OWN) {
-        return Err(format!(
-            "{OWN} is the name of this server itself: choose another"
-        ));
-    }
-    let url = as_browsers_write_it(url.trim().trim_end_matches('/')).ok_or(
-        "an http:// or https:// URL with a host name or an IPv4 address after the =, perhaps with a port and a path, and \
-         nothing else",
-    )?;
-    Ok(ApiServer {
-        name: name.to_owned(),
-        url,
-    })
 }
 
 /// The URL of a server. Strict, for it becomes part of a policy: a character too many there would allow more, or nothing. And
@@ -153,7 +153,7 @@ mod tests {
                 "https://test.example/v2/",
             ),
         ] {
-            let server = parse_server(text).unwrap();
+            let server = ApiServer::parse(text).unwrap();
             assert_eq!((&*server.name, &*server.url), (name, url));
             assert_eq!(server.source(), source);
         }
@@ -201,23 +201,23 @@ mod tests {
             "'unsafe-inline'",
             "data:",
         ] {
-            let refused = parse_server(&format!("Production={url}"));
+            let refused = ApiServer::parse(&format!("Production={url}"));
             assert!(refused.is_err(), "{url}: {refused:?}");
         }
         for name in ["", " ", "development", "a<b", "a\nb", &"x".repeat(41)] {
-            let refused = parse_server(&format!("{name}=https://api.example.com"));
+            let refused = ApiServer::parse(&format!("{name}=https://api.example.com"));
             assert!(refused.is_err(), "{name}: {refused:?}");
         }
-        assert!(parse_server("https://api.example.com").is_err());
+        assert!(ApiServer::parse("https://api.example.com").is_err());
     }
 
     #[test]
     fn servers_that_nobody_could_tell_apart_are_refused() {
-        let one = parse_server("Production=https://a.example").unwrap();
-        let same_name = parse_server("PRODUCTION=https://b.example").unwrap();
-        let same_url = parse_server("Staging=https://a.example/").unwrap();
-        let same_port = parse_server("Staging=https://a.example:443").unwrap();
-        let other = parse_server("Staging=https://b.example").unwrap();
+        let one = ApiServer::parse("Production=https://a.example").unwrap();
+        let same_name = ApiServer::parse("PRODUCTION=https://b.example").unwrap();
+        let same_url = ApiServer::parse("Staging=https://a.example/").unwrap();
+        let same_port = ApiServer::parse("Staging=https://a.example:443").unwrap();
+        let other = ApiServer::parse("Staging=https://b.example").unwrap();
         assert!(ApiServer::refuse_same(&[one.clone(), other]).is_ok());
         for same in [same_name, same_url, same_port] {
             let error = ApiServer::refuse_same(&[one.clone(), same]).unwrap_err();

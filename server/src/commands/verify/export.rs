@@ -12,14 +12,13 @@ use ledger::merkle::note::Checkpoint;
 use ledger::merkle::tree::{Hash, Hasher};
 use ledger::merkle::verify::{Fault, Verifier};
 
-use super::{Report, checkpoint};
-use crate::config::VerifyArgs;
+use super::{Args, Report, checkpoint};
 
 /// The longest line of an export.
 const LONGEST: u64 = 1024 * 1024;
 
 /// Hashes and compares every line of an export.
-pub(super) fn verify(export: &Path, args: &VerifyArgs, report: &mut Report) -> anyhow::Result<()> {
+pub(super) fn verify(export: &Path, args: &Args, report: &mut Report) -> anyhow::Result<()> {
     let (Some(key), Some(path)) = (&args.public_key, &args.checkpoint) else {
         bail!("an export is verified with --checkpoint FILE and --public-key KEY");
     };

@@ -1,4 +1,4 @@
-//! A user as it was: its events folded again, up to a version or a position.
+//! A user as it was: its events are folded again, up to a version or a position.
 
 use crate::store::{self, History};
 use events::document::{Document, FoldError, fold};
@@ -8,7 +8,7 @@ use events::{Position, UserId, Version};
 /// Events held at once: a long history needs no more memory than a short one.
 const BATCH: u64 = 256;
 
-/// How far to fold; what it names belongs to it.
+/// The last version or position to fold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Until {
     /// A version of the user.
@@ -31,9 +31,9 @@ pub enum Error {
     Fold(Position, #[source] FoldError),
 }
 
-/// The user after its events up to there. Goes on from an earlier document of the same user, or from the
-/// beginning; `None` when no event of the user is within.
-pub async fn replay(
+/// Folds the events of a user again. It continues from an earlier document of the same user, or starts at the first
+/// event. The result is `None` if the user has no event up to `until`.
+pub async fn refold(
     history: &dyn History,
     user: &UserId,
     mut document: Option<Document>,
@@ -72,19 +72,19 @@ mod tests {
     use super::*;
     use crate::test_ledger::TestLedger;
 
-    async fn replayed(
+    async fn refolded(
         ledger: &TestLedger,
         user: &UserId,
         document: Option<Document>,
         until: Until,
     ) -> Option<Document> {
         let history = ledger.history();
-        replay(&*history, user, document, until).await.unwrap()
+        refold(&*history, user, document, until).await.unwrap()
     }
 
     #[tokio::test]
     async fn a_user_is_folded_up_to_any_version_and_position() {
-        let ledger = TestLedger::new("replay").await;
+        let ledger = TestLedger::new("refold").await;
         // Ten users take turns: more events of each than are held at once.
         ledger.grow(10 * (BATCH + 20)).await;
         let events = ledger.events().await;
@@ -104,34 +104,34 @@ mod tests {
                 (Until::Position(position + 1), &document),
                 (Until::Position(position - 1), &before),
             ] {
-                let found = replayed(&ledger, &user, None, until).await;
+                let found = refolded(&ledger, &user, None, until).await;
                 assert_eq!(found, *wanted, "{until:?}");
             }
         }
         for until in [Until::Version(u64::MAX), Until::Position(u64::MAX)] {
-            assert_eq!(replayed(&ledger, &user, None, until).await, document);
+            assert_eq!(refolded(&ledger, &user, None, until).await, document);
         }
     }
 
     #[tokio::test]
     async fn folding_goes_on_from_an_earlier_document() {
-        let ledger = TestLedger::new("replay").await;
+        let ledger = TestLedger::new("refold").await;
         ledger.grow(200).await;
         let user = ledger.events().await[0].user_id;
-        let early = replayed(&ledger, &user, None, Until::Version(3)).await;
-        let late = replayed(&ledger, &user, None, Until::Version(9)).await;
-        let again = replayed(&ledger, &user, early, Until::Version(9)).await;
+        let early = refolded(&ledger, &user, None, Until::Version(3)).await;
+        let late = refolded(&ledger, &user, None, Until::Version(9)).await;
+        let again = refolded(&ledger, &user, early, Until::Version(9)).await;
         assert_eq!(again, late);
-        let back = replayed(&ledger, &user, late.clone(), Until::Version(2)).await;
+        let back = refolded(&ledger, &user, late.clone(), Until::Version(2)).await;
         assert_eq!(back, late, "an earlier version is not unfolded");
     }
 
     #[tokio::test]
     async fn a_user_without_events_is_nobody() {
-        let ledger = TestLedger::new("replay").await;
+        let ledger = TestLedger::new("refold").await;
         let user = "507f1f77bcf86cd799439000".parse().unwrap();
         for until in [Until::Version(1), Until::Position(u64::MAX)] {
-            assert_eq!(replayed(&ledger, &user, None, until).await, None);
+            assert_eq!(refolded(&ledger, &user, None, until).await, None);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `import`: registers the users of a file, one JSON object a line, in constant memory.
 
 use std::io::IsTerminal as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -16,7 +17,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, BufReader};
 
-use crate::config::{Config, ImportArgs};
+use crate::config::Config;
 use crate::parts;
 
 /// A longer line is no registration.
@@ -26,8 +27,14 @@ const AT_ONCE: usize = 512;
 /// Reasons printed; the rest is only counted.
 const MAX_REASONS: u64 = 1000;
 
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// NDJSON: each line is the body of `POST /api/v1/users`. Without `_id`, a user's id is made from its username
+    file: PathBuf,
+}
+
 /// Registers every user of the file. The exit code is 1 when a line was bad.
-pub(crate) async fn run(config: &Config, args: &ImportArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode> {
     let file = tokio::fs::File::open(&args.file)
         .await
         .with_context(|| format!("cannot open {}", args.file.display()))?;

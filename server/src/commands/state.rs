@@ -1,4 +1,4 @@
-//! `state` and `diff`: a user as it was, and what differs between two versions of it.
+//! `state`: a user as it is or was.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -9,18 +9,18 @@ use events::{Position, Time, UserId, Version};
 use http_kit::clock::Clock;
 use http_kit::profile::OwnProfile;
 use jiff::civil::Date;
-use ledger::replay::{Until, replay};
+use ledger::refold::{Until, refold};
 use ledger::store::{History, position_at};
-use query_api::changes::{FieldChange, between, object};
+use query_api::changes::object;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::find_user::{NotFound, find};
+use super::terminal::{HEADING, NAME, Output, text, visible, width};
 use crate::config::Config;
 use crate::parts;
-use crate::terminal::{FAINT, HEADING, NAME, Output, text, visible, width};
-use crate::user::{self, NotFound};
 
-const STATE_HELP: &str = "\
+const HELP: &str = "\
 The user's events are folded again up to there. With --json one object: version, position and recordedAt of the
 last event within, and document, the profile as the user itself gets it.
 
@@ -37,25 +37,9 @@ Exit codes:
   2  bad arguments, or the ledger cannot be read
   3  no such user, version or position, or the user was not there yet";
 
-const DIFF_HELP: &str = "\
-With --json one object: from and to (version, position, recordedAt) and changes (field, before, after; null is a
-field without a value). The versions may be in either order.
-
-Reads the ledger of --data-dir or --database-url beside the service that writes it, and changes nothing.
-
-Examples:
-  profile-ledger diff johndoe123 --from 1 --to 3
-  profile-ledger diff johndoe123 --from 1 --to 3 --json | jq -r '.changes[].field'
-
-Exit codes, as those of diff(1):
-  0  no difference; also when whoever read the output has gone
-  1  the versions differ; updatedAt does between any two
-  2  bad arguments, or the ledger cannot be read
-  3  no such user or version";
-
 #[derive(Debug, clap::Args)]
-#[command(after_help = STATE_HELP)]
-pub(crate) struct StateArgs {
+#[command(after_help = HELP)]
+pub(crate) struct Args {
     /// An id, else a username that somebody has, else one that exactly one user had
     user: String,
     #[command(flatten)]
@@ -78,22 +62,6 @@ struct At {
     /// As it was recorded at this time, in RFC 3339; a date alone is the end of that day in UTC
     #[arg(long, value_name = "TIME", value_parser = moment)]
     at: Option<Moment>,
-}
-
-#[derive(Debug, clap::Args)]
-#[command(after_help = DIFF_HELP)]
-pub(crate) struct DiffArgs {
-    /// An id, else a username that somebody has, else one that exactly one user had
-    user: String,
-    /// The version to compare
-    #[arg(long, value_name = "VERSION", value_parser = clap::value_parser!(u64).range(1..))]
-    from: Version,
-    /// The version to compare it with
-    #[arg(long, value_name = "VERSION", value_parser = clap::value_parser!(u64).range(1..))]
-    to: Version,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,17 +93,17 @@ impl Moment {
     }
 }
 
-/// Where a document is in history.
+/// A point in the history of a user.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Place {
+pub(super) struct Point {
     version: Version,
     position: Position,
     recorded_at: Time,
 }
 
-impl Place {
-    fn of(document: &Document) -> Self {
+impl Point {
+    pub(super) fn of(document: &Document) -> Self {
         Self {
             version: document.version,
             position: document.position,
@@ -144,7 +112,7 @@ impl Place {
     }
 }
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for Point {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self {
             version,
@@ -155,29 +123,29 @@ impl std::fmt::Display for Place {
     }
 }
 
-pub(crate) async fn state(config: &Config, args: &StateArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode> {
     let history = parts::history(config).await?;
-    let user = user::find(&*history, &args.user).await?;
+    let user = find(&*history, &args.user).await?;
     let until = until(&*history, &user, &args.at).await?;
-    let Some(document) = replay(&*history, &user, None, until).await? else {
+    let Some(document) = refold(&*history, &user, None, until).await? else {
         return Err(not_registered_then(&*history, &user).await?.into());
     };
-    let (place, profile) = (Place::of(&document), profile(config, &document));
+    let (point, profile) = (Point::of(&document), profile(config, &document));
     let mut out = Output::stdout();
     if args.json {
         #[derive(Serialize)]
         struct State {
             #[serde(flatten)]
-            place: Place,
+            point: Point,
             document: Map<String, Value>,
         }
         out.json(&State {
-            place,
+            point,
             document: profile,
         })?;
     } else {
         let heading = out.styled(HEADING, format_args!("User {user}")).to_string();
-        writeln!(out, "{heading}  {place}")?;
+        writeln!(out, "{heading}  {point}")?;
         let mut fields = Vec::new();
         flatten("", &profile, &mut fields);
         let width = width(fields.iter().map(|(name, _)| name.as_str()));
@@ -189,52 +157,6 @@ pub(crate) async fn state(config: &Config, args: &StateArgs) -> anyhow::Result<E
     }
     out.flush()?;
     Ok(ExitCode::SUCCESS)
-}
-
-pub(crate) async fn diff(config: &Config, args: &DiffArgs) -> anyhow::Result<ExitCode> {
-    let history = parts::history(config).await?;
-    let user = user::find(&*history, &args.user).await?;
-    let early = at_version(&*history, &user, None, args.from.min(args.to)).await?;
-    let late = at_version(
-        &*history,
-        &user,
-        Some(early.clone()),
-        args.from.max(args.to),
-    )
-    .await?;
-    let (before, after) = if args.from <= args.to {
-        (early, late)
-    } else {
-        (late, early)
-    };
-    let (from, to) = (Place::of(&before), Place::of(&after));
-    let (before, after) = (profile(config, &before), profile(config, &after));
-    let changes: Vec<_> = between(&before, &after).collect();
-    let differs = !changes.is_empty();
-    let mut out = Output::stdout();
-    if args.json {
-        #[derive(Serialize)]
-        struct Difference {
-            from: Place,
-            to: Place,
-            changes: Vec<FieldChange>,
-        }
-        out.json(&Difference { from, to, changes })?;
-    } else {
-        let heading = out.styled(HEADING, format_args!("User {user}")).to_string();
-        writeln!(out, "{heading}\n  from  {from}\n  to    {to}\n")?;
-        out.changes(
-            changes
-                .iter()
-                .map(|change| (change.field.as_str(), &change.before, &change.after)),
-        )?;
-        if !differs {
-            let line = out.styled(FAINT, "  no difference").to_string();
-            writeln!(out, "{line}")?;
-        }
-    }
-    out.flush()?;
-    Ok(ExitCode::from(u8::from(differs)))
 }
 
 /// How far to fold for a moment.
@@ -258,7 +180,7 @@ async fn until(history: &dyn History, user: &UserId, at: &At) -> anyhow::Result<
     Ok(Until::Position(history.head().await?.position))
 }
 
-async fn within_versions(
+pub(super) async fn within_versions(
     history: &dyn History,
     user: &UserId,
     wanted: Version,
@@ -269,17 +191,6 @@ async fn within_versions(
         return Err(NotFound::Version { wanted, newest }.into());
     }
     Ok(())
-}
-
-async fn at_version(
-    history: &dyn History,
-    user: &UserId,
-    earlier: Option<Document>,
-    version: Version,
-) -> anyhow::Result<Document> {
-    within_versions(history, user, version).await?;
-    let document = replay(history, user, earlier, Until::Version(version)).await?;
-    Ok(document.expect("a version that is there folds to a document"))
 }
 
 /// The user is there, but not within what was folded.
@@ -295,7 +206,7 @@ async fn not_registered_then(history: &dyn History, user: &UserId) -> anyhow::Re
 }
 
 /// The profile as the user itself gets it from a service of the same configuration.
-fn profile(config: &Config, document: &Document) -> Map<String, Value> {
+pub(super) fn profile(config: &Config, document: &Document) -> Map<String, Value> {
     let own = format!("http://{}", config.listen);
     object(&OwnProfile {
         document,

@@ -8,10 +8,10 @@ use query_api::changes::{self, FieldChange};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::find_user::{NotFound, find};
+use super::terminal::{FAINT, HEADING, Output, visible};
 use crate::config::Config;
-use crate::terminal::{FAINT, HEADING, Output, visible};
-use crate::user::NotFound;
-use crate::{parts, user};
+use crate::parts;
 
 /// Events held at once.
 const BATCH: u64 = 256;
@@ -63,7 +63,7 @@ struct Item<'a> {
 
 pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode> {
     let history = parts::history(config).await?;
-    let user = user::find(&*history, &args.user).await?;
+    let user = find(&*history, &args.user).await?;
     if let Some(after) = args.after {
         let newest = history.read_user_back(&user, Version::MAX, 1).await?;
         let newest = newest.first().map_or(0, |event| event.version);

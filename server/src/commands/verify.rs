@@ -1,7 +1,7 @@
 //! `verify`: whether history is what was recorded, signed, folded and published.
 
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -13,18 +13,34 @@ use ledger::stream::Connection;
 use projector::read_model;
 use serde::Serialize;
 
-use crate::config::{Config, VerifyArgs};
+use super::terminal::counted;
+use crate::config::Config;
 use crate::parts;
-use crate::terminal::counted;
 
 mod claims;
 mod documents;
 mod export;
-mod ledger;
+mod log;
 mod stream;
 
 /// Events that are read at once.
 const PAGE: usize = 2_000;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Verify this export instead (NDJSON, all events from the first on); needs --checkpoint and --public-key, and nothing else
+    #[arg(long, value_name = "FILE", requires_all = ["checkpoint", "public_key"])]
+    export: Option<PathBuf>,
+    /// A checkpoint that was kept outside, as GET /api/v1/log/checkpoint answered it
+    #[arg(long, value_name = "FILE")]
+    checkpoint: Option<PathBuf>,
+    /// The public key of the log, which you have from somebody you trust; without it, the one that is kept beside the log
+    #[arg(long, value_name = "KEY", value_parser = PublicKey::parse)]
+    public_key: Option<PublicKey>,
+    /// Print what was found as JSON
+    #[arg(long)]
+    json: bool,
+}
 
 /// What was looked at, as far as it went.
 #[derive(Debug, Default, Serialize)]
@@ -55,7 +71,7 @@ struct Wrong {
 }
 
 /// Prints what was found. Exit code 1 when something is wrong.
-pub(crate) async fn run(config: &Config, args: &VerifyArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode> {
     let mut report = Report::default();
     let looked = match &args.export {
         Some(file) => export::verify(file, args, &mut report),
@@ -128,11 +144,11 @@ fn print(
     }
 }
 
-async fn online(config: &Config, args: &VerifyArgs, report: &mut Report) -> anyhow::Result<()> {
+async fn online(config: &Config, args: &Args, report: &mut Report) -> anyhow::Result<()> {
     let history = parts::history(config).await?;
-    let log = parts::log_to_read(config).await?;
+    let log_store = parts::log_to_read(config).await?;
     let mut verifier = Verifier::default();
-    let looked = ledger::verify(&*history, &*log, args, &mut verifier, report).await;
+    let looked = log::verify(&*history, &*log_store, args, &mut verifier, report).await;
     report.events = verifier.size();
     report.root = hex::encode(verifier.root());
     report.confirmed = verifier.confirmed();

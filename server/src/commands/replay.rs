@@ -18,11 +18,12 @@ use ledger::stream::Connection;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::config::{Config, ReplayArgs};
+use super::argument::{event_type, position};
+use super::find_user::NotFound;
+use super::progress::Progress;
+use super::terminal::{Output, counted};
+use crate::config::Config;
 use crate::parts;
-use crate::progress::Progress;
-use crate::terminal::{Output, counted};
-use crate::user::NotFound;
 
 /// Bytes after which a segment ends, whatever it holds.
 const SEGMENT_BYTES: u64 = 256 * 1024 * 1024;
@@ -36,8 +37,67 @@ const PAGE: usize = 512;
 /// What says which history a folder holds.
 const MANIFEST: &str = "replay.json";
 
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    target: To,
+    /// The first position
+    #[arg(long, value_name = "POSITION", default_value_t = 1, value_parser = position)]
+    from: Position,
+    /// The last position; without it, the head
+    #[arg(long, value_name = "POSITION", value_parser = position)]
+    until: Option<Position>,
+    /// Only events of this type; may be given several times
+    #[arg(long = "type", value_name = "TYPE", value_parser = event_type)]
+    types: Vec<String>,
+    /// Only events of this user
+    #[arg(long, value_name = "ID")]
+    user: Option<UserId>,
+    /// Events a file; a file ends at 256 MiB, too
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
+    segment_events: u64,
+    /// Print what it came to as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Exactly one of them.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct To {
+    /// Folder for files of one CloudEvent as JSON a line, each named for its first position. Run again, it goes on after
+    /// the last file
+    #[arg(long, value_name = "DIR")]
+    to: Option<PathBuf>,
+    /// Subject on the NATS server of --nats-url, of a JetStream stream that takes it
+    #[arg(long, value_name = "SUBJECT", value_parser = subject)]
+    nats: Option<String>,
+}
+
+/// Only the relay publishes where the ledger is published.
+fn subject(text: &str) -> Result<String, String> {
+    let mut tokens = text.split('.');
+    if !tokens.all(|token| {
+        !token.is_empty()
+            && token
+                .bytes()
+                .all(|b| b.is_ascii_graphic() && !b"*>".contains(&b))
+    }) {
+        return Err("a subject such as copy.profiles, without wildcards".to_owned());
+    }
+    if text.starts_with('$') || text.starts_with("_INBOX.") {
+        return Err("a subject that is not the server's own".to_owned());
+    }
+    if format!("{text}.").starts_with("profiles.v1.") {
+        return Err(
+            "a subject outside profiles.v1, where the ledger itself is published".to_owned(),
+        );
+    }
+    Ok(text.to_owned())
+}
+
 /// Hands over the events that are asked for, up to the head as it is now.
-pub(crate) async fn run(config: &Config, args: &ReplayArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode> {
     let history = parts::history(config).await?;
     let head = history.head().await.context("cannot read the ledger")?;
     let until = range(args, head.position)?;
@@ -80,7 +140,7 @@ pub(crate) async fn run(config: &Config, args: &ReplayArgs) -> anyhow::Result<Ex
 }
 
 /// The last position; an error where the ledger does not have what is asked for. Nothing new is no error.
-fn range(args: &ReplayArgs, newest: Position) -> anyhow::Result<Position> {
+fn range(args: &Args, newest: Position) -> anyhow::Result<Position> {
     let until = args.until.unwrap_or(newest);
     if args.until.is_some() && args.from > until {
         bail!("--from must not be beyond --until")
@@ -96,7 +156,7 @@ fn range(args: &ReplayArgs, newest: Position) -> anyhow::Result<Position> {
 
 async fn hand_over(
     history: Arc<dyn History>,
-    args: &ReplayArgs,
+    args: &Args,
     after: Position,
     until: Position,
     target: &mut Target,
@@ -216,7 +276,7 @@ struct Segment {
 }
 
 impl Folder {
-    fn open(path: &Path, args: &ReplayArgs, ledger: &str) -> anyhow::Result<Self> {
+    fn open(path: &Path, args: &Args, ledger: &str) -> anyhow::Result<Self> {
         let describe = || format!("cannot use the folder {}", path.display());
         std::fs::create_dir_all(path).with_context(describe)?;
         let mut manifest = File::options()
@@ -357,7 +417,7 @@ fn last_segment(folder: &Path) -> std::io::Result<Option<PathBuf>> {
 /// The position of the event on the last line.
 fn last_position(segment: &Path) -> anyhow::Result<Position> {
     #[derive(Deserialize)]
-    struct Place {
+    struct Sequenced {
         sequence: String,
     }
 
@@ -373,9 +433,8 @@ fn last_position(segment: &Path) -> anyhow::Result<Position> {
         .rsplit(|byte| *byte == b'\n')
         .next()
         .unwrap_or_default();
-    let place: Place = serde_json::from_slice(last).context("the last line is no event")?;
-    place
-        .sequence
+    let last: Sequenced = serde_json::from_slice(last).context("the last line is no event")?;
+    last.sequence
         .parse()
         .context("the last line has no position")
 }

@@ -1,21 +1,43 @@
-//! `rebuild` and `parked`: the read model folded anew, and the users that wait.
+//! `rebuild`: the read model folded anew.
 
 use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use projector::projection::Projection;
-use projector::read_model::Parked;
 use projector::rebuild::{self, Difference, Digest, Report, rebuild, roll_back};
 use serde_json::{Value, json};
 
-use crate::config::{Config, ParkedArgs, RebuildArgs};
+use super::parked::parked_json;
+use super::progress::Progress;
+use super::terminal::{Output, counted, visible};
+use crate::config::Config;
 use crate::parts;
-use crate::progress::Progress;
-use crate::terminal::{Output, counted, visible};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// What to rebuild; there is only one projection
+    #[arg(long, value_enum, default_value_t = Projection::Users)]
+    projection: Projection,
+    /// Swap although the rebuilt documents differ from the live ones, as they do after a fold was corrected
+    #[arg(long)]
+    accept_differences: bool,
+    /// Bring the documents back that the last rebuild replaced, brought up to date
+    #[arg(long, conflicts_with = "accept_differences")]
+    rollback: bool,
+    /// Print what it came to as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A projection that can be rebuilt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Projection {
+    /// The documents of users, and the words by which they are found.
+    Users,
+}
 
 /// The exit code is 1 when the tables differ and nothing was swapped.
-pub(crate) async fn run(config: &Config, args: &RebuildArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode> {
     let history = parts::history(config).await?;
     let read_model = parts::replaceable(config).await?;
     let run = hex::encode(parts::randomness().bytes::<8>());
@@ -140,72 +162,5 @@ fn summary(report: &Report) -> Value {
         "unparked": report.unparked.iter().map(parked_json).collect::<Vec<_>>(),
         "parked": report.parked.iter().map(parked_json).collect::<Vec<_>>(),
         "swappedAt": report.swapped_at,
-    })
-}
-
-fn parked_json(parked: &Parked) -> Value {
-    json!({
-        "userId": parked.user_id,
-        "position": parked.from,
-        "error": parked.error,
-        "recordedAt": parked.recorded_at,
-    })
-}
-
-/// Lists the users that wait. The exit code is 1 when there are any.
-pub(crate) async fn parked(config: &Config, args: &ParkedArgs) -> anyhow::Result<ExitCode> {
-    let read_model = if args.retry {
-        parts::read_model(config).await?
-    } else {
-        parts::read_model_to_read(config).await?
-    };
-    let before = read_model.parked().await.context("cannot list who waits")?;
-    let parked = if args.retry && !before.is_empty() {
-        let history = parts::history(config).await?;
-        let owner = hex::encode(parts::randomness().bytes::<16>());
-        let (projection, _) = Projection::new(read_model, history, owner);
-        projection
-            .retry_parked()
-            .await
-            .context("cannot fold again")?
-    } else {
-        before.clone()
-    };
-    let is_waiting = |user| parked.iter().any(|parked| parked.user_id == user);
-    let unparked: Vec<_> = before
-        .iter()
-        .filter(|user| !is_waiting(user.user_id))
-        .collect();
-    let mut out = Output::stdout();
-    if args.json {
-        let list = |parked: &[&Parked]| {
-            parked
-                .iter()
-                .map(|parked| parked_json(parked))
-                .collect::<Vec<_>>()
-        };
-        let waiting: Vec<_> = parked.iter().collect();
-        out.json(&json!({"parked": list(&waiting), "unparked": list(&unparked)}))?;
-    } else {
-        for user in &unparked {
-            writeln!(out, "{} folds again", user.user_id)?;
-        }
-        for user in &parked {
-            writeln!(
-                out,
-                "{} waits from position {} on: {}",
-                user.user_id,
-                user.from,
-                visible(&user.error)
-            )?;
-        }
-        let parked = counted(parked.len() as u64, "user is parked", "users are parked");
-        writeln!(out, "{parked}")?;
-    }
-    out.flush()?;
-    Ok(if parked.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(1)
     })
 }

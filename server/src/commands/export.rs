@@ -17,9 +17,9 @@ use ledger::store::{Head, History};
 use serde::Serialize;
 
 use self::draft::Draft;
+use super::find_user::NotFound;
+use super::terminal::Output;
 use crate::config::Config;
-use crate::terminal::Output;
-use crate::user::NotFound;
 use crate::{lifecycle, parts};
 
 /// Events held at once: a large ledger needs no more memory than a small one.
