@@ -15,6 +15,7 @@ use http_kit::caller::{Caller, Role};
 use http_kit::client::{Client, IdempotencyKey, Precondition};
 use http_kit::code::Code;
 use http_kit::error::ApiError;
+use http_kit::metrics;
 use http_kit::openapi::{self, Away, Refuses};
 use http_kit::profile::OwnProfile;
 use http_kit::serve::limits;
@@ -208,10 +209,9 @@ impl Sender {
             })
             .await;
         let seconds = api.clock.now().duration_since(began).as_secs_f64();
-        metrics::histogram!("profile_ledger_command_seconds").record(seconds);
+        metrics::COMMAND_SECONDS.record([], seconds);
         let outcome = outcome(&decided);
-        metrics::counter!("profile_ledger_commands_total", "operation" => operation, "outcome" => outcome)
-            .increment(1);
+        metrics::COMMANDS.increment([operation.into(), outcome.into()]);
         decided
     }
 }

@@ -4,6 +4,7 @@ pub mod fail_point;
 pub mod feed;
 pub mod merkle;
 pub mod message;
+pub mod migrations;
 pub mod photos;
 pub mod postgres;
 pub mod read_ahead;

@@ -29,7 +29,7 @@ use crate::dev;
 use crate::health::{self, Probes};
 use crate::lifecycle::shutdown_signal;
 use crate::log_key;
-use crate::metrics::{self, Collected};
+use crate::metrics;
 use crate::openapi;
 use crate::parts::{Parts, randomness};
 use crate::playground;
@@ -50,7 +50,6 @@ struct Shared {
 
 pub(crate) async fn run(config: Config, roles: Roles) -> anyhow::Result<ExitCode> {
     ApiServer::refuse_same(&config.api_servers)?;
-    let collected = metrics::install().context("metrics cannot be collected")?;
     let clock = Clock::system();
     let randomness = randomness();
     let (keys, dev_secret) = keys(&config, &randomness).await?;
@@ -118,10 +117,9 @@ pub(crate) async fn run(config: Config, roles: Roles) -> anyhow::Result<ExitCode
             clock.clone(),
         ));
     }
-    background.spawn(upkeep(collected.clone()));
     let router = router
         .merge(health::router(probes.clone()))
-        .merge(metrics::router(collected, probes))
+        .merge(metrics::router(probes))
         .merge(description(&config, roles, dev_secret.as_deref(), &clock));
     let router = http_kit::serve::harden(router, clock.clone());
 
@@ -188,16 +186,6 @@ fn description(config: &Config, roles: Roles, dev_secret: Option<&str>, clock: &
     match dev_secret {
         Some(secret) => router.merge(dev::playground(secret.to_owned(), clock.clone())),
         None => router,
-    }
-}
-
-/// Keeps the memory of metrics that nobody asks for small.
-async fn upkeep(collected: Collected) {
-    let collected = collected.wait().await;
-    let mut times = tokio::time::interval(Duration::from_secs(5));
-    loop {
-        times.tick().await;
-        collected.run_upkeep();
     }
 }
 

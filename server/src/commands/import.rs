@@ -1,8 +1,8 @@
 //! `import`: registers the users of a file, one JSON object a line, in constant memory.
 
-use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use command_api::committer::{Command, Committer, Decided, Undecided};
@@ -13,10 +13,10 @@ use futures::StreamExt as _;
 use http_kit::clock::Clock;
 use http_kit::fields::Fields;
 use http_kit::text::Language;
-use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, BufReader};
 
+use super::progress::Progress;
 use crate::config::Config;
 use crate::parts;
 
@@ -24,6 +24,8 @@ use crate::parts;
 const MAX_LINE: usize = 64 * 1024;
 /// Lines decided at once; the commit loop writes them in one batch.
 const AT_ONCE: usize = 512;
+/// Lines between two reports of progress where there is no terminal.
+const LINES: u64 = 10_000;
 /// Reasons printed; the rest is only counted.
 const MAX_REASONS: u64 = 1000;
 
@@ -47,11 +49,13 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode
     let store = parts::store(config).await?;
     let (committer, commit_loop) = Committer::new(store, clock.clone(), parts::randomness());
     let commit_loop = tokio::spawn(commit_loop);
+    let progress = Progress::new(Duration::ZERO);
+    progress.begin("importing", length);
     let counts = import(
         BufReader::with_capacity(256 * 1024, file),
         &committer,
         &clock,
-        &progress_bar(length),
+        &progress,
     )
     .await;
     drop(committer);
@@ -112,6 +116,7 @@ async fn import(
         .buffered(AT_ONCE);
     let mut results = std::pin::pin!(results);
     let mut counts = Counts::default();
+    let mut bytes = 0;
     while let Some(result) = results.next().await {
         let (number, length, came_to) = result?;
         let reasons = match came_to {
@@ -135,7 +140,10 @@ async fn import(
                 progress.say(&format!("line {number}: {}", reasons.join("; ")));
             }
         }
-        progress.advance(length, number);
+        bytes += length;
+        if progress.is_terminal() || number.is_multiple_of(LINES) {
+            progress.at_line(number, bytes);
+        }
     }
     progress.finish();
     Ok(counts)
@@ -212,67 +220,6 @@ fn id_of(username: &str) -> UserId {
     hex::encode(&hash[..12])
         .parse()
         .expect("twelve bytes in hexadecimal digits")
-}
-
-/// A bar on a terminal, a line now and then elsewhere.
-struct Progress {
-    bar: ProgressBar,
-    is_terminal: bool,
-    length: u64,
-}
-
-fn progress_bar(length: u64) -> Progress {
-    let is_terminal = std::io::stderr().is_terminal();
-    let bar = if is_terminal {
-        ProgressBar::new(length)
-    } else {
-        ProgressBar::hidden()
-    };
-    bar.set_style(
-        ProgressStyle::with_template(
-            "{wide_bar} {bytes}/{total_bytes}  {msg}  {bytes_per_sec}  ETA {eta}",
-        )
-        .expect("a constant template"),
-    );
-    Progress {
-        bar,
-        is_terminal,
-        length,
-    }
-}
-
-impl Progress {
-    /// Lines between two reports where there is no terminal.
-    const EVERY: u64 = 10_000;
-
-    fn advance(&self, bytes: u64, lines: u64) {
-        self.bar.inc(bytes);
-        if !self.is_terminal && lines.is_multiple_of(Self::EVERY) {
-            let (done, rate) = (self.bar.position(), self.bar.per_sec());
-            let left = self.length.saturating_sub(done);
-            let eta = if rate > 0.0 {
-                format!(
-                    "{:.0} s",
-                    f64::from(u32::try_from(left).unwrap_or(u32::MAX)) / rate
-                )
-            } else {
-                "?".to_owned()
-            };
-            let lines_per_second = f64::from(u32::try_from(lines).unwrap_or(u32::MAX))
-                / self.bar.elapsed().as_secs_f64().max(0.001);
-            eprintln!("{lines} lines, {lines_per_second:.0} lines/s, ETA {eta}");
-        } else if lines.is_multiple_of(256) {
-            self.bar.set_message(format!("{lines} lines"));
-        }
-    }
-
-    fn say(&self, line: &str) {
-        self.bar.suspend(|| eprintln!("{line}"));
-    }
-
-    fn finish(&self) {
-        self.bar.finish_and_clear();
-    }
 }
 
 #[cfg(test)]

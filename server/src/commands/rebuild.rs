@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use projector::rebuild::{self, Difference, Digest, Report, rebuild, roll_back};
@@ -12,6 +13,9 @@ use super::progress::Progress;
 use super::terminal::{Output, counted, visible};
 use crate::config::Config;
 use crate::parts;
+
+/// The time between two reports of progress.
+const PROGRESS: Duration = Duration::from_secs(2);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -41,7 +45,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode
     let history = parts::history(config).await?;
     let read_model = parts::replaceable(config).await?;
     let run = hex::encode(parts::randomness().bytes::<8>());
-    let progress = Progress::new();
+    let progress = Progress::new(PROGRESS);
     let tell = |come: rebuild::Progress| match come {
         rebuild::Progress::Folding(at, of) => {
             progress.begin("folding", of);

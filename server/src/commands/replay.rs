@@ -7,6 +7,7 @@ use std::io::{BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use events::{Position, StoredEvent, UserId};
@@ -32,6 +33,8 @@ const MAX_LINE: u64 = 16 * 1024 * 1024;
 /// Messages that are sent and not acknowledged, and their bytes.
 const WINDOW: usize = 512;
 const WINDOW_BYTES: usize = 8 * 1024 * 1024;
+/// The time between two reports of progress.
+const PROGRESS: Duration = Duration::from_secs(2);
 /// Events of one user that are read at once.
 const PAGE: usize = 512;
 /// What says which history a folder holds.
@@ -115,7 +118,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode
         (None, None) => bail!("say where to: --to DIR or --nats SUBJECT"),
     };
     let after = after.max(target.last());
-    let progress = Progress::new();
+    let progress = Progress::new(PROGRESS);
     progress.begin("replaying", until);
     let begun = tokio::time::Instant::now();
     let replayed = hand_over(history, args, after, until, &mut target, &progress).await;

@@ -116,14 +116,20 @@ fn cell(text: Cow<'_, str>) -> Cow<'_, str> {
 }
 
 fn rows<'a>(rows: impl IntoIterator<Item = [Cow<'a, str>; COLUMNS.len()]>) -> Vec<u8> {
-    let mut writer = csv::WriterBuilder::new()
-        .terminator(csv::Terminator::CRLF)
-        .from_writer(Vec::new());
+    let mut lines = String::new();
     for row in rows {
-        let cells = row.iter().map(|cell| cell.as_bytes());
-        writer.write_record(cells).expect("memory takes every row");
+        lines.push_str(&row.map(quoted).join(","));
+        lines.push_str("\r\n");
     }
-    writer.into_inner().expect("memory takes every row")
+    lines.into_bytes()
+}
+
+/// A cell as RFC 4180 writes it: in quotes where it contains a separator, a quote or the end of a line.
+fn quoted(cell: Cow<'_, str>) -> Cow<'_, str> {
+    if cell.contains(['"', ',', '\r', '\n']) {
+        return format!("\"{}\"", cell.replace('"', "\"\"")).into();
+    }
+    cell
 }
 
 #[cfg(test)]
