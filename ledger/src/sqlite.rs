@@ -3,7 +3,7 @@
 //! Statements say `LIMIT +?`: where the limit is a mere parameter SQLite prepares the statement anew each time, to plan
 //! for its value.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 use sqlx::{
     ConnectOptions as _, Connection as _, QueryBuilder, Row as _, Sqlite, SqliteConnection,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 use tokio::task::JoinSet;
 
 /// How long an operation waits for a connection, or for who writes.
@@ -37,6 +37,9 @@ const PAGES: i64 = 1_000;
 /// its start, which under load never comes by itself.
 const MOST_PAGES: u32 = 8_192;
 
+/// Bytes of a log of so many pages: each page is in it with 24 bytes in front, after 32 at the beginning of the file.
+const MOST_BYTES: u64 = MOST_PAGES as u64 * (4_096 + 24) + 32;
+
 /// How often the log is looked at, at the most.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -58,6 +61,8 @@ pub fn pool(connections: u32) -> SqlitePoolOptions {
 pub async fn writer(options: SqliteConnectOptions) -> Result<SqlitePool, sqlx::Error> {
     let options = options
         .pragma("wal_autocheckpoint", MOST_PAGES.to_string())
+        // A log that begins again is cut to this length, so that the length of the file tells how long the log is.
+        .pragma("journal_size_limit", MOST_BYTES.to_string())
         // Each statement of many rows keeps the pages that it changes until its end, to take itself back alone. In a
         // temporary file, that took longer than writing the rows.
         .pragma("temp_store", "memory");
@@ -72,29 +77,43 @@ pub async fn writer(options: SqliteConnectOptions) -> Result<SqlitePool, sqlx::E
 #[derive(Debug)]
 pub struct Checkpointer {
     committed: Arc<Notify>,
+    connection: Arc<Mutex<SqliteConnection>>,
+    log: PathBuf,
     _task: JoinSet<()>,
 }
 
 impl Checkpointer {
     /// Begins to look after a file, on a connection of its own.
     pub async fn start(options: &SqliteConnectOptions) -> Result<Self, sqlx::Error> {
-        let connection = options.connect().await?;
+        let connection = Arc::new(Mutex::new(options.connect().await?));
         let committed = Arc::new(Notify::new());
+        let mut log = options.get_filename().as_os_str().to_owned();
+        log.push("-wal");
         let mut task = JoinSet::new();
-        task.spawn(move_pages(connection, Arc::clone(&committed)));
+        task.spawn(move_pages(Arc::clone(&connection), Arc::clone(&committed)));
         Ok(Self {
             committed,
+            connection,
+            log: log.into(),
             _task: task,
         })
     }
 
-    /// Something was committed.
-    pub fn committed(&self) {
+    /// Something was committed. Where the log has become too long, because pages were being moved whenever a commit
+    /// wanted to, this waits for that and moves the rest: the next commit finds a log that can begin again.
+    pub async fn committed(&self) {
         self.committed.notify_one();
+        let length = std::fs::metadata(&self.log).map_or(0, |file| file.len());
+        if length > MOST_BYTES {
+            let mut connection = self.connection.lock().await;
+            if let Err(error) = move_if(&mut connection, 1).await {
+                tracing::debug!(%error, "The write-ahead log could not be moved");
+            }
+        }
     }
 }
 
-async fn move_pages(mut connection: SqliteConnection, committed: Arc<Notify>) {
+async fn move_pages(connection: Arc<Mutex<SqliteConnection>>, committed: Arc<Notify>) {
     // Whether all that was committed has been moved. Some may be left from before.
     let mut is_done = false;
     loop {
@@ -106,7 +125,7 @@ async fn move_pages(mut connection: SqliteConnection, committed: Arc<Notify>) {
             next.map_or(1, |()| PAGES)
         };
         // What is not moved now is moved later, at the latest by a commit, which says what is wrong with the file.
-        match move_if(&mut connection, enough).await {
+        match move_if(&mut *connection.lock().await, enough).await {
             Ok(left) => is_done = left == 0,
             Err(error) => {
                 tracing::debug!(%error, "The write-ahead log could not be moved");
@@ -239,7 +258,7 @@ mod tests {
             .execute(&writer)
             .await
             .unwrap();
-            checkpointer.committed();
+            checkpointer.committed().await;
         };
 
         write(PAGES + 1).await;
@@ -261,7 +280,7 @@ mod tests {
         });
         moved.await.expect("the last pages are moved, too");
 
-        // Commits without a pause. One that comes while pages are being moved leaves it to the next.
+        // Commits without a pause, and pages that are being moved whenever a commit wants to move them.
         let most = i64::from(MOST_PAGES);
         for _ in 0..5 * most / 500 {
             write(500).await;

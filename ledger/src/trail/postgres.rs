@@ -18,19 +18,30 @@ static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
         include_str!("../../../migrations/postgres/audit/0001_audit.sql"),
     )])
 });
+
+/// The columns of a recorded read, after its number.
+macro_rules! read_columns {
+    () => {
+        "read_at, actor, route, user_id, query, request_id"
+    };
+}
+
 const SCHEMA: &str = "audit";
 
 /// Connections that record and list.
 const CONNECTIONS: u32 = 2;
 
 /// Whoever waits for the row of the head gets the next number: the update looks at it again.
-const RECORD: &str = "\
-WITH moved AS (UPDATE audit.head SET number = number + 1 RETURNING number), recorded AS (
-    INSERT INTO audit.reads (number, read_at, actor, route, user_id, query, request_id)
+const RECORD: &str = concat!(
+    "WITH moved AS (UPDATE audit.head SET number = number + 1 RETURNING number), recorded AS (
+    INSERT INTO audit.reads (number, ",
+    read_columns!(),
+    ")
     SELECT number, $1, $2, $3, $4, $5, $6 FROM moved
 )
 SELECT number, CASE current_setting('synchronous_commit') WHEN 'off' THEN set_config('synchronous_commit', 'on', true) END
-FROM moved";
+FROM moved"
+);
 
 /// The audit trail in a PostgreSQL database.
 pub struct PostgresTrail {
@@ -120,8 +131,9 @@ impl AuditTrail for PostgresTrail {
         } else {
             "$3::text IS NULL"
         };
+        let columns = read_columns!();
         let statement = format!(
-            "SELECT number, read_at, actor, route, user_id, query, request_id FROM audit.reads \
+            "SELECT number, {columns} FROM audit.reads \
              WHERE number {comparison} $1 AND {actor} AND {user} ORDER BY number {order} LIMIT $4"
         );
         let rows = self

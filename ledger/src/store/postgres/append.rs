@@ -7,25 +7,36 @@ use crate::postgres::{Statement, signed};
 use events::envelope::StoredEvent;
 use events::{Time, UserId};
 
+/// The columns of an event, in the order in which they are written.
+macro_rules! stored_columns {
+    () => {
+        "position, event_id, user_id, version, event_type, schema_version, recorded_at, envelope, leaf_hash"
+    };
+}
+
 /// No rows: the head has moved. Whoever is still waiting for the head's row when another append commits
 /// finds it at another position: PostgreSQL looks at the condition again.
 ///
 /// `named` is what the batch does to usernames, once a name, with the user who must be allowed to take it
 /// first. The claims that it is checked against are those of the snapshot, which is as old as the head that
 /// matched: every append that changes claims moves the head.
-const APPEND: &str = "\
-WITH moved AS (
+const APPEND: &str = concat!(
+    "WITH moved AS (
     UPDATE ledger.ledger_head SET position = $4, recorded_at = $5, appends = appends + 1
     WHERE position = $1 AND epoch = $2 AND store_id = $3 AND appends = $25
     RETURNING position
 ), appended AS (
     INSERT INTO ledger.events
-        (position, event_id, user_id, version, event_type, schema_version, recorded_at, envelope, leaf_hash)
+        (",
+    stored_columns!(),
+    ")
     SELECT e.position, e.event_id::uuid, e.user_id, e.version, e.event_type, e.schema_version, e.recorded_at,
         e.envelope, e.leaf_hash
     FROM moved CROSS JOIN unnest($6::bigint[], $7::text[], $8::text[], $9::bigint[], $10::text[], $11::integer[],
         $12::bigint[], $13::bytea[], $14::bytea[])
-        AS e(position, event_id, user_id, version, event_type, schema_version, recorded_at, envelope, leaf_hash)
+        AS e(",
+    stored_columns!(),
+    ")
 ), named AS (
     SELECT n.username, n.taker, n.user_id, n.held_until
     FROM moved CROSS JOIN unnest($15::text[], $16::text[], $17::text[], $18::bigint[])
@@ -50,7 +61,8 @@ SELECT
     CASE current_setting('synchronous_commit')
         WHEN 'off' THEN set_config('synchronous_commit', 'on', true)
     END
-FROM moved";
+FROM moved"
+);
 
 /// Why an append was not written.
 pub(super) fn refused(error: sqlx::Error) -> AppendError {
