@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod backoff;
 pub mod fail_point;
 pub mod feed;
 pub mod merkle;

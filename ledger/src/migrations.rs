@@ -28,7 +28,10 @@ mod tests {
 
     #[test]
     fn a_migration_has_its_number_and_words_from_the_name_of_its_file() {
-        let migrator = migrator(&[("0002_read_model.sql", "SELECT 2"), ("0001_a.sql", "SELECT 1")]);
+        let migrator = migrator(&[
+            ("0002_read_model.sql", "SELECT 2"),
+            ("0001_a.sql", "SELECT 1"),
+        ]);
         let found: Vec<_> = migrator
             .iter()
             .map(|migration| (migration.version, &*migration.description))

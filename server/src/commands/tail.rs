@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use events::{Position, StoredEvent};
+use events::{Position, StoredEvent, UserEvent};
+use ledger::backoff::Backoff;
 use ledger::feed::{self, Feed};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Deserialize;
@@ -57,16 +58,15 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode
 
 /// The next events. A source that is away is waited for.
 async fn next(feed: &mut dyn Feed) -> Result<Vec<StoredEvent>, feed::Error> {
-    let mut is_away = false;
+    let mut backoff = Backoff::every(TRY_AGAIN);
     loop {
         match feed.next().await {
             Err(error) if error.is_away() => {
-                if !is_away {
+                if backoff.failed() {
                     let error = events::chain(&error);
                     tracing::warn!(error, "Events cannot be read; trying again");
                 }
-                is_away = true;
-                tokio::time::sleep(TRY_AGAIN).await;
+                backoff.wait().await;
             }
             settled => return settled,
         }
@@ -179,20 +179,22 @@ struct Parts<'a> {
     data: &'a RawValue,
 }
 
+/// Green, cyan, magenta, yellow, blue, red.
+const COLOURS: [&str; 6] = [
+    "\x1b[32m", "\x1b[36m", "\x1b[35m", "\x1b[33m", "\x1b[34m", "\x1b[31m",
+];
+const BOLD: &str = "\x1b[1m";
+
+/// The colours go round the list of event types. A type that this program does not know is bold.
 fn colour(event_type: &str) -> &'static str {
-    match event_type {
-        "user-registered" => "\x1b[32m",
-        "profile-updated" => "\x1b[36m",
-        "photo-changed" => "\x1b[35m",
-        "username-changed" => "\x1b[33m",
-        _ => "\x1b[1m",
-    }
+    let index = UserEvent::TYPES.iter().position(|name| *name == event_type);
+    index.map_or(BOLD, |index| COLOURS[index % COLOURS.len()])
 }
 
 #[cfg(test)]
 mod tests {
     use events::envelope::{Context, Recorded};
-    use events::event::{UserEvent, UsernameChanged};
+    use events::event::UsernameChanged;
     use events::{EventId, Time, UserId};
 
     use super::*;
@@ -249,6 +251,14 @@ mod tests {
             ..renamed("j")
         };
         assert!(text(plain, &unknown).ends_with("by nobody known  \n"));
+    }
+
+    #[test]
+    fn neighbours_in_the_list_of_event_types_differ_in_colour_and_an_unknown_type_is_bold() {
+        for types in UserEvent::TYPES.windows(2) {
+            assert_ne!(colour(types[0]), colour(types[1]));
+        }
+        assert_eq!(colour("no-such-type"), BOLD);
     }
 
     #[test]
