@@ -28,7 +28,7 @@ use utoipa::{IntoParams, IntoResponses, OpenApi};
 
 use crate::CommandApi;
 use crate::committer::{Command, Decided, Idempotency, Undecided};
-use crate::user::{Action, Rejection};
+use crate::user::{Action, Rejection, USERNAME_DAYS};
 
 pub(crate) mod photo;
 mod profile;
@@ -267,7 +267,11 @@ fn rejected(rejection: Rejection) -> ApiError {
                 .with("until", until),
         ),
         Rejection::UsernameChangeTooSoon { next } => ApiError::new(Code::UsernameChangeTooSoon)
-            .because(Text::new("USERNAME_CHANGE_TOO_SOON").with("next", next)),
+            .because(
+                Text::new("USERNAME_CHANGE_TOO_SOON")
+                    .with("days", USERNAME_DAYS)
+                    .with("next", next),
+            ),
         Rejection::VersionMismatch { expected, actual } => ApiError::new(Code::VersionMismatch)
             .because(
                 Text::new("VERSION_MISMATCH")

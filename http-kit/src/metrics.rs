@@ -289,25 +289,26 @@ impl<const LABELS: usize> Histogram<LABELS> {
 impl<const LABELS: usize> Metric for Histogram<LABELS> {
     fn render(&self, text: &mut String) {
         let name = self.family.name;
-        self.family.render("histogram", text, |text, labels, value| {
-            let separator = if labels.is_empty() { "" } else { "," };
-            let mut up_to = 0;
-            for (bound, bucket) in self.bounds.iter().zip(&value.buckets) {
-                up_to += bucket;
+        self.family
+            .render("histogram", text, |text, labels, value| {
+                let separator = if labels.is_empty() { "" } else { "," };
+                let mut up_to = 0;
+                for (bound, bucket) in self.bounds.iter().zip(&value.buckets) {
+                    up_to += bucket;
+                    let _ = writeln!(
+                        text,
+                        "{name}_bucket{{{labels}{separator}le=\"{bound}\"}} {up_to}"
+                    );
+                }
+                let Distribution { count, sum, .. } = value;
                 let _ = writeln!(
                     text,
-                    "{name}_bucket{{{labels}{separator}le=\"{bound}\"}} {up_to}"
+                    "{name}_bucket{{{labels}{separator}le=\"+Inf\"}} {count}"
                 );
-            }
-            let Distribution { count, sum, .. } = value;
-            let _ = writeln!(
-                text,
-                "{name}_bucket{{{labels}{separator}le=\"+Inf\"}} {count}"
-            );
-            let labels = braced(labels);
-            let _ = writeln!(text, "{name}_sum{labels} {sum}");
-            let _ = writeln!(text, "{name}_count{labels} {count}");
-        });
+                let labels = braced(labels);
+                let _ = writeln!(text, "{name}_sum{labels} {sum}");
+                let _ = writeln!(text, "{name}_count{labels} {count}");
+            });
     }
 }
 
@@ -373,11 +374,16 @@ mod tests {
     fn every_metric_is_in_the_manual() {
         let source = include_str!("metrics.rs");
         let manual = include_str!("../../docs/operate.md");
-        let names = source.split('"').filter(|part| part.starts_with("profile_ledger_"));
+        let names = source
+            .split('"')
+            .filter(|part| part.starts_with("profile_ledger_"));
         let names: Vec<_> = names.filter(|name| !name.ends_with('_')).collect();
         assert_eq!(names.len(), METRICS.len(), "each metric is in METRICS");
         for name in names {
-            assert!(manual.contains(&format!("`{name}`")), "{name} is not in docs/operate.md");
+            assert!(
+                manual.contains(&format!("`{name}`")),
+                "{name} is not in docs/operate.md"
+            );
         }
     }
 }

@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, HeaderName};
 use axum::routing::get;
 use command_api::Randomness;
 use command_api::committer::{Command, Committer, Undecided};
-use command_api::user::{Action, Rejection};
+use command_api::user::{Action, Rejection, USERNAME_DAYS};
 use command_api::values;
 use events::{Context, Time};
 use http_kit::answer::Answer;
@@ -29,6 +29,9 @@ use ledger::store;
 pub(crate) const DEMO_USER: &str = "507f1f77bcf86cd799439011";
 const DEMO_REGISTRATION: &str = include_str!("dev/demo-user.json");
 const DEMO_PHOTO: &[u8] = include_bytes!("dev/demo-photo.jpg");
+
+/// Days for which the token of the banner is valid.
+const TOKEN_DAYS: i64 = 30;
 
 /// Refuses to serve strangers with a secret that nobody chose.
 pub(crate) fn refuse_other_than_loopback(listen: SocketAddr) -> anyhow::Result<()> {
@@ -134,7 +137,7 @@ pub(crate) fn banner(
         issuer: None,
         audience: None,
         issued: now,
-        expires: Time::from(now).plus_days(30).into(),
+        expires: Time::from(now).plus_days(TOKEN_DAYS).into(),
     };
     let token = mint_hs256(secret.as_bytes(), &grant);
     let photo = photo.display();
@@ -153,7 +156,7 @@ TOKEN={token}
 curl -sSw '\n' -X PATCH {url}/api/v1/users/profile/photo -H "Authorization: Bearer $TOKEN" -F 'file=@{photo}'
 # replace the profile
 curl -sSw '\n' -X PUT {url}/api/v1/users/profile -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '{{"name":"John","surname":"Doe","bio":"Hello from curl","interests":["music","travel"]}}'
-# change the username (once in 30 days)
+# change the username (once in {USERNAME_DAYS} days)
 curl -sSw '\n' -X PATCH {url}/api/v1/users/username -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '{{"newUsername":"john.doe"}}'
 # read it back
 curl -sSw '\n' {url}/api/v1/users/profile -H "Authorization: Bearer $TOKEN"

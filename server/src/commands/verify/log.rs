@@ -87,11 +87,7 @@ pub(super) async fn verify(
 
 /// The key that checkpoints are opened with: the one that was given, and it must be the one that is kept. Whoever
 /// takes the key away does not take away what was signed.
-async fn key(
-    log: &dyn LogStore,
-    args: &Args,
-    head: &Head,
-) -> anyhow::Result<Option<PublicKey>> {
+async fn key(log: &dyn LogStore, args: &Args, head: &Head) -> anyhow::Result<Option<PublicKey>> {
     // In this order: the key of a log that is signed for the first time meanwhile was kept before.
     let is_signed = !log.checkpoints(0, 1).await?.is_empty();
     let kept = log.key().await?;
