@@ -39,7 +39,7 @@ pub(crate) fn refuse_other_than_loopback(listen: SocketAddr) -> anyhow::Result<(
         return Ok(());
     }
     bail!(
-        "no key for tokens is configured, so only loopback addresses may be listened on, not {}. Set JWT_SECRET, \
+        "no key for tokens is configured, so the service listens on loopback addresses only, not on {}. Set JWT_SECRET, \
          JWT_PUBLIC_KEY or JWT_JWKS, or listen on 127.0.0.1",
         listen.ip()
     )
@@ -65,7 +65,7 @@ pub(crate) fn secret(data_dir: &Path, randomness: &Randomness) -> anyhow::Result
             let secret = std::fs::read_to_string(&path).with_context(describe)?;
             if secret.trim().len() < 32 {
                 bail!(
-                    "{} holds no secret of at least 32 characters; remove it to have one made",
+                    "{} does not contain a secret of at least 32 characters; remove the file to get a new one",
                     path.display()
                 );
             }
@@ -80,7 +80,9 @@ pub(crate) async fn register_demo_user(committer: &Committer, clock: &Clock) -> 
     let mut fields = Fields::parse(DEMO_REGISTRATION.as_bytes())
         .map_err(|_| anyhow::anyhow!("no JSON object"))?;
     let registration = values::registration(&mut fields, Time::from(clock.now()).date());
-    let (Some(user_id), registration) = registration.context("the demo user breaks a rule")? else {
+    let (Some(user_id), registration) =
+        registration.context("the data of the demo user is invalid")?
+    else {
         bail!("the demo user has no id")
     };
     let action = Action::Register(Box::new(registration));

@@ -49,9 +49,7 @@ impl Parts {
     /// Opens everything, making what is not there. A broker that is away is waited for later.
     pub(crate) async fn open(config: &Config, roles: Roles) -> anyhow::Result<Self> {
         if roles != Roles::ALL && config.database_url.is_none() {
-            bail!(
-                "one role a process needs a database that processes share: set DATABASE_URL to a postgres:// URL"
-            )
+            bail!("a process with one role needs PostgreSQL: set DATABASE_URL to a postgres:// URL")
         }
         let store = store(config).await?;
         let read_model = read_model(config).await?;
@@ -157,7 +155,7 @@ pub(crate) async fn history(config: &Config) -> anyhow::Result<Arc<dyn History>>
     let path = config.data_dir.join("ledger.db");
     if !path.is_file() {
         bail!(
-            "cannot read the ledger {}: there is none; say where it is with --data-dir or --database-url",
+            "cannot read the ledger {}: the file does not exist; set --data-dir or --database-url",
             path.display()
         )
     }

@@ -141,7 +141,7 @@ impl Signed {
     async fn newest(config: &Config) -> anyhow::Result<Self> {
         let log = parts::log_to_read(config).await?;
         let (Some(newest), Some(key)) = (log.checkpoint().await?, log.key().await?) else {
-            bail!("nothing is signed yet: a projector signs what the ledger is about once a second")
+            bail!("nothing is signed yet: a projector signs a checkpoint about once a second")
         };
         let key = PublicKey::parse(&key)?;
         let checkpoint = key.open(&newest.note).context("the newest checkpoint")?;
@@ -158,7 +158,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode
     let head = history.head().await?;
     let signed = if args.signed {
         if args.format != Format::Ndjson {
-            bail!("only the format ndjson, which is what was hashed, can be signed")
+            bail!("--signed needs the format ndjson, because the hashes are over its lines")
         }
         Some(Signed::newest(config).await?)
     } else {
@@ -174,7 +174,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode
     let mut stdout = Output::stdout();
     let Some(out) = &args.out else {
         if stdout.is_terminal() {
-            bail!("events are not written to a terminal; give --out, or pipe them into something")
+            bail!("events are not written to a terminal; use --out or a pipe")
         }
         write(&*history, range, args.format, &mut stdout, None).await?;
         stdout.flush()?;
@@ -216,7 +216,7 @@ fn range(args: &Args, newest: Position) -> anyhow::Result<Range> {
         return Err(NotFound::Position { wanted, newest }.into());
     }
     if args.from > until && args.until.is_some() {
-        bail!("--from must not be beyond --until")
+        bail!("--from must not be after --until")
     }
     // Nothing has come since the last export: an export of nothing.
     if args.from > until + 1 {
@@ -254,7 +254,7 @@ async fn file(
         .as_ref()
         .is_some_and(|signed| signed.checkpoint.root != tree.root())
     {
-        bail!("the events are not those that were signed; `profile-ledger verify` says more")
+        bail!("the events differ from the signed ones; run `profile-ledger verify` for details")
     }
     let events = events.into_inner().map_err(IntoInnerError::into_error)?;
     let count = range.until + 1 - range.from;

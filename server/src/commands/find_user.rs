@@ -17,7 +17,7 @@ const RENAMED: &str = "username-changed";
 /// What was asked for is not in the ledger: exit code 3.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotFound {
-    #[error("no user has the id or username `{}`, or ever had it", visible(.0))]
+    #[error("no user has or had the id or username `{}`", visible(.0))]
     User(String),
     #[error("several users had the username `{}`: {}; give one of these ids", visible(.username), list(.users))]
     Ambiguous {
@@ -28,7 +28,7 @@ pub(crate) enum NotFound {
     Version { wanted: Version, newest: Version },
     #[error("the ledger has no position {wanted}; the newest is {newest}")]
     Position { wanted: Position, newest: Position },
-    #[error("the user was not there yet; it was registered at position {position}, {time}")]
+    #[error("the user did not exist yet; it was registered at position {position}, {time}")]
     NotRegisteredThen { position: Position, time: Time },
 }
 

@@ -101,7 +101,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode
         }
         if left == 0 {
             if !args.json && !read(after, 1).await?.is_empty() {
-                let more = format!("There are more: go on with --after {after}");
+                let more = format!("More events follow: continue with --after {after}");
                 let more = out.styled(FAINT, more).to_string();
                 writeln!(out, "\n{more}")?;
             }
@@ -137,7 +137,7 @@ fn print(out: &mut Output, event: &StoredEvent, is_json: bool) -> anyhow::Result
     // An envelope of a newer program has these, too.
     let cause = serde_json::from_slice::<Context>(&event.envelope);
     let cause = cause.map_or_else(
-        |_| "by nobody known".to_owned(),
+        |_| "by an unknown actor".to_owned(),
         |context| cause_of(&context),
     );
     let line = out.styled(FAINT, cause).to_string();
@@ -148,7 +148,10 @@ fn print(out: &mut Output, event: &StoredEvent, is_json: bool) -> anyhow::Result
                 .iter()
                 .map(|change| (change.field.as_str(), &change.before, &change.after)),
         )?,
-        None => writeln!(out, "  only a newer program can read what changed")?,
+        None => writeln!(
+            out,
+            "  only a newer version of this program can read the changes"
+        )?,
     }
     Ok(())
 }

@@ -62,12 +62,12 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode
     commit_loop.await.context("the commit loop failed")?;
     let counts = counts.with_context(|| {
         format!(
-            "stopped while importing {}; run it again to go on",
+            "stopped while importing {}; run the command again to continue",
             args.file.display()
         )
     })?;
     println!(
-        "{} registered, {} there already, {} bad",
+        "{} registered, {} already registered, {} bad",
         counts.registered, counts.existing, counts.bad
     );
     Ok(if counts.bad == 0 {

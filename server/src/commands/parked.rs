@@ -39,7 +39,10 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode
     } else {
         parts::read_model_to_read(config).await?
     };
-    let before = read_model.parked().await.context("cannot list who waits")?;
+    let before = read_model
+        .parked()
+        .await
+        .context("cannot list the parked users")?;
     let parked = if args.retry && !before.is_empty() {
         let history = parts::history(config).await?;
         let owner = hex::encode(parts::randomness().bytes::<16>());
@@ -47,7 +50,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode
         projection
             .retry_parked()
             .await
-            .context("cannot fold again")?
+            .context("cannot fold the parked users")?
     } else {
         before.clone()
     };

@@ -17,7 +17,7 @@ const ANSWER: u64 = 64 * 1024;
 /// The exit code is 0 when it is, 1 when it is not, 2 when nobody answers.
 pub(crate) fn run(config: &Config) -> anyhow::Result<ExitCode> {
     let address = reachable(config.listen);
-    let answer = ask(address).with_context(|| format!("nobody answers on {address}"))?;
+    let answer = ask(address).with_context(|| format!("no process answers on {address}"))?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     println!("{body}");
     Ok(if head.starts_with("HTTP/1.1 200 ") {

@@ -61,14 +61,14 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode
     if args.rollback {
         let rolled_back = roll_back(history, &*read_model, &run, &tell).await;
         progress.finish();
-        let position = rolled_back.context("the earlier documents were not brought back")?;
+        let position = rolled_back.context("the earlier documents were not restored")?;
         if args.json {
             out.json(&json!({"rolledBack": true, "swappedAt": position}))?;
         } else {
             writeln!(
                 out,
-                "The earlier documents are back, as of position {position}. The ones that they replaced are kept: \
-                 --rollback again brings those back."
+                "The earlier documents are live again, as of position {position}. The replaced ones are kept: \
+                 --rollback restores them."
             )?;
         }
         out.flush()?;
@@ -76,7 +76,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode
     }
     let rebuilt = rebuild(history, &*read_model, &run, args.accept_differences, &tell).await;
     progress.finish();
-    let report = rebuilt.context("nothing was swapped; the live documents are as they were")?;
+    let report = rebuilt.context("nothing was swapped; the live documents are unchanged")?;
     if args.json {
         out.json(&summary(&report))?;
     } else {
@@ -142,12 +142,12 @@ fn print(out: &mut impl Write, report: &Report) -> std::io::Result<()> {
     match report.swapped_at {
         Some(position) => writeln!(
             out,
-            "The rebuilt documents are live, as of position {position}. The earlier ones are kept: --rollback brings them back."
+            "The rebuilt documents are live, as of position {position}. The earlier ones are kept: --rollback restores them."
         ),
         None => writeln!(
             out,
-            "Nothing was swapped, as both differ. After a fold was corrected that is to be expected: \
-             --accept-differences takes the rebuilt documents."
+            "Nothing was swapped, because the documents differ. This is expected after a fold was corrected: \
+             --accept-differences accepts the rebuilt documents."
         ),
     }
 }

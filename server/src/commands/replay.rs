@@ -109,13 +109,13 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode
         (Some(folder), _) => Target::Folder(Folder::open(folder, args, &head.store_id)?),
         (None, Some(subject)) => {
             let url = config.nats_url.as_deref();
-            let url = url.context("--nats publishes to the server of NATS_URL: set it")?;
+            let url = url.context("--nats needs NATS_URL")?;
             let connection = Connection::open(url)
                 .await
                 .context("NATS_URL cannot be used")?;
             Target::Subject(Subject::new(connection, subject))
         }
-        (None, None) => bail!("say where to: --to DIR or --nats SUBJECT"),
+        (None, None) => bail!("choose a target: --to DIR or --nats SUBJECT"),
     };
     let after = after.max(target.last());
     let progress = Progress::new(PROGRESS);
@@ -146,7 +146,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode
 fn range(args: &Args, newest: Position) -> anyhow::Result<Position> {
     let until = args.until.unwrap_or(newest);
     if args.until.is_some() && args.from > until {
-        bail!("--from must not be beyond --until")
+        bail!("--from must not be after --until")
     }
     for wanted in [args.from - 1, until] {
         if wanted > newest {
@@ -245,11 +245,11 @@ impl Target {
     fn where_it_stopped(&self) -> String {
         match self {
             Self::Folder(folder) => format!(
-                "stopped after position {}, which is on disk; run it again to go on",
+                "stopped after position {}, which is on disk; run the command again to continue",
                 folder.last
             ),
             Self::Subject(subject) if subject.acknowledged > 0 => format!(
-                "stopped; everything up to position {} is acknowledged: go on with --from {}",
+                "stopped; everything up to position {} is acknowledged: continue with --from {}",
                 subject.acknowledged,
                 subject.acknowledged + 1
             ),
@@ -312,14 +312,14 @@ impl Folder {
             manifest.sync_all().with_context(describe)?;
         } else if found != wanted {
             bail!(
-                "{} holds something else: it was begun as {}; choose another folder",
+                "{} contains another replay, which was started as {}; choose another folder",
                 path.display(),
                 found.trim_end()
             );
         }
         let last = match last_segment(path).with_context(describe)? {
             Some(segment) => last_position(&segment)
-                .with_context(|| format!("{} is not whole", segment.display()))?,
+                .with_context(|| format!("{} is incomplete", segment.display()))?,
             None => 0,
         };
         Ok(Self {
@@ -436,7 +436,7 @@ fn last_position(segment: &Path) -> anyhow::Result<Position> {
         .rsplit(|byte| *byte == b'\n')
         .next()
         .unwrap_or_default();
-    let last: Sequenced = serde_json::from_slice(last).context("the last line is no event")?;
+    let last: Sequenced = serde_json::from_slice(last).context("the last line is not an event")?;
     last.sequence
         .parse()
         .context("the last line has no position")

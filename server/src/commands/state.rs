@@ -88,7 +88,7 @@ impl Moment {
             Self::Time(time) if time <= now => Ok(time),
             Self::Day(day) if day < now.date() => Ok(format!("{day}T23:59:59.999Z").parse()?),
             Self::Day(day) if day == now.date() => Ok(now),
-            Self::Time(_) | Self::Day(_) => bail!("--at lies in the future; it is {now} now"),
+            Self::Time(_) | Self::Day(_) => bail!("--at is in the future; the time is {now}"),
         }
     }
 }

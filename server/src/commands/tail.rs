@@ -78,7 +78,8 @@ fn told(error: feed::Error, config: &Config) -> anyhow::Error {
     let is_gap = matches!(error, feed::Error::Gap { .. } | feed::Error::Foreign(_));
     let error = anyhow::Error::new(error);
     if is_gap && config.nats_url.is_some() {
-        return error.context("the stream does not hold this; read the ledger, without NATS_URL");
+        return error
+            .context("the stream does not contain this event; unset NATS_URL to read the ledger");
     }
     error
 }
@@ -149,7 +150,7 @@ impl Form {
                 format!("{} {}", parts.authtype, parts.authid),
                 parts.data.get(),
             ),
-            Err(_) => ("nobody known".to_owned(), ""),
+            Err(_) => ("an unknown actor".to_owned(), ""),
         };
         let (colour, dim, plain) = if is_coloured {
             (colour(&event.event_type), "\x1b[2m", "\x1b[0m")
@@ -250,7 +251,7 @@ mod tests {
             envelope: "{}".into(),
             ..renamed("j")
         };
-        assert!(text(plain, &unknown).ends_with("by nobody known  \n"));
+        assert!(text(plain, &unknown).ends_with("by an unknown actor  \n"));
     }
 
     #[test]

@@ -112,7 +112,7 @@ impl<T: fmt::Display> fmt::Display for Styled<T> {
 
 /// Whoever read the output has gone, as `head` does: no failure.
 #[derive(Debug, thiserror::Error)]
-#[error("nobody reads the output any more")]
+#[error("the reader of the output has gone")]
 struct Unread;
 
 /// The broken pipe of the output is not that of a database.

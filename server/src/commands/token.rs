@@ -30,7 +30,7 @@ fn role(text: &str) -> Result<Role, String> {
 pub(crate) fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode> {
     if config.jwt_public_key.is_some() || config.jwt_jwks.is_some() {
         bail!(
-            "tokens for the configured public key come from whoever has its private key; this command makes only tokens of JWT_SECRET or of development mode"
+            "this command signs tokens only with JWT_SECRET or the secret of development mode; the issuer of the configured public key makes the others"
         );
     }
     if args.user.is_empty() || args.user.len() > 128 {

@@ -136,7 +136,7 @@ fn print(
     match fault {
         None if report.confirmed < report.events => writeln!(
             out,
-            "Nothing is wrong; what is after position {} was not signed yet.",
+            "Nothing is wrong. Events after position {} are not signed yet.",
             report.confirmed
         ),
         None => writeln!(out, "Nothing is wrong."),

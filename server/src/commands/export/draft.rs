@@ -18,7 +18,7 @@ impl Draft {
     /// Refuses to take the place of something.
     pub(super) fn new(path: &Path) -> anyhow::Result<Self> {
         if path.symlink_metadata().is_ok() {
-            bail!("{} is there already", path.display())
+            bail!("{} exists already", path.display())
         }
         Ok(Self {
             file: Builder::new()
@@ -55,7 +55,7 @@ pub(super) fn finish(drafts: Vec<Draft>) -> anyhow::Result<()> {
     for Draft { file, path, .. } in drafts {
         if let Err(error) = file.persist_noclobber(&path) {
             if error.error.kind() == ErrorKind::AlreadyExists {
-                bail!("{} is there already", path.display())
+                bail!("{} exists already", path.display())
             }
             return Err(error.error).with_context(|| path.display().to_string());
         }

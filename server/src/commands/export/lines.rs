@@ -44,7 +44,10 @@ pub(super) fn of(format: Format, events: &[StoredEvent]) -> anyhow::Result<Vec<u
             let mut lines = Vec::new();
             for event in events {
                 if event.envelope.contains(&b'\n') {
-                    bail!("the event at position {} is no single line", event.position)
+                    bail!(
+                        "the event at position {} contains the end of a line",
+                        event.position
+                    )
                 }
                 lines.extend_from_slice(&event.envelope);
                 lines.push(b'\n');

@@ -88,10 +88,10 @@ impl Claims {
                 .map(|name| match self.0.get(name) {
                     Some(said) => Fault::at(
                         said.position,
-                        "the claim to the username of this event is missing, or is another one",
+                        "the claim to the username of this event is missing or differs",
                     ),
                     None => {
-                        Fault::within(1, size.max(1), "a username is claimed that no event claims")
+                        Fault::within(1, size.max(1), "a claim to a username belongs to no event")
                     }
                 });
         Ok(faults.min_by_key(|fault| fault.from).map_or(Ok(()), Err)?)

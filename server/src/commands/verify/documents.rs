@@ -26,7 +26,7 @@ pub(super) async fn verify(
     let applied = read_model.checkpoint().await?;
     let head = history.head().await?.position;
     if applied > head {
-        let what = format!("the documents are as of position {applied}, beyond the ledger");
+        let what = format!("the documents are at position {applied}, after the end of the ledger");
         return Err(Fault::at(head + 1, what).into());
     }
     let mut users: Vec<UserId> = verifier.users().map(|(user, _)| user).collect();
@@ -90,7 +90,7 @@ impl Page {
         // Where the page ends before the read model does, users behind it may be on the next one.
         while batch.users.len() < USERS && (is_end || !self.stored.is_empty()) {
             let kept = self.stored.front().map(|stored| {
-                let nobody = || fault(stored, head, "something is kept of a user that has no id");
+                let nobody = || fault(stored, head, "a row belongs to a user without an id");
                 stored.user_id.parse::<UserId>().map_err(|_| nobody())
             });
             let (user, is_kept) = match (kept.transpose()?, users.peek()) {
@@ -156,10 +156,10 @@ impl Compared {
                     Ok(())
                 }
                 Err(_) => fault(format!(
-                    "user {user} waits here, but for another reason than is kept"
+                    "user {user} is parked here, but for another reason than the stored one"
                 )),
                 Ok(_) => fault(format!(
-                    "user {user} waits here, though its event can be folded"
+                    "user {user} is parked here, but the event can be folded"
                 )),
             };
         }
@@ -211,19 +211,19 @@ impl Batch {
             match stored.differs_from(compared.folded.as_ref()) {
                 Some(Part::Document) => {
                     return fault(format!(
-                        "the document of user {user} is not the fold of its events"
+                        "the document of user {user} differs from the fold of its events"
                     ));
                 }
                 Some(Part::Words) => {
                     return fault(format!(
-                        "user {user} is found by other words than those of its document"
+                        "the search words of user {user} differ from those of its document"
                     ));
                 }
                 None => {}
             }
             if stored.parked.is_some() && !compared.waits {
                 return fault(format!(
-                    "user {user} waits at an event that it does not have"
+                    "user {user} is parked at an event that it does not have"
                 ));
             }
             let is_ahead = |at: i64| u64::try_from(at).is_ok_and(|at| at > self.until);
@@ -233,7 +233,7 @@ impl Batch {
             ];
             if places.into_iter().flatten().any(is_ahead) {
                 return fault(format!(
-                    "user {user} is newer than position {}, up to which the documents are the fold",
+                    "user {user} is newer than position {}, the position of the documents",
                     self.until
                 ));
             }

@@ -66,7 +66,7 @@ pub(super) fn verify(export: &Path, args: &Args, report: &mut Report) -> anyhow:
 fn exported(line: &[u8], position: Position, hashes: &mut Hashes) -> anyhow::Result<StoredEvent> {
     let hash = LeafHash::of(line);
     if hashes.next()?.is_some_and(|signed| signed != hash.0) {
-        let what = "the envelope is not the one that was signed";
+        let what = "the envelope differs from the signed one";
         return Err(Fault::at(position, what).into());
     }
     let event = structured(line.to_vec().into());
@@ -131,7 +131,7 @@ impl Hashes {
 
     fn are_others(&self) -> anyhow::Error {
         anyhow::anyhow!(
-            "{} holds other hashes than those that were signed; remove it to verify the export without it",
+            "{} contains other hashes than the signed ones; remove the file to verify the export without it",
             self.path.display()
         )
     }

@@ -31,7 +31,7 @@ pub(super) async fn verify(
     let key = key(log, args, &head).await?;
     let head = head.position;
     if history.has_strays().await? || log.has_strays().await? {
-        let what = "something is kept before it, where nothing can be";
+        let what = "a row is stored before the first position";
         return Err(Fault::at(1, what).into());
     }
     let mut checkpoints = Checkpoints::default();
@@ -78,7 +78,7 @@ pub(super) async fn verify(
         return Err(Fault::at(head, "the event was recorded after the head").into());
     }
     if let Some(trusted) = &checkpoints.trusted {
-        let what = format!("the checkpoint is over {} events", trusted.size);
+        let what = format!("the checkpoint covers {} events", trusted.size);
         return missing(verifier.size() + 1, what);
     }
     are_all(log, newest, history).await?;
@@ -92,11 +92,11 @@ async fn key(log: &dyn LogStore, args: &Args, head: &Head) -> anyhow::Result<Opt
     let is_signed = !log.checkpoints(0, 1).await?.is_empty();
     let kept = log.key().await?;
     let fault = |what: &str| {
-        let what = format!("the key that is kept beside the checkpoints {what}");
+        let what = format!("the stored key of the log {what}");
         Fault::within(1, head.position.max(1), what)
     };
     let kept = match kept {
-        Some(kept) => Some(PublicKey::parse(&kept).map_err(|_| fault("is none"))?),
+        Some(kept) => Some(PublicKey::parse(&kept).map_err(|_| fault("is malformed"))?),
         None if is_signed => return Err(fault("is missing").into()),
         None => None,
     };
@@ -105,10 +105,12 @@ async fn key(log: &dyn LogStore, args: &Args, head: &Head) -> anyhow::Result<Opt
         .as_ref()
         .and_then(|kept| kept.name().strip_prefix(log_key::NAME));
     if ledger.is_some_and(|ledger| ledger != head.store_id) {
-        return Err(fault("is that of another ledger").into());
+        return Err(fault("belongs to another ledger").into());
     }
     match (&args.public_key, kept) {
-        (Some(given), Some(kept)) if *given != kept => Err(fault("is another one").into()),
+        (Some(given), Some(kept)) if *given != kept => {
+            Err(fault("differs from the given one").into())
+        }
         (Some(given), _) => Ok(Some(given.clone())),
         (None, kept) => Ok(kept),
     }
@@ -143,11 +145,11 @@ async fn are_all(log: &dyn LogStore, signed: u64, history: &dyn History) -> anyh
         let head = history.head().await?.position;
         let end = |hashes: u64| u64::try_from(u128::from(hashes) * leaves).unwrap_or(u64::MAX);
         if u128::from(kept) > u128::from(head) / leaves {
-            let what = "a hash is kept over events that are not there";
+            let what = "a hash is stored for events that do not exist";
             return Err(Fault::within(head + 1, end(kept).max(head + 1), what).into());
         }
         if u128::from(kept) < u128::from(signed) / leaves {
-            let what = "the hash over the events is missing, and they were signed";
+            let what = "the hash of these signed events is missing";
             return Err(Fault::within(end(kept) + 1, end(kept + 1), what).into());
         }
     }
@@ -184,7 +186,7 @@ impl Levels {
                 return Err(Fault::within(
                     index * leaves + 1,
                     (index + 1) * leaves,
-                    "the events are not those of the kept hash over them",
+                    "the events differ from their stored hash",
                 )
                 .into());
             }
@@ -210,8 +212,7 @@ impl Checkpoints {
         let Some(path) = &args.checkpoint else {
             return Ok(());
         };
-        let key =
-            key.context("there is no key to open the checkpoint with: give it with --public-key")?;
+        let key = key.context("no stored key can verify the checkpoint: set --public-key")?;
         self.trusted = Some(checkpoint(path, key)?);
         Ok(())
     }
@@ -235,7 +236,7 @@ impl Checkpoints {
             verifier.confirm(&trusted)?;
             confirmed += 1;
             if signed.is_none() {
-                let what = "the checkpoint that was given is none of those that are kept";
+                let what = "the given checkpoint is not among the stored ones";
                 return Err(Fault::at(size, what).into());
             }
         }
@@ -253,7 +254,7 @@ impl Checkpoints {
             let (number, size) = self.last;
             if next.number != number + 1 || next.size <= size {
                 let what = format!(
-                    "checkpoint {} is missing, or over another number of events; found {} over {}",
+                    "checkpoint {} is missing or covers another number of events; found {} over {}",
                     number + 1,
                     next.number,
                     next.size
@@ -275,7 +276,7 @@ impl Checkpoints {
         };
         if newest.0 < self.last.0 {
             let what = format!(
-                "checkpoint {} is kept, though {} were signed",
+                "checkpoint {} is stored, but {} were signed",
                 self.last.0, newest.0
             );
             return Err(Fault::at(self.last.1, what).into());

@@ -25,10 +25,12 @@ pub(super) async fn verify(
         let published = match feed.next().await {
             Ok(published) => published,
             Err(feed::Error::Gap { expected, .. }) => {
-                return Err(Fault::at(expected, "the message is missing in the stream").into());
+                return Err(Fault::at(expected, "the message is missing from the stream").into());
             }
             Err(feed::Error::Foreign(at)) => {
-                return Err(Fault::at(at, "the message in the stream is not the event").into());
+                return Err(
+                    Fault::at(at, "the message in the stream differs from the event").into(),
+                );
             }
             Err(error) => return Err(error.into()),
         };
@@ -37,7 +39,7 @@ pub(super) async fn verify(
             if message != event {
                 return Err(Fault::at(
                     event.position,
-                    "the message in the stream is not the event",
+                    "the message in the stream differs from the event",
                 )
                 .into());
             }
