@@ -15,6 +15,7 @@ use events::{EventId, Time, UserId, Version};
 use futures::FutureExt as _;
 use hashlink::LruCache;
 use http_kit::clock::Clock;
+use http_kit::metrics;
 use ledger::store::{
     self, AppendError, Batch, Claim, EventStore, Head, Outcome, OutcomeKey, Turn, claims_of,
 };
@@ -184,7 +185,7 @@ impl CommitLoop {
                 .map(|waiting| (waiting.command, waiting.answer))
                 .unzip();
             #[expect(clippy::cast_precision_loss, reason = "at most 512")]
-            metrics::histogram!("profile_ledger_commit_commands").record(commands.len() as f64);
+            metrics::COMMIT_COMMANDS.record([], commands.len() as f64);
             let began = Instant::now();
             // A panic here is a defect of the store's, but it must not end the service: the batch is
             // refused, and nothing in memory is trusted afterwards.
@@ -463,11 +464,11 @@ impl CommitLoop {
         let began_waiting = Instant::now();
         let appended = self.store.append(&batch).await;
         let seconds = self.clock.now().duration_since(began).as_secs_f64();
-        metrics::histogram!("profile_ledger_commit_seconds").record(seconds);
+        metrics::COMMIT_SECONDS.record([], seconds);
         match appended {
             Ok(()) => {}
             Err(AppendError::HeadMoved) => {
-                metrics::counter!("profile_ledger_commit_resyncs_total").increment(1);
+                metrics::COMMIT_RESYNCS.increment([]);
                 self.head = None;
                 return Ok(false);
             }

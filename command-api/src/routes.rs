@@ -15,6 +15,7 @@ use http_kit::caller::{Caller, Role};
 use http_kit::client::{Client, IdempotencyKey, Precondition};
 use http_kit::code::Code;
 use http_kit::error::ApiError;
+use http_kit::metrics;
 use http_kit::openapi::{self, Away, Refuses};
 use http_kit::profile::OwnProfile;
 use http_kit::serve::limits;
@@ -27,7 +28,7 @@ use utoipa::{IntoParams, IntoResponses, OpenApi};
 
 use crate::CommandApi;
 use crate::committer::{Command, Decided, Idempotency, Undecided};
-use crate::user::{Action, Rejection};
+use crate::user::{Action, Rejection, USERNAME_DAYS};
 
 pub(crate) mod photo;
 mod profile;
@@ -208,10 +209,9 @@ impl Sender {
             })
             .await;
         let seconds = api.clock.now().duration_since(began).as_secs_f64();
-        metrics::histogram!("profile_ledger_command_seconds").record(seconds);
+        metrics::COMMAND_SECONDS.record([], seconds);
         let outcome = outcome(&decided);
-        metrics::counter!("profile_ledger_commands_total", "operation" => operation, "outcome" => outcome)
-            .increment(1);
+        metrics::COMMANDS.increment([operation.into(), outcome.into()]);
         decided
     }
 }
@@ -267,7 +267,11 @@ fn rejected(rejection: Rejection) -> ApiError {
                 .with("until", until),
         ),
         Rejection::UsernameChangeTooSoon { next } => ApiError::new(Code::UsernameChangeTooSoon)
-            .because(Text::new("USERNAME_CHANGE_TOO_SOON").with("next", next)),
+            .because(
+                Text::new("USERNAME_CHANGE_TOO_SOON")
+                    .with("days", USERNAME_DAYS)
+                    .with("next", next),
+            ),
         Rejection::VersionMismatch { expected, actual } => ApiError::new(Code::VersionMismatch)
             .because(
                 Text::new("VERSION_MISMATCH")

@@ -54,7 +54,7 @@ codes! {
     UsernameTaken = "USERNAME_TAKEN", CONFLICT, "CONFLICT";
     /// The username is reserved for its former owner.
     UsernameHeld = "USERNAME_HELD", CONFLICT, "CONFLICT";
-    /// The last change of the username is less than 30 days ago.
+    /// The last change of the username is too recent.
     UsernameChangeTooSoon = "USERNAME_CHANGE_TOO_SOON", CONFLICT, "CONFLICT";
     /// The user is registered already.
     UserExists = "USER_EXISTS", CONFLICT, "CONFLICT";

@@ -12,6 +12,7 @@ pub mod file;
 pub mod hidden;
 pub mod in_language;
 pub mod keys;
+pub mod metrics;
 pub mod openapi;
 pub mod profile;
 pub mod query;

@@ -22,6 +22,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_io_timeout::TimeoutStream;
 use tracing::Instrument as _;
@@ -30,6 +31,7 @@ use crate::client::RequestId;
 use crate::clock::Clock;
 use crate::code::Code;
 use crate::error::ApiError;
+use crate::metrics::HTTP_SECONDS;
 use crate::text::Language;
 
 /// The most connections at once. More connections wait to be accepted.
@@ -186,8 +188,7 @@ async fn envelope(State(clock): State<Clock>, mut request: Request, next: Next) 
         "Answered a request"
     );
     let status = response.status().as_u16().to_string();
-    metrics::histogram!("profile_ledger_http_seconds", "route" => route.to_owned(), "status" => status)
-        .record(seconds);
+    HTTP_SECONDS.record([route.to_owned().into(), status.into()], seconds);
     let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(&id.0) {
         headers.insert("x-request-id", value);
@@ -317,7 +318,18 @@ pub async fn serve(
 /// The most connections that leave enough file descriptors free. The limit of the process is raised as far as
 /// possible.
 fn connections_allowed() -> usize {
-    let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    let is_raised = setrlimit(Resource::Nofile, raised).is_ok();
+    let files = if is_raised {
+        limit.maximum
+    } else {
+        limit.current
+    };
+    let files = files.unwrap_or(u64::MAX);
     let allowed = files.saturating_sub(OTHER_FILES).max(OTHER_FILES);
     usize::try_from(allowed).map_or(CONNECTIONS, |allowed| allowed.min(CONNECTIONS))
 }

@@ -33,6 +33,7 @@ use futures::future::join_all;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::backoff::Backoff;
 use crate::fail_point::{self, FailPoint};
 use crate::feed;
 use crate::read_ahead::ReadAhead;
@@ -42,9 +43,6 @@ use events::Position;
 use events::chain;
 use events::envelope::StoredEvent;
 
-/// The first wait after a failure; each further one is twice as long, up to the last.
-const FIRST_WAIT: Duration = Duration::from_millis(100);
-const LAST_WAIT: Duration = Duration::from_secs(5);
 /// Events that are read at once.
 const PAGE: usize = 256;
 /// Events, and bytes of their envelopes, that are sent and not acknowledged.
@@ -242,8 +240,7 @@ impl Relay {
     /// Publishes, whatever is away for a while. Returns only when stream and ledger contradict each
     /// other, or the ledger itself; it has said so, loudly, in the log and in its health.
     pub async fn run(mut self) -> Error {
-        let mut wait = FIRST_WAIT;
-        let mut is_reported = false;
+        let mut backoff = Backoff::default();
         loop {
             let session = AssertUnwindSafe(self.session()).catch_unwind().await;
             let error = match session {
@@ -263,23 +260,20 @@ impl Relay {
                 return error;
             }
             if matches!(self.health.borrow().state, State::Running | State::Standby) {
-                wait = FIRST_WAIT;
-                is_reported = false;
+                backoff.succeeded();
             }
             if matches!(error, Error::Lost { .. }) {
                 // What several relays do to each other all day, or a lost tail that is about to heal.
                 tracing::debug!(error = message, "The relay looks at the stream again");
             } else {
-                if !is_reported {
+                if backoff.failed() {
                     tracing::warn!(error = message, "The relay waits and tries again");
                 }
-                is_reported = true;
                 let error = message;
                 self.health
                     .send_modify(|health| health.state = State::Waiting { error });
             }
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(LAST_WAIT);
+            backoff.wait().await;
         }
     }
 

@@ -11,6 +11,7 @@ use events::envelope::StoredEvent;
 use events::{Document, Position, UserId, chain};
 use futures::FutureExt as _;
 use hashlink::LruCache;
+use ledger::backoff::Backoff;
 use ledger::fail_point::{self, FailPoint};
 use ledger::feed::{self, Feed};
 use ledger::store::{self, History};
@@ -19,9 +20,6 @@ use tokio::sync::watch;
 use crate::read_model::{self, ApplyError, Batch, Documents, NOBODY, Parked, ReadModel};
 use crate::search::may_reword;
 
-/// The first wait after a failure; each further one is twice as long, up to the last.
-const FIRST_WAIT: Duration = Duration::from_millis(100);
-const LAST_WAIT: Duration = Duration::from_secs(5);
 /// Between two looks of a projector that stands by. Whoever does the work writes far more often.
 const LOOK: Duration = Duration::from_secs(1);
 /// Events of a parked user that are read at once.
@@ -160,7 +158,7 @@ impl Projection {
     /// Follows the feed that `feed_after` opens after a position. Passing failures are tried again for
     /// ever; any other ends the run, loudly.
     pub async fn run(self, mut feed_after: impl FnMut(Position) -> Box<dyn Feed> + Send) -> Error {
-        let mut wait = FIRST_WAIT;
+        let mut backoff = Backoff::default();
         let mut run = None;
         loop {
             let step = async {
@@ -179,7 +177,7 @@ impl Projection {
                         }
                     });
                     if next.is_well {
-                        wait = FIRST_WAIT;
+                        backoff.succeeded();
                     }
                     run = Some(next);
                 }
@@ -199,8 +197,7 @@ impl Projection {
                     self.health
                         .send_modify(|health| health.state = State::Retrying { error: message });
                     // Again from the checkpoint on: what the failed step left is whole or absent.
-                    tokio::time::sleep(wait).await;
-                    wait = (wait * 2).min(LAST_WAIT);
+                    backoff.wait().await;
                 }
                 Err(error) => {
                     let message = chain(&error);

@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, HeaderName};
 use axum::routing::get;
 use command_api::Randomness;
 use command_api::committer::{Command, Committer, Undecided};
-use command_api::user::{Action, Rejection};
+use command_api::user::{Action, Rejection, USERNAME_DAYS};
 use command_api::values;
 use events::{Context, Time};
 use http_kit::answer::Answer;
@@ -30,13 +30,16 @@ pub(crate) const DEMO_USER: &str = "507f1f77bcf86cd799439011";
 const DEMO_REGISTRATION: &str = include_str!("dev/demo-user.json");
 const DEMO_PHOTO: &[u8] = include_bytes!("dev/demo-photo.jpg");
 
+/// Days for which the token of the banner is valid.
+const TOKEN_DAYS: i64 = 30;
+
 /// Refuses to serve strangers with a secret that nobody chose.
 pub(crate) fn refuse_other_than_loopback(listen: SocketAddr) -> anyhow::Result<()> {
     if listen.ip().is_loopback() {
         return Ok(());
     }
     bail!(
-        "no key for tokens is configured, so only loopback addresses may be listened on, not {}. Set JWT_SECRET, \
+        "no key for tokens is configured, so the service listens on loopback addresses only, not on {}. Set JWT_SECRET, \
          JWT_PUBLIC_KEY or JWT_JWKS, or listen on 127.0.0.1",
         listen.ip()
     )
@@ -62,7 +65,7 @@ pub(crate) fn secret(data_dir: &Path, randomness: &Randomness) -> anyhow::Result
             let secret = std::fs::read_to_string(&path).with_context(describe)?;
             if secret.trim().len() < 32 {
                 bail!(
-                    "{} holds no secret of at least 32 characters; remove it to have one made",
+                    "{} does not contain a secret of at least 32 characters; remove the file to get a new one",
                     path.display()
                 );
             }
@@ -77,7 +80,9 @@ pub(crate) async fn register_demo_user(committer: &Committer, clock: &Clock) -> 
     let mut fields = Fields::parse(DEMO_REGISTRATION.as_bytes())
         .map_err(|_| anyhow::anyhow!("no JSON object"))?;
     let registration = values::registration(&mut fields, Time::from(clock.now()).date());
-    let (Some(user_id), registration) = registration.context("the demo user breaks a rule")? else {
+    let (Some(user_id), registration) =
+        registration.context("the data of the demo user is invalid")?
+    else {
         bail!("the demo user has no id")
     };
     let action = Action::Register(Box::new(registration));
@@ -134,7 +139,7 @@ pub(crate) fn banner(
         issuer: None,
         audience: None,
         issued: now,
-        expires: Time::from(now).plus_days(30).into(),
+        expires: Time::from(now).plus_days(TOKEN_DAYS).into(),
     };
     let token = mint_hs256(secret.as_bytes(), &grant);
     let photo = photo.display();
@@ -153,7 +158,7 @@ TOKEN={token}
 curl -sSw '\n' -X PATCH {url}/api/v1/users/profile/photo -H "Authorization: Bearer $TOKEN" -F 'file=@{photo}'
 # replace the profile
 curl -sSw '\n' -X PUT {url}/api/v1/users/profile -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '{{"name":"John","surname":"Doe","bio":"Hello from curl","interests":["music","travel"]}}'
-# change the username (once in 30 days)
+# change the username (once in {USERNAME_DAYS} days)
 curl -sSw '\n' -X PATCH {url}/api/v1/users/username -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '{{"newUsername":"john.doe"}}'
 # read it back
 curl -sSw '\n' {url}/api/v1/users/profile -H "Authorization: Bearer $TOKEN"

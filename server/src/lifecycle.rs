@@ -17,7 +17,7 @@ pub(crate) async fn shutdown_signal() -> std::io::Result<()> {
         }
     };
     next().await;
-    tracing::info!("Shutting down: no new connections; requests under way are finished");
+    tracing::info!("Shutting down: new connections are refused, running requests are finished");
     #[expect(
         clippy::disallowed_methods,
         reason = "whoever asks twice does not want to wait for `main`"

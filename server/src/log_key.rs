@@ -50,7 +50,7 @@ pub(crate) async fn open(
         && !is_there
     {
         return Ok(Err(format!(
-            "there is no key {}; the log is signed with {adopted}: copy that key from the process that made it",
+            "the key file {} does not exist, but the log is signed with {adopted}: copy the file from the process that made it",
             path.display()
         )));
     }
@@ -61,13 +61,13 @@ pub(crate) async fn open(
         // Nobody could tell the signatures of the two ledgers apart.
         None if key.name().starts_with(NAME) && name.as_deref() != Some(key.name()) => {
             Ok(Err(format!(
-                "the key {} was made for another ledger, {}: give this one a key of its own with --log-key",
+                "the key {} was made for another ledger, {}: choose another file with --log-key",
                 path.display(),
                 key.name()
             )))
         }
         Some(adopted) if adopted != key.to_string() => Ok(Err(format!(
-            "the key {} is another one than {adopted}, which the log is signed with",
+            "the key {} differs from {adopted}, which signs the log",
             path.display()
         ))),
         _ => Ok(Ok(signer)),

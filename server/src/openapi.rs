@@ -1,8 +1,6 @@
-//! `GET /openapi.json`: the description of the API of this process, and the command that prints the complete document.
+//! `GET /openapi.json`: the description of what the process serves.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
-use std::process::ExitCode;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -11,7 +9,6 @@ use axum::extract::{RawQuery, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::routing::get;
-use clap::Args;
 use http_kit::code::Code;
 use http_kit::error::ApiError;
 use http_kit::file::{self, File};
@@ -19,11 +16,11 @@ use http_kit::in_language::InLanguage;
 use http_kit::openapi::{self, Fails, Known};
 use http_kit::serve::limits;
 use http_kit::text::Language;
-use serde_json::json;
+use serde_json::{Value, json};
 use utoipa::openapi::{self as described, RefOr};
 use utoipa::{IntoResponses, OpenApi};
 
-use crate::service::Roles;
+use crate::roles::Roles;
 use crate::{health, metrics, playground};
 
 const BODY_BYTES: usize = 1024;
@@ -57,24 +54,9 @@ fn part(roles: Roles) -> described::OpenApi {
     part
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct OpenApiArgs {
-    /// The language of the descriptions: en or tr
-    #[arg(long, value_name = "LANGUAGE", default_value = "en", value_parser = language)]
-    lang: Language,
-}
-
-fn language(name: &str) -> Result<Language, String> {
-    Language::parse(name).ok_or_else(|| "one of en, tr".to_owned())
-}
-
-/// Prints the description of the whole service.
-pub(crate) fn run(args: &OpenApiArgs) -> anyhow::Result<ExitCode> {
-    let document = openapi::document(part(Roles::ALL), args.lang, "/");
-    let mut printed = serde_json::to_string_pretty(&document)?;
-    printed.push('\n');
-    std::io::stdout().write_all(printed.as_bytes())?;
-    Ok(ExitCode::SUCCESS)
+/// The description of a process with these roles. `server` is the base URL of its paths.
+pub(crate) fn document(roles: Roles, language: Language, server: &str) -> Value {
+    openapi::document(part(roles), language, server)
 }
 
 /// The description in every language. Each is made when it is first asked for: to make one takes more memory than all
@@ -87,7 +69,7 @@ pub(crate) fn router(roles: Roles, server: Option<&str>) -> Router {
     let documents: Documents = Language::ALL.map(|language| {
         let server = server.unwrap_or("/").to_owned();
         let document = move || {
-            let document = openapi::document(part(roles), language, &server);
+            let document = document(roles, language, &server);
             File::new("application/json", document.to_string())
         };
         (language, Document::new(Box::new(document)))
@@ -145,12 +127,11 @@ mod tests {
 
     use http_kit::openapi::operations;
     use http_kit::text;
-    use serde_json::Value;
 
     use super::*;
 
     fn document(roles: Roles, language: Language) -> Value {
-        openapi::document(part(roles), language, "/")
+        super::document(roles, language, "/")
     }
 
     /// Visits every sentence that a person reads, and takes it away.

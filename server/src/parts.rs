@@ -1,7 +1,6 @@
 //! The only place that names a concrete store or broker.
 
 use std::path::Path;
-use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
@@ -28,7 +27,7 @@ use projector::rebuild::Replaceable;
 use tokio::sync::watch;
 
 use crate::config::{Config, PhotoUrl};
-use crate::service::Roles;
+use crate::roles::Roles;
 
 /// Events that the projection folds at once.
 const FEED_BATCH: usize = 512;
@@ -50,9 +49,7 @@ impl Parts {
     /// Opens everything, making what is not there. A broker that is away is waited for later.
     pub(crate) async fn open(config: &Config, roles: Roles) -> anyhow::Result<Self> {
         if roles != Roles::ALL && config.database_url.is_none() {
-            bail!(
-                "one role a process needs a database that processes share: set DATABASE_URL to a postgres:// URL"
-            )
+            bail!("a process with one role needs PostgreSQL: set DATABASE_URL to a postgres:// URL")
         }
         let store = store(config).await?;
         let read_model = read_model(config).await?;
@@ -158,7 +155,7 @@ pub(crate) async fn history(config: &Config) -> anyhow::Result<Arc<dyn History>>
     let path = config.data_dir.join("ledger.db");
     if !path.is_file() {
         bail!(
-            "cannot read the ledger {}: there is none; say where it is with --data-dir or --database-url",
+            "cannot read the ledger {}: the file does not exist; set --data-dir or --database-url",
             path.display()
         )
     }
@@ -270,7 +267,7 @@ fn read_model_url(config: &Config) -> Option<&str> {
 }
 
 /// Brings the databases up to date.
-pub(crate) async fn migrate(config: &Config) -> anyhow::Result<ExitCode> {
+pub(crate) async fn migrate(config: &Config) -> anyhow::Result<()> {
     if let Some(url) = &config.database_url {
         ledger::store::postgres::migrate(url)
             .await
@@ -292,8 +289,7 @@ pub(crate) async fn migrate(config: &Config) -> anyhow::Result<ExitCode> {
             .context("cannot migrate the read model")?,
         None => drop(read_model(config).await?),
     }
-    println!("The databases are up to date.");
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// Random bytes of the operating system's quality, seeded once a thread.

@@ -24,9 +24,7 @@ use serde_json::{Map, Value, json};
 use utoipa::openapi::{self as described, RefOr, Schema};
 use utoipa::{IntoResponses, PartialSchema};
 
-mod servers;
-
-pub(crate) use servers::{ApiServer, parse_server};
+use crate::config::ApiServer;
 
 const BODY_BYTES: usize = 1024;
 const TIME: Duration = Duration::from_secs(10);

@@ -24,52 +24,19 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::config::{ApiServer, Config};
 use crate::dev;
 use crate::health::{self, Probes};
 use crate::lifecycle::shutdown_signal;
 use crate::log_key;
-use crate::metrics::{self, Collected};
+use crate::metrics;
 use crate::openapi;
 use crate::parts::{Parts, randomness};
-use crate::playground::{self, ApiServer};
+use crate::playground;
+use crate::roles::Roles;
 
 /// How long requests under way may take after a signal.
 const DEADLINE: Duration = Duration::from_secs(20);
-
-/// What this process does; one that does everything is the whole service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Roles {
-    /// Decides commands, appends events, publishes them, sweeps.
-    pub(crate) commands: bool,
-    /// Folds events into documents.
-    pub(crate) projection: bool,
-    /// Serves documents and photos.
-    pub(crate) queries: bool,
-}
-
-impl Roles {
-    pub(crate) const ALL: Self = Self {
-        commands: true,
-        projection: true,
-        queries: true,
-    };
-    pub(crate) const COMMANDS: Self = Self {
-        commands: true,
-        projection: false,
-        queries: false,
-    };
-    pub(crate) const PROJECTION: Self = Self {
-        commands: false,
-        projection: true,
-        queries: false,
-    };
-    pub(crate) const QUERIES: Self = Self {
-        commands: false,
-        projection: false,
-        queries: true,
-    };
-}
 
 /// What every role of the process has.
 struct Shared {
@@ -83,7 +50,6 @@ struct Shared {
 
 pub(crate) async fn run(config: Config, roles: Roles) -> anyhow::Result<ExitCode> {
     ApiServer::refuse_same(&config.api_servers)?;
-    let collected = metrics::install().context("metrics cannot be collected")?;
     let clock = Clock::system();
     let randomness = randomness();
     let (keys, dev_secret) = keys(&config, &randomness).await?;
@@ -151,10 +117,9 @@ pub(crate) async fn run(config: Config, roles: Roles) -> anyhow::Result<ExitCode
             clock.clone(),
         ));
     }
-    background.spawn(upkeep(collected.clone()));
     let router = router
         .merge(health::router(probes.clone()))
-        .merge(metrics::router(collected, probes))
+        .merge(metrics::router(probes))
         .merge(description(&config, roles, dev_secret.as_deref(), &clock));
     let router = http_kit::serve::harden(router, clock.clone());
 
@@ -221,16 +186,6 @@ fn description(config: &Config, roles: Roles, dev_secret: Option<&str>, clock: &
     match dev_secret {
         Some(secret) => router.merge(dev::playground(secret.to_owned(), clock.clone())),
         None => router,
-    }
-}
-
-/// Keeps the memory of metrics that nobody asks for small.
-async fn upkeep(collected: Collected) {
-    let collected = collected.wait().await;
-    let mut times = tokio::time::interval(Duration::from_secs(5));
-    loop {
-        times.tick().await;
-        collected.run_upkeep();
     }
 }
 

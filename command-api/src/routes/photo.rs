@@ -15,6 +15,7 @@ use futures::future::try_join_all;
 use http_kit::answer::Answer;
 use http_kit::code::Code;
 use http_kit::error::ApiError;
+use http_kit::metrics::PHOTO_SECONDS;
 use http_kit::openapi::{Fails, Refuses, schema};
 use http_kit::text::Text;
 use photo::{Error, MAX_BYTES, Processed};
@@ -207,7 +208,7 @@ async fn timed<T>(api: &CommandApi, stage: &'static str, work: impl Future<Outpu
     let began = api.clock.now();
     let done = work.await;
     let seconds = api.clock.now().duration_since(began).as_secs_f64();
-    metrics::histogram!("profile_ledger_photo_seconds", "stage" => stage).record(seconds);
+    PHOTO_SECONDS.record([stage.into()], seconds);
     done
 }
 

@@ -1,4 +1,4 @@
-//! `PATCH /api/v1/users/username`: gives the caller another username, once in 30 days.
+//! `PATCH /api/v1/users/username`: gives the caller another username, once in `USERNAME_DAYS`.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -13,7 +13,7 @@ use super::users::{held, taken};
 use super::{Done, OfUser, Sender, answer, remembered, undecided};
 use crate::CommandApi;
 use crate::committer::Undecided;
-use crate::user::{Action, Rejection};
+use crate::user::{Action, Rejection, USERNAME_DAYS};
 use crate::values::{self, described::UsernameBody};
 
 /// What a change of the username is refused for.
@@ -23,7 +23,9 @@ impl Refuses for BadUsername {
     fn refusals() -> Vec<ApiError> {
         let problem = Text::new("USERNAME_CHARACTERS").with("suggestion", "ali_isik");
         let bad = ApiError::new(Code::ValidationFailed).field("newUsername", problem);
-        let next = http_kit::profile::example().updated_at.plus_days(30);
+        let next = http_kit::profile::example()
+            .updated_at
+            .plus_days(USERNAME_DAYS);
         let rejections = remembered([taken(), held(), Rejection::UsernameChangeTooSoon { next }]);
         [vec![bad], rejections].concat()
     }
@@ -240,7 +242,7 @@ mod tests {
         ];
         let ask = rename(JOHN, "jane");
         refuses(&api.router, &ask, 409, "USERNAME_HELD", &english, &turkish).await;
-        api.advance(30 * DAY - 1);
+        api.advance(USERNAME_DAYS * DAY - 1);
         assert_eq!(api.send(ask).await.status, 409);
         api.advance(1);
         api.renamed(JOHN, "jane").await;
@@ -250,9 +252,18 @@ mod tests {
     async fn an_owner_takes_a_held_name_back() {
         let api = Api::with_users().await;
         api.renamed(JOHN, "johnny").await;
-        api.advance(30 * DAY);
+        api.advance(USERNAME_DAYS * DAY);
         let answer = api.renamed(JOHN, "john").await;
         assert_eq!(answer.data()["username"], "john");
+    }
+
+    #[test]
+    fn the_description_states_the_days_of_the_rule() {
+        let document = serde_json::to_value(crate::openapi()).unwrap();
+        let operation = &document["paths"]["/api/v1/users/username"]["patch"];
+        let description = operation["description"].as_str().unwrap();
+        assert!(description.contains(&format!("Once in {USERNAME_DAYS} days")));
+        assert!(description.contains(&format!("held for its owner for {USERNAME_DAYS} days")));
     }
 
     #[tokio::test]
@@ -269,7 +280,7 @@ mod tests {
         ];
         let (ask, code) = (rename(JOHN, "jack"), "USERNAME_CHANGE_TOO_SOON");
         refuses(&api.router, &ask, 409, code, &english, &turkish).await;
-        api.advance(30 * DAY - 1);
+        api.advance(USERNAME_DAYS * DAY - 1);
         assert_eq!(api.send(ask.clone()).await.status, 409);
         api.advance(1);
         assert_eq!(api.send(ask).await.status, 200);

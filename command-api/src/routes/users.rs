@@ -14,7 +14,7 @@ use http_kit::text::Text;
 use super::{Done, Sender, answer, remembered, today, undecided};
 use crate::CommandApi;
 use crate::committer::Undecided;
-use crate::user::{Action, Rejection};
+use crate::user::{Action, Rejection, USERNAME_DAYS};
 use crate::values::{self, described::RegistrationBody};
 
 /// What a registration is refused for.
@@ -51,7 +51,9 @@ pub(super) fn taken() -> Rejection {
 pub(super) fn held() -> Rejection {
     Rejection::UsernameHeld {
         username: example(),
-        until: http_kit::profile::example().updated_at.plus_days(30),
+        until: http_kit::profile::example()
+            .updated_at
+            .plus_days(USERNAME_DAYS),
     }
 }
 
@@ -315,7 +317,7 @@ mod tests {
         ];
         let (ask, code) = (register(&body), "USERNAME_HELD");
         refuses(&api.router, &ask, 409, code, &english, &turkish).await;
-        api.advance(30 * DAY);
+        api.advance(USERNAME_DAYS * DAY);
         assert_eq!(api.send(ask).await.status, 201);
     }
 

@@ -48,7 +48,7 @@ pub(super) const SENTENCES: &[(&str, &str)] = &[
     ),
     (
         "USERNAME_CHANGE_TOO_SOON",
-        "A username can be changed once in 30 days; yours can be changed again from {next}.",
+        "A username can be changed once in {days} days; yours can be changed again from {next}.",
     ),
     ("USER_EXISTS", "The user {id} is registered already."),
     (

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use super::note::Signer;
 use super::tree::{TILE, perfect};
 use super::{LogStore, Reader, SignedCheckpoint};
+use crate::backoff::Backoff;
 use crate::store::{Error, History};
 use events::Position;
 use events::chain;
@@ -41,19 +42,18 @@ impl Integrator {
 
     /// Runs until the ledger is closed. Failures are tried again for ever.
     pub async fn run(mut self) {
-        let mut is_reported = false;
+        let mut backoff = Backoff::every(RETRY);
         loop {
             let signed = match self.step().await {
                 Ok(size) => {
-                    is_reported = false;
+                    backoff.succeeded();
                     size
                 }
                 Err(error) => {
-                    if !is_reported {
+                    if backoff.failed() {
                         tracing::warn!(error = chain(&error), "No checkpoint can be signed");
                     }
-                    is_reported = true;
-                    tokio::time::sleep(RETRY).await;
+                    backoff.wait().await;
                     continue;
                 }
             };

@@ -1,6 +1,6 @@
 //! The log of hashes and checkpoints in a PostgreSQL database, which many processes may share.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
 use sqlx::Row as _;
@@ -9,10 +9,16 @@ use sqlx::postgres::PgRow;
 
 use super::tree::Hash;
 use super::{LogStore, SignedCheckpoint, missing, no_head};
+use crate::migrations::migrator;
 use crate::postgres::{Database, is_migrated, signed};
 use crate::store::Error;
 
-static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/postgres/log");
+static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
+    migrator(&[(
+        "0001_log.sql",
+        include_str!("../../../migrations/postgres/log/0001_log.sql"),
+    )])
+});
 const SCHEMA: &str = "log";
 
 /// Connections that read and keep.

@@ -1,7 +1,7 @@
 //! The log of hashes and checkpoints in one SQLite file, beside the ledger and under its lock.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
 use sqlx::migrate::Migrator;
@@ -10,10 +10,16 @@ use sqlx::{QueryBuilder, Row as _, Sqlite};
 
 use super::tree::Hash;
 use super::{LogStore, SignedCheckpoint, missing, no_head};
+use crate::migrations::migrator;
 use crate::sqlite::{options, pool, signed};
 use crate::store::Error;
 
-static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite/log");
+static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
+    migrator(&[(
+        "0001_log.sql",
+        include_str!("../../../migrations/sqlite/log/0001_log.sql"),
+    )])
+});
 
 /// Connections that read.
 const READERS: u32 = 2;

@@ -4,7 +4,7 @@
 //! events, claims and outcomes are inserted, so a lone process pays one round trip and one flush to disk.
 //! Reads have connections of their own and never keep an append waiting.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
 use async_trait::async_trait;
 use sqlx::migrate::Migrator;
@@ -18,6 +18,7 @@ use super::{
     AppendError, Batch, Claim, Error, EventStore, Head, History, Outcome, OutcomeKey, Turn,
 };
 use crate::fail_point::{self, FailPoint};
+use crate::migrations::migrator;
 use crate::postgres::{Database, Followed, Transaction, is_migrated, signed};
 use events::envelope::{LeafHash, StoredEvent};
 use events::{EventId, Position, Time, UserId, Version};
@@ -26,7 +27,12 @@ use append::{append, refused};
 
 mod append;
 
-static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/postgres/ledger");
+static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
+    migrator(&[(
+        "0001_ledger.sql",
+        include_str!("../../../migrations/postgres/ledger/0001_ledger.sql"),
+    )])
+});
 const SCHEMA: &str = "ledger";
 
 /// Connections that append, sweep and hold a turn.

@@ -5,7 +5,7 @@
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -19,11 +19,17 @@ use tokio::task::JoinSet;
 use super::newest::Newest;
 use super::{AppendError, Batch, Claim, Error, EventStore, Head, History, Outcome, OutcomeKey};
 use crate::fail_point::{self, FailPoint};
+use crate::migrations::migrator;
 use crate::sqlite::{Checkpointer, Transaction, options, pool, signed, writer};
 use events::envelope::{LeafHash, StoredEvent};
 use events::{EventId, Position, Time, UserId, Version};
 
-static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite/ledger");
+static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
+    migrator(&[(
+        "0001_ledger.sql",
+        include_str!("../../../migrations/sqlite/ledger/0001_ledger.sql"),
+    )])
+});
 
 /// Connections that read.
 const READERS: u32 = 4;

@@ -1,6 +1,6 @@
 //! The audit trail in a PostgreSQL database, which many processes may share.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
 use sqlx::migrate::Migrator;
@@ -8,10 +8,16 @@ use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::{AuditTrail, Error, Question, Read, RecordedRead, Start};
+use crate::migrations::migrator;
 use crate::postgres::{Database, is_migrated, signed};
 use events::Time;
 
-static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/postgres/audit");
+static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
+    migrator(&[(
+        "0001_audit.sql",
+        include_str!("../../../migrations/postgres/audit/0001_audit.sql"),
+    )])
+});
 
 /// The columns of a recorded read, after its number.
 macro_rules! read_columns {

@@ -1,7 +1,7 @@
 //! The audit trail in one SQLite file, beside the ledger and under its lock.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
 use sqlx::migrate::Migrator;
@@ -9,10 +9,16 @@ use sqlx::sqlite::{SqliteJournalMode, SqlitePool, SqliteRow, SqliteSynchronous};
 use sqlx::{QueryBuilder, Row as _, Sqlite};
 
 use super::{AuditTrail, Error, Question, Read, RecordedRead, Start};
+use crate::migrations::migrator;
 use crate::sqlite::{options, pool, signed};
 use events::Time;
 
-static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite/audit");
+static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
+    migrator(&[(
+        "0001_audit.sql",
+        include_str!("../../../migrations/sqlite/audit/0001_audit.sql"),
+    )])
+});
 
 /// The columns of a recorded read, after its number.
 macro_rules! read_columns {

@@ -3,11 +3,12 @@
 //! A step is one statement: it moves the checkpoint, if the owner still is the owner, and only then the
 //! documents are written. Reads have connections of their own and never keep a step waiting.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
 use events::{Document, Position, Time, UserId};
 use ledger::fail_point::{self, FailPoint};
+use ledger::migrations::migrator;
 use ledger::postgres::{Database, Followed, Statement, is_migrated, signed, storable};
 use sqlx::Row as _;
 use sqlx::migrate::Migrator;
@@ -23,7 +24,12 @@ use crate::search::{expertise_word, words_of};
 
 mod beside;
 
-static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/postgres/read-model");
+static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
+    migrator(&[(
+        "0001_read_model.sql",
+        include_str!("../../../migrations/postgres/read-model/0001_read_model.sql"),
+    )])
+});
 const SCHEMA: &str = "read_model";
 
 /// Connections that apply steps.

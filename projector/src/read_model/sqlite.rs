@@ -2,11 +2,12 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
 use events::{Document, Position, Time, UserId};
 use ledger::fail_point::{self, FailPoint};
+use ledger::migrations::migrator;
 use ledger::sqlite::{Checkpointer, Transaction, options, pool, writer};
 use sqlx::error::ErrorKind;
 use sqlx::migrate::Migrator;
@@ -22,7 +23,12 @@ use crate::search::{expertise_word, words_of};
 
 mod beside;
 
-static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite/read-model");
+static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
+    migrator(&[(
+        "0001_read_model.sql",
+        include_str!("../../../migrations/sqlite/read-model/0001_read_model.sql"),
+    )])
+});
 
 const READERS: u32 = 4;
 const SEARCHERS: u32 = 1;

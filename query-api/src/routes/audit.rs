@@ -16,7 +16,7 @@ use http_kit::openapi::{Away, Refuses, schema};
 use http_kit::query::{Number, OneOf, Parsed, Query, defaulted, number, number_from, optional};
 use http_kit::query_parameters;
 use http_kit::text::Text;
-use ledger::replay;
+use ledger::refold;
 use ledger::store::History;
 use ledger::trail::Read;
 use serde::Serialize;
@@ -171,10 +171,10 @@ pub(super) fn within(name: &'static str, number: u64, newest: u64) -> Result<(),
 }
 
 /// The failure of a fold. The client is not responsible for the content of the ledger.
-fn not_replayed(error: replay::Error) -> ApiError {
+fn not_refolded(error: refold::Error) -> ApiError {
     match error {
-        replay::Error::Store(error) => ApiError::unavailable(error),
-        replay::Error::Decode(..) | replay::Error::Fold(..) => ApiError::internal(error),
+        refold::Error::Store(error) => ApiError::unavailable(error),
+        refold::Error::Decode(..) | refold::Error::Fold(..) => ApiError::internal(error),
     }
 }
 

@@ -13,7 +13,7 @@ const PLAIN_SHA256: &str = "bf091006bdc3af6067af77c2f534812e3e633e94a94e87138069
 
 async fn get(path: &str, headers: &[(&str, &str)]) -> (StatusCode, HeaderMap, Bytes) {
     let servers = ["Production=https://api.example.com", "Test=http://a.test/b"];
-    let servers = servers.map(|text| parse_server(text).unwrap());
+    let servers = servers.map(|text| ApiServer::parse(text).unwrap());
     let router = harden(router(&servers, true), Clock::system());
     let mut request = Request::builder().uri(path);
     for (name, value) in headers {

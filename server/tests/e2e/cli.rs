@@ -286,11 +286,11 @@ async fn a_page_begins_at_either_end_and_says_how_to_go_on() {
     assert_eq!(versions(&["--newest-first", "--limit=2"]), [5, 4]);
     assert_eq!(versions(&["--newest-first", "--after=4"]), [3, 2, 1]);
     assert_eq!(versions(&["--after=5"]), [0_u64; 0]);
-    let more = "\nThere are more: go on with --after 2\n";
+    let more = "\nMore events follow: continue with --after 2\n";
     let page = ledger.prints(0, &["history", DEMO_USER, "--limit=2"]);
     assert!(page.ends_with(more), "{page}");
     let page = ledger.prints(0, &["history", DEMO_USER, "--limit=5"]);
-    assert!(!page.contains("There are more"), "{page}");
+    assert!(!page.contains("More events follow"), "{page}");
 }
 
 #[tokio::test]
@@ -316,18 +316,18 @@ async fn a_user_is_shown_as_it_was_at_a_version_a_position_or_a_time() {
         ("--at-position=9", "no position 9; the newest is 3"),
         (
             "--at-position=0",
-            "not there yet; it was registered at position 1",
+            "did not exist yet; it was registered at position 1",
         ),
         (
             "--at=2020-01-01",
-            "not there yet; it was registered at position 1",
+            "did not exist yet; it was registered at position 1",
         ),
     ] {
         let refused = ledger.refuses(3, &["state", DEMO_USER, moment]);
         assert!(refused.contains(complaint), "{refused}");
     }
     let refused = ledger.refuses(2, &["state", DEMO_USER, "--at=9998-01-01"]);
-    assert!(refused.contains("lies in the future"), "{refused}");
+    assert!(refused.contains("is in the future"), "{refused}");
     let refused = ledger.refuses(3, &["diff", DEMO_USER, "--from=1", "--to=9"]);
     assert!(
         refused.contains("no version 9; the newest is 3"),
@@ -367,7 +367,7 @@ async fn a_user_is_found_by_its_username_and_by_one_that_only_it_had() {
         ] {
             let refused = ledger.refuses(3, arguments);
             assert!(
-                refused.contains("no user has the id or username `"),
+                refused.contains("no user has or had the id or username `"),
                 "{refused}"
             );
             assert!(!refused.contains(['\u{9b}', '\u{202e}']), "{refused}");
@@ -405,8 +405,7 @@ fn bad_arguments_and_a_missing_ledger_are_told_and_nothing_is_made() {
         &["export"],
     ] {
         let refused = ledger.refuses(2, arguments);
-        let complaint =
-            "ledger.db: there is none; say where it is with --data-dir or --database-url";
+        let complaint = "ledger.db: the file does not exist; set --data-dir or --database-url";
         assert!(refused.contains(complaint), "{refused}");
         assert!(!folder.data_dir().exists());
         let help = ledger.prints(0, &[arguments[0], "--help"]);
@@ -448,7 +447,7 @@ async fn a_cursor_beyond_the_end_is_refused() {
     }
     let error = ledger.refuses(2, &["replay", "--to", to, "--from", "2", "--until", "1"]);
     assert!(
-        error.contains("--from must not be beyond --until"),
+        error.contains("--from must not be after --until"),
         "{error}"
     );
     assert!(!Path::new(to).exists(), "nothing is made");

@@ -39,7 +39,7 @@ fn what_cannot_be_meant_is_refused_with_what_to_do() {
     let listen = |address| ["--listen", address];
     refused(
         &run(&folder, &listen("0.0.0.0:0"), &[]),
-        "only loopback addresses may be listened on",
+        "listens on loopback addresses only",
     );
     refused(&run(&folder, &listen("[::]:0"), &[]), "Set JWT_SECRET");
     refused(&run(&folder, &listen("nowhere"), &[]), "--listen");

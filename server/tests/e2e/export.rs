@@ -53,7 +53,7 @@ async fn an_export_is_a_new_file_with_a_manifest_that_says_what_it_is() {
     // What is there is left alone.
     let refused = ledger.refuses(2, &["export", "--out", out_text]);
     assert!(
-        refused.contains("ledger-1-3.ndjson is there already"),
+        refused.contains("ledger-1-3.ndjson exists already"),
         "{refused}"
     );
     assert_eq!(std::fs::read_to_string(&path).unwrap(), whole);

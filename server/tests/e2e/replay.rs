@@ -142,7 +142,10 @@ async fn a_full_disk_ends_a_replay_and_what_has_a_name_is_whole() {
     let full = replay("prlimit", &limited);
     assert_eq!(full.status.code(), Some(2), "{full:?}");
     let error = String::from_utf8_lossy(&full.stderr).into_owned();
-    assert!(error.contains("run it again to go on"), "{error}");
+    assert!(
+        error.contains("run the command again to continue"),
+        "{error}"
+    );
     assert_eq!(segments(&to).1.len(), 0);
     let again = replay(program, &[]);
     assert!(again.status.success(), "{again:?}");

@@ -440,7 +440,7 @@ async fn a_projector_without_the_key_of_the_log_works_and_says_that_it_signs_not
     let ready = send(stranger.request(Method::GET, "/readyz")).await;
     assert_eq!(ready.status, StatusCode::OK);
     let missing = ready.body["missing"].to_string();
-    assert!(missing.contains("log: there is no key"), "{missing}");
+    assert!(missing.contains("log: the key file"), "{missing}");
     assert!(!elsewhere.data_dir().join("log.key").exists());
 }
 

@@ -522,7 +522,7 @@ async fn what_is_inserted_before_the_first_is_named_too() {
         let (code, report) = verify(&victim.copy.data_dir(), &[], &[]);
         assert_eq!(code, 1, "{statement}: {report}");
         let said = report["fault"]["message"].as_str().unwrap();
-        let is_named = said.contains("kept before it") || said.contains("has no id");
+        let is_named = said.contains("before the first position") || said.contains("without an id");
         assert!(is_named, "{statement}: {said}");
     }
 }

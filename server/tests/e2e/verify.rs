@@ -217,7 +217,7 @@ async fn whatever_is_changed_in_the_files_is_named() {
             "read-model.db",
             "UPDATE users SET document = replace(document, 'Doe', 'Roe')",
             9,
-            "not the fold",
+            "differs from the fold",
         ),
         ("read-model.db", "DELETE FROM users", 1, "missing"),
         (
@@ -306,7 +306,7 @@ async fn on_postgresql_and_nats_the_stream_is_compared_too() {
     names(
         &verify(&folder.data_dir(), &[], &environment),
         4,
-        "the message in the stream is not the event",
+        "the message in the stream differs from the event",
     );
 
     let mut owner = PgConnection::connect(&database).await.unwrap();

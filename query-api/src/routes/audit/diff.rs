@@ -13,13 +13,13 @@ use http_kit::profile::OwnProfile;
 use http_kit::query::{number_from, required};
 use http_kit::query_parameters;
 use http_kit::text::Text;
-use ledger::replay::{Until, replay};
+use ledger::refold::{Until, refold};
 use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::user::Moment;
-use super::{AuditedRead, newest, not_replayed, within};
+use super::{AuditedRead, newest, not_refolded, within};
 use crate::routes::{Example, Shows, not_found};
 use crate::{QueryApi, Shared};
 
@@ -111,8 +111,8 @@ async fn at(
     earlier: Option<Document>,
     version: Version,
 ) -> Result<Document, ApiError> {
-    let document = replay(&*api.history, user, earlier, Until::Version(version)).await;
-    document.map_err(not_replayed)?.ok_or_else(not_found)
+    let document = refold(&*api.history, user, earlier, Until::Version(version)).await;
+    document.map_err(not_refolded)?.ok_or_else(not_found)
 }
 
 #[cfg(test)]

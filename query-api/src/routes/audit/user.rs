@@ -15,14 +15,14 @@ use http_kit::profile::OwnProfile;
 use http_kit::query::{Query as _, number_from, optional};
 use http_kit::query_parameters;
 use http_kit::text::Text;
-use ledger::replay::{Until, replay};
+use ledger::refold::{Until, refold};
 use ledger::store::position_at;
 use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::openapi::{self as described, RefOr};
 use utoipa::{IntoResponses, ToSchema};
 
-use super::{AuditedRead, TIME, head, newest, not_replayed, within};
+use super::{AuditedRead, TIME, head, newest, not_refolded, within};
 use crate::routes::Example;
 use crate::{QueryApi, Shared};
 
@@ -147,8 +147,8 @@ pub(in crate::routes) async fn read(
             Until::Position(position.map_err(ApiError::unavailable)?)
         }
     };
-    let document = replay(&*api.history, &user, None, until).await;
-    let Some(document) = document.map_err(not_replayed)? else {
+    let document = refold(&*api.history, &user, None, until).await;
+    let Some(document) = document.map_err(not_refolded)? else {
         return Err(not_registered_then(&api, &user).await);
     };
     let as_it_was = AsItWas {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
+use command_api::user::USERNAME_DAYS;
 use events::document::fold;
 use events::envelope::{LeafHash, Recorded, StoredEvent};
 use events::{Document, Position, UserEvent, UserId, Version};
@@ -15,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::clients::{History, Operation, Outcome, Request};
 
-const THIRTY_DAYS: i64 = 30 * 24 * 60 * 60 * 1000;
+const BETWEEN_NAMES: i64 = USERNAME_DAYS * 24 * 60 * 60 * 1000;
 
 /// A message of the stream.
 #[derive(Debug, Clone)]
@@ -341,7 +342,7 @@ fn documents(evidence: &Evidence, states: &States, breaches: &mut Vec<String>) {
     }
 }
 
-/// No name has two holders, the claims are those of the events, and a user changes its name once in 30 days.
+/// No name has two holders, the claims are those of the events, and a user changes its name once in `USERNAME_DAYS`.
 fn names(evidence: &Evidence, recorded: &[Recorded], breaches: &mut Vec<String>) {
     let mut holders: BTreeMap<&str, (UserId, bool)> = BTreeMap::new();
     let mut changed: HashMap<UserId, i64> = HashMap::new();
@@ -351,9 +352,11 @@ fn names(evidence: &Evidence, recorded: &[Recorded], breaches: &mut Vec<String>)
             UserEvent::UsernameChanged(change) => {
                 let now = event.recorded_at.millis();
                 let last = changed.insert(event.user_id, now);
-                if last.is_some_and(|last| now - last < THIRTY_DAYS) {
+                if last.is_some_and(|last| now - last < BETWEEN_NAMES) {
                     let position = event.position;
-                    breaches.push(format!("position {position}: a second name within 30 days"));
+                    breaches.push(format!(
+                        "position {position}: a second name within {USERNAME_DAYS} days"
+                    ));
                 }
                 (Some(&change.before), &change.after)
             }

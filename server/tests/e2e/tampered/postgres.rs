@@ -12,22 +12,22 @@ const IN_POSTGRESQL: [(&str, &str, &str); 38] = [
     (
         "read_model.users",
         "UPDATE read_model.users SET document = replace(document, 'Doe', 'Dof')",
-        "not the fold",
+        "differs from the fold",
     ),
     (
         "read_model.users",
         "UPDATE read_model.users SET document = document || ' '",
-        "not the fold",
+        "differs from the fold",
     ),
     (
         "read_model.users",
         "UPDATE read_model.users SET document = left(document, 20)",
-        "not the fold",
+        "differs from the fold",
     ),
     (
         "read_model.users",
         "UPDATE read_model.users SET username = 'john.other'",
-        "not the fold",
+        "differs from the fold",
     ),
     (
         "read_model.users",
@@ -37,13 +37,13 @@ const IN_POSTGRESQL: [(&str, &str, &str); 38] = [
     (
         "read_model.users",
         "UPDATE read_model.users SET position = position + 1",
-        "not the fold",
+        "differs from the fold",
     ),
     (
         "read_model.users",
         "INSERT INTO read_model.users SELECT '507f1f77bcf86cd799439000', version, \
          position, 'other', document FROM read_model.users",
-        "not the fold",
+        "differs from the fold",
     ),
     (
         "read_model.users",
@@ -53,12 +53,12 @@ const IN_POSTGRESQL: [(&str, &str, &str); 38] = [
     (
         "read_model.user_words",
         "UPDATE read_model.user_words SET word = 'jon' WHERE word = 'john'",
-        "other words",
+        "the search words",
     ),
     (
         "read_model.user_words",
         "INSERT INTO read_model.user_words VALUES ('x', '507f1f77bcf86cd799439000')",
-        "other words",
+        "the search words",
     ),
     (
         "read_model.parked_users",
@@ -73,7 +73,7 @@ const IN_POSTGRESQL: [(&str, &str, &str); 38] = [
     (
         "read_model.projections",
         "UPDATE read_model.projections SET position = 99",
-        "beyond the ledger",
+        "after the end of the ledger",
     ),
     (
         "read_model.projections",
@@ -88,7 +88,7 @@ const IN_POSTGRESQL: [(&str, &str, &str); 38] = [
     (
         "log.log_key",
         "DELETE FROM log.log_key",
-        "the key that is kept beside the checkpoints is missing",
+        "the stored key of the log is missing",
     ),
     (
         "log.log_key",
@@ -140,12 +140,12 @@ const IN_POSTGRESQL: [(&str, &str, &str); 38] = [
     (
         "ledger.username_claims",
         "UPDATE ledger.username_claims SET held_until = held_until - 1",
-        "is another one",
+        "is missing or differs",
     ),
     (
         "ledger.username_claims",
         "UPDATE ledger.username_claims SET held_until = 0",
-        "is another one",
+        "is missing or differs",
     ),
     (
         "ledger.username_claims",
@@ -155,7 +155,7 @@ const IN_POSTGRESQL: [(&str, &str, &str); 38] = [
     (
         "ledger.username_claims",
         "INSERT INTO ledger.username_claims VALUES ('admin', JOHN, NULL)",
-        "no event claims",
+        "belongs to no event",
     ),
     (
         "ledger.ledger_head",
@@ -170,33 +170,33 @@ const IN_POSTGRESQL: [(&str, &str, &str); 38] = [
     (
         "ledger.ledger_head",
         "UPDATE ledger.ledger_head SET store_id = replace(store_id, '0', '1') || '0'",
-        "of another ledger",
+        "to another ledger",
     ),
     (
         "ledger.events",
         "INSERT INTO ledger.events SELECT 0, gen_random_uuid(), user_id, 0, event_type, schema_version, recorded_at, \
          envelope, leaf_hash FROM ledger.events WHERE position = 1",
-        "kept before it",
+        "before the first position",
     ),
     (
         "ledger.username_claims",
         "INSERT INTO ledger.username_claims VALUES ('', JOHN, NULL)",
-        "kept before it",
+        "before the first position",
     ),
     (
         "log.checkpoints",
         "INSERT INTO log.checkpoints SELECT 0, 1000, note FROM log.checkpoints WHERE number = 1",
-        "kept before it",
+        "before the first position",
     ),
     (
         "read_model.users",
         "INSERT INTO read_model.users SELECT '', version, position, username, document FROM read_model.users LIMIT 1",
-        "has no id",
+        "without an id",
     ),
     (
         "read_model.user_words",
         "INSERT INTO read_model.user_words SELECT word, '' FROM read_model.user_words LIMIT 1",
-        "has no id",
+        "without an id",
     ),
 ];
 

@@ -40,7 +40,7 @@ fn renamed(before: &str, after: &str) -> UserEvent {
     UserEvent::UsernameChanged(UsernameChanged {
         before: before.to_owned(),
         after: after.to_owned(),
-        held_until: Time::from_millis(THIRTY_DAYS),
+        held_until: Time::from_millis(BETWEEN_NAMES),
     })
 }
 
