@@ -80,7 +80,7 @@ pub enum Rejection {
     #[error("no such user")]
     NoSuchUser,
     /// A user with this id is registered already.
-    #[error("the user is registered already")]
+    #[error("the user is already registered")]
     UserExists {
         /// Who.
         user_id: UserId,
