@@ -2,9 +2,9 @@
 -- 256 of the level below.
 CREATE TABLE log.hashes (
     level integer NOT NULL CHECK (level > 0),
-    place bigint  NOT NULL CHECK (place >= 0),
+    hash_index bigint  NOT NULL CHECK (hash_index >= 0),
     hash  bytea   NOT NULL CHECK (length(hash) = 32),
-    PRIMARY KEY (level, place)
+    PRIMARY KEY (level, hash_index)
 );
 
 -- How many checkpoints were signed, one row: whoever signs the next moves it first, so one that is missing is missed,

@@ -2,9 +2,9 @@
 -- 256 of the level below.
 CREATE TABLE hashes (
     level INTEGER NOT NULL CHECK (level > 0),
-    place INTEGER NOT NULL CHECK (place >= 0),
+    hash_index INTEGER NOT NULL CHECK (hash_index >= 0),
     hash  BLOB    NOT NULL CHECK (length(hash) = 32),
-    PRIMARY KEY (level, place)
+    PRIMARY KEY (level, hash_index)
 ) STRICT, WITHOUT ROWID;
 
 -- How many checkpoints were signed, one row: it is moved with each, so one that is missing is missed, the newest too.
@@ -37,7 +37,7 @@ END;
 -- Also what keeps INSERT OR REPLACE from removing one: a delete trigger does not see that.
 CREATE TRIGGER hashes_come_in_order BEFORE INSERT ON hashes BEGIN
     SELECT RAISE(ABORT, 'hashes of a level come in order')
-    WHERE NEW.place <> (SELECT coalesce(max(place), -1) + 1 FROM hashes WHERE level = NEW.level);
+    WHERE NEW.hash_index <> (SELECT coalesce(max(hash_index), -1) + 1 FROM hashes WHERE level = NEW.level);
 END;
 
 CREATE TRIGGER checkpoints_are_never_changed BEFORE UPDATE ON checkpoints BEGIN

@@ -196,7 +196,7 @@ async fn an_idle_feed_asks_the_ledger_nothing_and_wakes_at_once() {
     let day = Duration::from_secs(24 * 60 * 60);
     let idle = tokio::time::timeout(day, feed.next()).await;
     assert!(idle.is_err());
-    assert_eq!(ledger.asked.load(Ordering::Relaxed), 0);
+    assert_eq!(ledger.requests.load(Ordering::Relaxed), 0);
     ledger.register(1);
     let woken = feed.next().now_or_never();
     assert_eq!(woken.expect("at once").unwrap().len(), 1);
