@@ -4,7 +4,7 @@
 //! Statements say `LIMIT +?`. With a plain `LIMIT ?` SQLite prepares the statement again each time,
 //! to plan for the value.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 use sqlx::{
     ConnectOptions as _, Connection as _, QueryBuilder, Row as _, Sqlite, SqliteConnection,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 use tokio::task::JoinSet;
 
 /// How long an operation waits for a connection, or for the writer.
@@ -40,6 +40,9 @@ const PAGES: i64 = 1_000;
 /// then can the log restart at its beginning, which never happens by itself under load.
 const MOST_PAGES: u32 = 8_192;
 
+/// The length of a log with this many pages in bytes: a header of 32 bytes, and 24 bytes before each page.
+const MOST_BYTES: u64 = MOST_PAGES as u64 * (4_096 + 24) + 32;
+
 /// The shortest time between two checks of the log.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -61,8 +64,10 @@ pub fn pool(connections: u32) -> SqlitePoolOptions {
 pub async fn writer(options: SqliteConnectOptions) -> Result<SqlitePool, sqlx::Error> {
     let options = options
         .pragma("wal_autocheckpoint", MOST_PAGES.to_string())
-        // A statement of many rows keeps each changed page until its end, to be able to undo
-        // itself. In a temporary file that took longer than writing the rows.
+        // A log that restarts is cut to this length, so the length of the file is the length of the log.
+        .pragma("journal_size_limit", MOST_BYTES.to_string())
+        // A statement of many rows keeps each changed page until its end, to be able to undo itself. In a
+        // temporary file that took longer than writing the rows.
         .pragma("temp_store", "memory");
     pool(1).connect_with(options).await
 }
@@ -75,29 +80,43 @@ pub async fn writer(options: SqliteConnectOptions) -> Result<SqlitePool, sqlx::E
 #[derive(Debug)]
 pub struct Checkpointer {
     committed: Arc<Notify>,
+    connection: Arc<Mutex<SqliteConnection>>,
+    log: PathBuf,
     _task: JoinSet<()>,
 }
 
 impl Checkpointer {
     /// Starts maintaining a file, on a connection of its own.
     pub async fn start(options: &SqliteConnectOptions) -> Result<Self, sqlx::Error> {
-        let connection = options.connect().await?;
+        let connection = Arc::new(Mutex::new(options.connect().await?));
         let committed = Arc::new(Notify::new());
+        let mut log = options.get_filename().as_os_str().to_owned();
+        log.push("-wal");
         let mut task = JoinSet::new();
-        task.spawn(move_pages(connection, Arc::clone(&committed)));
+        task.spawn(move_pages(Arc::clone(&connection), Arc::clone(&committed)));
         Ok(Self {
             committed,
+            connection,
+            log: log.into(),
             _task: task,
         })
     }
 
-    /// Reports a commit.
-    pub fn committed(&self) {
+    /// Reports a commit. The log becomes too long when pages are being moved each time a commit wants to move them.
+    /// Then this call waits for that move and moves the rest, so that the next commit can restart the log.
+    pub async fn committed(&self) {
         self.committed.notify_one();
+        let length = std::fs::metadata(&self.log).map_or(0, |file| file.len());
+        if length > MOST_BYTES {
+            let mut connection = self.connection.lock().await;
+            if let Err(error) = move_if(&mut connection, 1).await {
+                tracing::debug!(%error, "The write-ahead log could not be moved");
+            }
+        }
     }
 }
 
-async fn move_pages(mut connection: SqliteConnection, committed: Arc<Notify>) {
+async fn move_pages(connection: Arc<Mutex<SqliteConnection>>, committed: Arc<Notify>) {
     // Whether all commits have been moved. Pages may remain from before.
     let mut is_done = false;
     loop {
@@ -108,9 +127,9 @@ async fn move_pages(mut connection: SqliteConnection, committed: Arc<Notify>) {
             let next = tokio::time::timeout(QUIET, committed.notified()).await;
             next.map_or(1, |()| PAGES)
         };
-        // Pages that are not moved now are moved later, at the latest by a commit. That commit
-        // reports any fault of the file.
-        match move_if(&mut connection, enough).await {
+        // Pages that are not moved now are moved later, at the latest by a commit. That commit reports any
+        // fault of the file.
+        match move_if(&mut *connection.lock().await, enough).await {
             Ok(left) => is_done = left == 0,
             Err(error) => {
                 tracing::debug!(%error, "The write-ahead log could not be moved");
@@ -245,7 +264,7 @@ mod tests {
             .execute(&writer)
             .await
             .unwrap();
-            checkpointer.committed();
+            checkpointer.committed().await;
         };
 
         write(PAGES + 1).await;
@@ -267,7 +286,7 @@ mod tests {
         });
         moved.await.expect("the last pages are moved, too");
 
-        // Commits without a pause. One that comes while pages are being moved leaves it to the next.
+        // Commits without a pause, and pages that are being moved whenever a commit wants to move them.
         let most = i64::from(MOST_PAGES);
         for _ in 0..5 * most / 500 {
             write(500).await;

@@ -37,18 +37,48 @@ const READERS: u32 = 6;
 /// Rows deleted by one statement of a sweep.
 const SWEPT: u32 = 5_000;
 
-/// Reads user by user along the index of users and versions. When all users are queried by
-/// position, PostgreSQL reads the whole ledger if it estimates that there are many. `+ 0` excludes
-/// the index of positions, which PostgreSQL would read to its end for each user.
-const READ_USERS: &str = "\
-SELECT e.position, e.event_id::text, e.user_id, e.version, e.event_type, e.schema_version, e.recorded_at, e.envelope,
-    e.leaf_hash
-FROM unnest($1::text[]) AS u(user_id) CROSS JOIN LATERAL (
-    SELECT * FROM ledger.events AS e WHERE e.user_id = u.user_id AND e.position + 0 > $2 ORDER BY e.version LIMIT $3
-) AS e
-ORDER BY e.position LIMIT $3";
+/// The columns of an event, in the order in which rows are read.
+macro_rules! event_columns {
+    () => {
+        "position, event_id::text, user_id, version, event_type, schema_version, recorded_at, envelope, leaf_hash"
+    };
+}
 
-const HEAD: &str = "SELECT store_id, epoch, position, recorded_at, appends FROM ledger.ledger_head";
+/// Reads user by user along the index of users and versions. When all users are queried by position, PostgreSQL
+/// reads the whole ledger if it estimates that there are many. `+ 0` excludes the index of positions, which
+/// PostgreSQL would read to its end for each user.
+const READ_USERS: &str = concat!(
+    "SELECT ",
+    event_columns!(),
+    " FROM unnest($1::text[]) AS u(id) CROSS JOIN LATERAL (
+    SELECT * FROM ledger.events AS e WHERE e.user_id = u.id AND e.position + 0 > $2 ORDER BY e.version LIMIT $3
+) AS e
+ORDER BY position LIMIT $3"
+);
+
+macro_rules! select_head {
+    ($rest:literal) => {
+        concat!(
+            "SELECT store_id, epoch, position, recorded_at, appends FROM ledger.ledger_head",
+            $rest
+        )
+    };
+}
+
+macro_rules! select_events {
+    ($rest:literal) => {
+        concat!("SELECT ", event_columns!(), " FROM ledger.events ", $rest)
+    };
+}
+
+macro_rules! select_claims {
+    ($rest:literal) => {
+        concat!(
+            "SELECT username, user_id, held_until FROM ledger.username_claims ",
+            $rest
+        )
+    };
+}
 
 /// The ledger in a PostgreSQL database.
 pub struct PostgresStore {
@@ -193,7 +223,7 @@ fn texts<T: ToString>(list: &[T]) -> Vec<String> {
 #[async_trait]
 impl History for PostgresStore {
     async fn head(&self) -> Result<Head, Error> {
-        let head = head(&self.readers.read(|| sqlx::query(HEAD)).await?)?;
+        let head = head(&self.readers.read(|| sqlx::query(select_head!(""))).await?)?;
         self.head.moved(head.position);
         Ok(head)
     }
@@ -209,10 +239,9 @@ impl History for PostgresStore {
         let rows = self
             .readers
             .read(|| {
-                sqlx::query(
-                    "SELECT position, event_id::text, user_id, version, event_type, schema_version, recorded_at, envelope, leaf_hash \
-                     FROM ledger.events WHERE position > $1 ORDER BY position LIMIT $2",
-                )
+                sqlx::query(select_events!(
+                    "WHERE position > $1 ORDER BY position LIMIT $2"
+                ))
                 .bind(signed(after))
                 .bind(signed(limit as u64))
             })
@@ -271,10 +300,9 @@ impl History for PostgresStore {
         let rows = self
             .readers
             .read(|| {
-                sqlx::query(
-                    "SELECT position, event_id::text, user_id, version, event_type, schema_version, recorded_at, envelope, leaf_hash \
-                     FROM ledger.events WHERE user_id = $1 AND version > $2 ORDER BY version LIMIT $3",
-                )
+                sqlx::query(select_events!(
+                    "WHERE user_id = $1 AND version > $2 ORDER BY version LIMIT $3"
+                ))
                 .bind(user.to_string())
                 .bind(signed(after))
                 .bind(signed(limit as u64))
@@ -292,10 +320,9 @@ impl History for PostgresStore {
         let rows = self
             .readers
             .read(|| {
-                sqlx::query(
-                    "SELECT position, event_id::text, user_id, version, event_type, schema_version, recorded_at, envelope, leaf_hash \
-                     FROM ledger.events WHERE user_id = $1 AND version < $2 ORDER BY version DESC LIMIT $3",
-                )
+                sqlx::query(select_events!(
+                    "WHERE user_id = $1 AND version < $2 ORDER BY version DESC LIMIT $3"
+                ))
                 .bind(user.to_string())
                 .bind(signed(before))
                 .bind(signed(limit as u64))
@@ -325,12 +352,7 @@ impl History for PostgresStore {
     async fn claims(&self, usernames: &[String]) -> Result<Vec<Claim>, Error> {
         let rows = self
             .readers
-            .read(|| {
-                sqlx::query(
-                    "SELECT username, user_id, held_until FROM ledger.username_claims WHERE username = ANY($1)",
-                )
-                .bind(usernames)
-            })
+            .read(|| sqlx::query(select_claims!("WHERE username = ANY($1)")).bind(usernames))
             .await?;
         rows.iter().map(claim).collect()
     }
@@ -339,9 +361,9 @@ impl History for PostgresStore {
         let rows = self
             .readers
             .read(|| {
-                sqlx::query(
-                    "SELECT username, user_id, held_until FROM ledger.username_claims WHERE username > $1 ORDER BY username LIMIT $2",
-                )
+                sqlx::query(select_claims!(
+                    "WHERE username > $1 ORDER BY username LIMIT $2"
+                ))
                 .bind(username)
                 .bind(signed(limit as u64))
             })
@@ -432,9 +454,7 @@ impl EventStore for PostgresStore {
     async fn take_turn(&self) -> Result<Turn, Error> {
         let mut transaction = self.writers.begin().await?;
         // Waiters for a row get it in the order of their arrival.
-        let locked = sqlx::query(
-            "SELECT store_id, epoch, position, recorded_at, appends FROM ledger.ledger_head FOR UPDATE",
-        );
+        let locked = sqlx::query(select_head!(" FOR UPDATE"));
         let head = head(&self.writers.within(&mut transaction, locked).await?)?;
         self.head.moved(head.position);
         let held = Arc::new(Held(Mutex::new(Some(transaction))));

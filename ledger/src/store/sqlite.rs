@@ -32,7 +32,27 @@ const ROWS: usize = 64;
 /// How often the head is read when another process moves it.
 const FOLLOW: Duration = Duration::from_millis(100);
 
-const EVENT_COLUMNS: &str = "position, event_id, user_id, version, event_type, schema_version, recorded_at, envelope, leaf_hash";
+/// The columns of an event, in the order in which rows are written and read.
+macro_rules! event_columns {
+    () => {
+        "position, event_id, user_id, version, event_type, schema_version, recorded_at, envelope, leaf_hash"
+    };
+}
+
+macro_rules! select_events {
+    ($rest:literal) => {
+        concat!("SELECT ", event_columns!(), " FROM events ", $rest)
+    };
+}
+
+macro_rules! select_claims {
+    ($rest:literal) => {
+        concat!(
+            "SELECT username, user_id, held_until FROM username_claims ",
+            $rest
+        )
+    };
+}
 
 /// The ledger in one SQLite file.
 #[derive(Debug)]
@@ -236,10 +256,9 @@ impl History for SqliteStore {
         if let Some(events) = self.newest.read(after, limit) {
             return Ok(events);
         }
-        let rows = sqlx::query(
-            "SELECT position, event_id, user_id, version, event_type, schema_version, recorded_at, envelope, leaf_hash \
-             FROM events WHERE position > ? ORDER BY position LIMIT +?",
-        )
+        let rows = sqlx::query(select_events!(
+            "WHERE position > ? ORDER BY position LIMIT +?"
+        ))
         .bind(signed(after))
         .bind(signed(limit as u64))
         .fetch_all(&self.readers)
@@ -269,10 +288,9 @@ impl History for SqliteStore {
         after: Version,
         limit: usize,
     ) -> Result<Vec<StoredEvent>, Error> {
-        let rows = sqlx::query(
-            "SELECT position, event_id, user_id, version, event_type, schema_version, recorded_at, envelope, leaf_hash \
-             FROM events WHERE user_id = ? AND version > ? ORDER BY version LIMIT +?",
-        )
+        let rows = sqlx::query(select_events!(
+            "WHERE user_id = ? AND version > ? ORDER BY version LIMIT +?"
+        ))
         .bind(user.to_string())
         .bind(signed(after))
         .bind(signed(limit as u64))
@@ -287,10 +305,9 @@ impl History for SqliteStore {
         before: Version,
         limit: usize,
     ) -> Result<Vec<StoredEvent>, Error> {
-        let rows = sqlx::query(
-            "SELECT position, event_id, user_id, version, event_type, schema_version, recorded_at, envelope, leaf_hash \
-             FROM events WHERE user_id = ? AND version < ? ORDER BY version DESC LIMIT +?",
-        )
+        let rows = sqlx::query(select_events!(
+            "WHERE user_id = ? AND version < ? ORDER BY version DESC LIMIT +?"
+        ))
         .bind(user.to_string())
         .bind(signed(before))
         .bind(signed(limit as u64))
@@ -305,10 +322,7 @@ impl History for SqliteStore {
         after: Position,
         limit: usize,
     ) -> Result<Vec<StoredEvent>, Error> {
-        let rows = sqlx::query(
-            "SELECT position, event_id, user_id, version, event_type, schema_version, recorded_at, envelope, leaf_hash \
-             FROM events WHERE user_id IN (SELECT value FROM json_each(?)) AND position > ? ORDER BY position LIMIT +?",
-        )
+        let rows = sqlx::query(select_events!("WHERE user_id IN (SELECT value FROM json_each(?)) AND position > ? ORDER BY position LIMIT +?"))
         .bind(json(&users))
         .bind(signed(after))
         .bind(signed(limit as u64))
@@ -318,9 +332,9 @@ impl History for SqliteStore {
     }
 
     async fn claims(&self, usernames: &[String]) -> Result<Vec<Claim>, Error> {
-        let rows = sqlx::query(
-            "SELECT username, user_id, held_until FROM username_claims WHERE username IN (SELECT value FROM json_each(?))",
-        )
+        let rows = sqlx::query(select_claims!(
+            "WHERE username IN (SELECT value FROM json_each(?))"
+        ))
         .bind(json(&usernames))
         .fetch_all(&self.readers)
         .await?;
@@ -328,9 +342,9 @@ impl History for SqliteStore {
     }
 
     async fn claims_after(&self, username: &str, limit: usize) -> Result<Vec<Claim>, Error> {
-        let rows = sqlx::query(
-            "SELECT username, user_id, held_until FROM username_claims WHERE username > ? ORDER BY username LIMIT +?",
-        )
+        let rows = sqlx::query(select_claims!(
+            "WHERE username > ? ORDER BY username LIMIT +?"
+        ))
         .bind(username)
         .bind(signed(limit as u64))
         .fetch_all(&self.readers)
@@ -401,12 +415,12 @@ impl EventStore for SqliteStore {
             return Err(error);
         }
         transaction.committed();
-        if let Some(checkpointer) = &self.checkpointer {
-            checkpointer.committed();
-        }
         fail_point::pass(FailPoint::AfterCommit);
         self.newest.appended(&batch.events);
         self.saw(batch.expected.position + batch.events.len() as u64);
+        if let Some(checkpointer) = &self.checkpointer {
+            checkpointer.committed().await;
+        }
         Ok(())
     }
 
@@ -491,7 +505,7 @@ fn push_events(script: &mut QueryBuilder<Sqlite>, events: &[StoredEvent]) {
     }
     script
         .push("INSERT INTO events (")
-        .push(EVENT_COLUMNS)
+        .push(event_columns!())
         .push(") ")
         .push_values(events, |mut row, event| {
             row.push_bind(signed(event.position))

@@ -12,20 +12,30 @@ use crate::postgres::{Database, is_migrated, signed};
 use events::Time;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/postgres/audit");
+
+/// The columns of a recorded read, after its number.
+macro_rules! read_columns {
+    () => {
+        "read_at, actor, route, user_id, query, request_id"
+    };
+}
+
 const SCHEMA: &str = "audit";
 
 /// Connections that record and list.
 const CONNECTIONS: u32 = 2;
 
-/// A statement that waits for the head's row gets the next number, because the update evaluates the
-/// row again.
-const RECORD: &str = "\
-WITH moved AS (UPDATE audit.head SET number = number + 1 RETURNING number), recorded AS (
-    INSERT INTO audit.reads (number, read_at, actor, route, user_id, query, request_id)
+/// A statement that waits for the head's row gets the next number, because the update evaluates the row again.
+const RECORD: &str = concat!(
+    "WITH moved AS (UPDATE audit.head SET number = number + 1 RETURNING number), recorded AS (
+    INSERT INTO audit.reads (number, ",
+    read_columns!(),
+    ")
     SELECT number, $1, $2, $3, $4, $5, $6 FROM moved
 )
 SELECT number, CASE current_setting('synchronous_commit') WHEN 'off' THEN set_config('synchronous_commit', 'on', true) END
-FROM moved";
+FROM moved"
+);
 
 /// The audit trail in a PostgreSQL database.
 pub struct PostgresTrail {
@@ -115,8 +125,9 @@ impl AuditTrail for PostgresTrail {
         } else {
             "$3::text IS NULL"
         };
+        let columns = read_columns!();
         let statement = format!(
-            "SELECT number, read_at, actor, route, user_id, query, request_id FROM audit.reads \
+            "SELECT number, {columns} FROM audit.reads \
              WHERE number {comparison} $1 AND {actor} AND {user} ORDER BY number {order} LIMIT $4"
         );
         let rows = self

@@ -14,6 +14,13 @@ use events::Time;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite/audit");
 
+/// The columns of a recorded read, after its number.
+macro_rules! read_columns {
+    () => {
+        "read_at, actor, route, user_id, query, request_id"
+    };
+}
+
 /// Connections that list.
 const READERS: u32 = 2;
 
@@ -75,10 +82,11 @@ fn recorded(row: &SqliteRow) -> Result<RecordedRead, Error> {
 impl AuditTrail for SqliteTrail {
     async fn record(&self, read: &Read) -> Result<u64, Error> {
         // Only one connection writes, so the number cannot be taken in between.
-        let row = sqlx::query(
-            "INSERT INTO reads (number, read_at, actor, route, user_id, query, request_id) \
-             SELECT coalesce(max(number), 0) + 1, ?, ?, ?, ?, ?, ? FROM reads RETURNING number",
-        )
+        let row = sqlx::query(concat!(
+            "INSERT INTO reads (number, ",
+            read_columns!(),
+            ") SELECT coalesce(max(number), 0) + 1, ?, ?, ?, ?, ?, ? FROM reads RETURNING number"
+        ))
         .bind(read.at.millis())
         .bind(&read.actor)
         .bind(&read.route)
@@ -98,9 +106,11 @@ impl AuditTrail for SqliteTrail {
     }
 
     async fn list(&self, question: &Question) -> Result<Vec<RecordedRead>, Error> {
-        let mut query = QueryBuilder::<Sqlite>::new(
-            "SELECT number, read_at, actor, route, user_id, query, request_id FROM reads WHERE number ",
-        );
+        let mut query = QueryBuilder::<Sqlite>::new(concat!(
+            "SELECT number, ",
+            read_columns!(),
+            " FROM reads WHERE number "
+        ));
         let order = match question.start {
             Start::After(number) => {
                 query.push("> ").push_bind(signed(number));

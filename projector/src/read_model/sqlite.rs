@@ -309,10 +309,10 @@ impl ReadModel for SqliteReadModel {
             return Err(error);
         }
         transaction.committed();
-        if let Some(checkpointer) = &self.checkpointer {
-            checkpointer.committed();
-        }
         self.applied(batch.to);
+        if let Some(checkpointer) = &self.checkpointer {
+            checkpointer.committed().await;
+        }
         Ok(())
     }
 }

@@ -80,7 +80,7 @@ export class Badge {
       if (isLeft()) return;
       this.#chain = null;
       if (error instanceof Unproven && error.step !== "unable") this.#fail(error);
-      else this.#set("unavailable", () => t("badgeUnavailable", { why: error instanceof Unproven ? t(error.key) : plainly(sentence(error)) }));
+      else this.#set("unavailable", () => t("badgeUnavailable", { why: error instanceof Unproven ? plainly(t(error.key, error.values)) : plainly(sentence(error)) }));
       // A service that is busy says when to come back.
       if (error.retry) setTimeout(() => isLeft() || this.verify(true), error.retry * 1000);
     }

@@ -159,9 +159,11 @@ fn answer(file: &File, headers: &HeaderMap) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use events::UserEvent;
     use http_kit::testing::Ask;
 
     use super::*;
+    use crate::changes;
     use crate::testing::Api;
 
     fn get(path: &str) -> Ask {
@@ -232,6 +234,28 @@ mod tests {
                 let is_served = FILES.iter().any(|(of, _)| *of == name);
                 assert!(is_served || name == "token", "{name}");
             }
+        }
+    }
+
+    #[test]
+    fn the_page_names_every_event_type_and_reads_its_changes() {
+        let sentences: Value = serde_json::from_str(include_str!("../console/texts.json")).unwrap();
+        let named: Vec<_> = sentences["events"].as_object().unwrap().keys().collect();
+        assert_eq!(named, UserEvent::TYPES, "console/texts.json, `events`");
+        let proof = include_str!("../console/proof.js");
+        for shape in events::schema::all() {
+            let is_read = proof.contains(&format!("\"{}/{}\": (data)", shape.name, shape.version));
+            let is_event = shape.name != events::schema::ENVELOPE;
+            assert_eq!(is_read, is_event, "console/proof.js, CHANGES: {}", shape.name);
+        }
+    }
+
+    #[test]
+    fn the_page_names_every_member_of_a_profile() {
+        let sentences: Value = serde_json::from_str(include_str!("../console/texts.json")).unwrap();
+        let example = changes::object(&http_kit::profile::example().profile);
+        for member in example.keys() {
+            assert!(sentences["fields"][member].is_string(), "console/texts.json, `fields`: {member}");
         }
     }
 

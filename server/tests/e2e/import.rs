@@ -178,6 +178,8 @@ fn a_terminal_gets_a_bar() {
     );
     let shown = std::process::Command::new("script")
         .args(["-qec", &import, "/dev/null"])
+        // The test run itself may have no terminal.
+        .env("TERM", "xterm")
         .stdin(std::process::Stdio::null())
         .output()
         .expect("script is part of every Debian");

@@ -7,26 +7,36 @@ use crate::postgres::{Statement, signed};
 use events::envelope::StoredEvent;
 use events::{Time, UserId};
 
-/// Returns no rows when the head has moved. An append that waits for the head's row while another
-/// commits finds the row at another position, because PostgreSQL evaluates the condition again.
+/// The columns of an event, in the order in which they are written.
+macro_rules! stored_columns {
+    () => {
+        "position, event_id, user_id, version, event_type, schema_version, recorded_at, envelope, leaf_hash"
+    };
+}
+
+/// Returns no rows when the head has moved. An append that waits for the head's row while another commits
+/// finds the row at another position, because PostgreSQL evaluates the condition again.
 ///
-/// `named` contains the changes of the batch by username, each name once, with the user who must be
-/// allowed to take it first. It is checked against the claims of the statement's snapshot. That
-/// snapshot is as old as the matching head, because every append that changes claims moves the
-/// head.
-const APPEND: &str = "\
-WITH moved AS (
+/// `named` contains the changes of the batch by username, each name once, with the user who must be allowed to
+/// take it first. It is checked against the claims of the statement's snapshot. That snapshot is as old as the
+/// matching head, because every append that changes claims moves the head.
+const APPEND: &str = concat!(
+    "WITH moved AS (
     UPDATE ledger.ledger_head SET position = $4, recorded_at = $5, appends = appends + 1
     WHERE position = $1 AND epoch = $2 AND store_id = $3 AND appends = $25
     RETURNING position
 ), appended AS (
     INSERT INTO ledger.events
-        (position, event_id, user_id, version, event_type, schema_version, recorded_at, envelope, leaf_hash)
+        (",
+    stored_columns!(),
+    ")
     SELECT e.position, e.event_id::uuid, e.user_id, e.version, e.event_type, e.schema_version, e.recorded_at,
         e.envelope, e.leaf_hash
     FROM moved CROSS JOIN unnest($6::bigint[], $7::text[], $8::text[], $9::bigint[], $10::text[], $11::integer[],
         $12::bigint[], $13::bytea[], $14::bytea[])
-        AS e(position, event_id, user_id, version, event_type, schema_version, recorded_at, envelope, leaf_hash)
+        AS e(",
+    stored_columns!(),
+    ")
 ), named AS (
     SELECT n.username, n.taker, n.user_id, n.held_until
     FROM moved CROSS JOIN unnest($15::text[], $16::text[], $17::text[], $18::bigint[])
@@ -51,7 +61,8 @@ SELECT
     CASE current_setting('synchronous_commit')
         WHEN 'off' THEN set_config('synchronous_commit', 'on', true)
     END
-FROM moved";
+FROM moved"
+);
 
 /// The reason why an append was not written.
 pub(super) fn refused(error: sqlx::Error) -> AppendError {
