@@ -161,7 +161,7 @@ fn nats_channel(messages: &Map<String, Value>) -> Value {
         },
         "messages": messages,
         "x-jetstream": {
-            "stream": ledger::stream::described(),
+            "stream": ledger::stream::description(),
             "sequence": "position",
             "firstSequence": 1,
             "delivery": "at-least-once",

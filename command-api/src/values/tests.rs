@@ -6,7 +6,7 @@ use super::*;
 
 const TODAY: Date = jiff::civil::date(2026, 5, 22);
 
-/// What a member of a profile becomes, or the sentence that refuses it.
+/// The parsed member of a profile, or the sentence of its refusal.
 fn member(name: &str, value: &Value) -> Result<Value, String> {
     let mut body = json!({"name": "John", "surname": "Doe"});
     body[name] = value.clone();
@@ -40,7 +40,7 @@ fn refuses(name: &str, values: &[Value]) {
     }
 }
 
-/// Values that no text field may take.
+/// Values that no text field accepts.
 fn not_texts() -> Vec<Value> {
     vec![json!(1), json!(true), json!([]), json!({}), json!(["a"])]
 }
@@ -247,7 +247,7 @@ fn handles_have_no_at_sign() {
     }
 }
 
-/// The sentences that refuse a registration; none when it is accepted.
+/// The sentences of a registration's refusal; none when it is accepted.
 fn registration_problems(members: &Value) -> Vec<String> {
     let mut body = json!({"username": "john", "name": "John", "surname": "Doe"});
     for (name, value) in members.as_object().unwrap() {
@@ -257,7 +257,7 @@ fn registration_problems(members: &Value) -> Vec<String> {
     let registration = registration(&mut fields, TODAY);
     match fields.finish() {
         Ok(()) => {
-            registration.expect("what has no problem is there");
+            registration.expect("a registration without a problem is complete");
             Vec::new()
         }
         Err(error) => error.sentences(Language::En).split_off(1),
@@ -307,7 +307,7 @@ proptest! {
         let name = ["name", "birthDate", "gender", "bio", "email", "instagram", "x", "expertise", "interests",
             "availabilityStatus"][name];
         if let Ok(Value::String(kept)) = member(name, &json!(text)) {
-            prop_assert_eq!(member(name, &json!(&kept)), Ok(json!(kept)), "what is kept is kept as it is");
+            prop_assert_eq!(member(name, &json!(&kept)), Ok(json!(kept)), "a stored value is parsed to itself");
         }
     }
 

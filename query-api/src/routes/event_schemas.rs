@@ -231,11 +231,11 @@ mod tests {
             of_all.or(json["description"].as_str()).unwrap().to_owned()
         };
         let path = "/schemas/user-registered/1.json";
-        assert_eq!(told(path).await, "The user came to exist.");
+        assert_eq!(told(path).await, "The user was registered.");
         let english = told(&format!("{path}?lang=en")).await;
-        assert_eq!(english, "The user came to exist.");
+        assert_eq!(english, "The user was registered.");
         let turkish = told(&format!("{path}?lang=tr")).await;
-        assert_eq!(turkish, "Kullanıcı oluştu.");
+        assert_eq!(turkish, "Kullanıcı kaydedildi.");
         assert_eq!(
             told("/asyncapi.json").await,
             told("/asyncapi.json?lang=en").await

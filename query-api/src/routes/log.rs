@@ -13,7 +13,7 @@ use events::Position;
 use http_kit::code::Code;
 use http_kit::error::ApiError;
 use http_kit::text::Text;
-use ledger::merkle::{Reader, SignedCheckpoint};
+use ledger::merkle::{TreeReader, SignedCheckpoint};
 
 use super::WAIT;
 use crate::QueryApi;
@@ -52,8 +52,8 @@ fn not_yet_signed(size: u64) -> ApiError {
 }
 
 /// The tree over the first leaves.
-fn tree(api: &QueryApi, size: u64) -> Reader<'_> {
-    Reader::new(&*api.history, &*api.log, size)
+fn tree(api: &QueryApi, size: u64) -> TreeReader<'_> {
+    TreeReader::new(&*api.history, &*api.log, size)
 }
 
 /// An answer without the envelope: text or bytes, as the public formats require.

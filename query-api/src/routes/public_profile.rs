@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_username_leads_to_who_has_it_now() {
+    async fn a_username_leads_to_its_current_holder() {
         let api = Api::with_users().await;
         let until = "2026-06-21T16:11:26.808Z";
         api.append(JANE, renamed("jane", "janet", until)).await;
