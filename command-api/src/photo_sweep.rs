@@ -3,7 +3,7 @@
 
 use events::{Time, UserEvent};
 use futures::TryStreamExt as _;
-use ledger::photos::{PhotoStore, StoredPhoto};
+use ledger::photos::{self, PhotoStore, StoredPhoto};
 use ledger::store::{self, History};
 
 /// Hours for which unnamed bytes stay: far longer than any upload can take to commit.
