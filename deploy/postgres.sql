@@ -1,6 +1,7 @@
--- Run once by the superuser on a fresh server: the database, its owner, who applies the migrations, and the
--- role of the program, which has only what migrations/postgres/grants/ gives it. The official image runs this
--- file at its first start, and scripts/stack with psql. Passwords come from the environment.
+-- The superuser runs this file once on a new server. It creates the database, its owner (who
+-- applies the migrations), and the role of the program (which has only the rights of
+-- migrations/postgres/grants/). The official image runs this file at its first start, scripts/stack
+-- with psql. Passwords come from the environment.
 \set ON_ERROR_STOP on
 \getenv owner_password POSTGRES_OWNER_PASSWORD
 \getenv program_password POSTGRES_PROGRAM_PASSWORD

@@ -11,7 +11,7 @@ import schemathesis
 from hypothesis import strategies
 from schemathesis.generation import GenerationMode
 
-# A photo is recognised by its bytes, so any of them is good under each name.
+# A photo is recognised by its bytes, so any of these files is valid under each name.
 for media_type in ("image/jpeg", "image/png", "image/webp", "image/gif"):
     photo = Path(os.environ["PHOTO"]).read_bytes()
     schemathesis.openapi.media_type(media_type, strategies.just(photo))
@@ -36,8 +36,8 @@ class Callers:
         case.headers["Authorization"] = f"Bearer {data}"
 
 
-# Parameters that must not be beyond the end of something, and a place that is there.
-PLACES = {
+# Parameters that must not lie beyond the end of a sequence, with a value that exists.
+EXISTING = {
     "after": 0,
     "Last-Event-ID": 0,
     "minPosition": 1,
@@ -65,31 +65,31 @@ def before_call(context, case, kwargs):
 
 def correct_places(name, query, headers):
     """In bad requests, too: for a place that is not there, a read would wait."""
-    for place, there in PLACES.items():
+    for place, there in EXISTING.items():
         for values in (query, headers):
             if place in values and is_number(values[place]):
                 values[place] = type(values[place])(there)
-    # Without a place, a stream begins with what happens next, and nothing does.
+    # Without a position, a stream begins with the next event, and none comes.
     if name == "streamEventsV1":
         query.setdefault("after", 0)
 
 
 def correct_parameters(name, query, headers):
-    # A page is of 100 events at most, and lines of any number.
+    # A page has at most 100 events; the number of lines is unlimited.
     if is_number(query.get("limit")) and int(query["limit"]) > 100:
         query["limit"] = 100
-    # Exactly one moment.
+    # Exactly one point in time.
     for other in [key for key in ("atVersion", "atPosition", "at") if key in query][1:]:
         del query[other]
     if "at" in query:
         query["at"] = os.environ["NOW"]
-    # From before to.
+    # `from` before `to`.
     if name == "listEventsV1" and "from" in query and "to" in query:
         query["from"] = query["to"]
-    # Words have letters or digits, and something is searched for.
+    # Words contain letters or digits, and at least one of both parameters is given.
     if name == "searchUsersV1" and ("q" in query or "expertise" not in query):
         query["q"] = "jo"
-    # A version that is there, and a key for each command.
+    # An existing version, and a new key for each command.
     if "If-Match" in headers:
         headers["If-Match"] = "*"
     if "Idempotency-Key" in headers:
@@ -100,7 +100,7 @@ def correct_body(name, body):
     if "birthDate" in body and body["birthDate"] is not None:
         body["birthDate"] = date(1995, 6, 15).isoformat()
     if name == "registerUserV1":
-        # Both or none, of 15 digits at most.
+        # Both or none, with at most 15 digits.
         if body.get("countryCode") and body.get("phoneNumber"):
             body["countryCode"], body["phoneNumber"] = "90", "5551234567"
         else:
@@ -112,9 +112,9 @@ def correct_body(name, body):
 def filter_failure(context, failure, case, response):
     """What is no failure here."""
     on_purpose = (
-        # An unknown language is answered in English: nobody is refused for the wish to read another.
+        # An unknown language is answered in English; it is not an error.
         "parameter `X-Language` in header",
-        # Headers that a server does not know are ignored (RFC 9110, 5.1).
+        # Servers ignore unknown headers (RFC 9110, 5.1).
         "in header - object with unexpected properties",
     )
     return not any(reason in failure.message for reason in on_purpose)

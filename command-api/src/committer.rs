@@ -1,8 +1,8 @@
-//! The commit loop: one task a process that decides commands in the order they came and appends
-//! what they come to, a batch at a time.
+//! The commit loop: one task per process that decides commands in arrival order and appends their
+//! events, one batch at a time.
 //!
-//! While one batch is being written the next one queues up, so a busy service writes large batches
-//! and an idle one answers at once; no timer is needed.
+//! While one batch is being written, the next one queues up. A busy service therefore writes large
+//! batches, an idle one answers at once, and no timer is needed.
 
 use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
@@ -26,61 +26,62 @@ use tokio::time::{Instant, timeout};
 use crate::Randomness;
 use crate::user::{Action, Rejection, User, apply, decide};
 
-/// Commands that may wait for the commit loop; more are refused at once.
+/// The maximum number of commands waiting for the commit loop; more are refused at once.
 const QUEUE: usize = 4096;
-/// How long a command may take when the database does not answer: its client is told within 2 s.
+/// The maximum time of a command when the database does not answer: its client gets an answer
+/// within 2 s.
 const PATIENCE: Duration = Duration::from_millis(1_900);
-/// How long is looked for an event whose append was not answered, at the least.
+/// The minimum time for looking up an event whose append was not answered.
 const LOOK_UP: Duration = Duration::from_millis(200);
-/// Commands decided and written together at the most.
+/// The maximum number of commands decided and written together.
 const BATCH: usize = 512;
-/// Events of users that are read at once: a long history costs time, not memory.
+/// Events of users per read, so a long history costs time but not memory.
 const PAGE: usize = 4096;
-/// Users kept in memory between commands.
+/// The number of users in memory between commands.
 const CACHED_USERS: usize = 16_384;
-/// Days for which an outcome is remembered.
+/// The number of days for which an outcome is stored.
 pub const OUTCOME_DAYS: i64 = 7;
 
-/// A command of a client, ready to be decided.
+/// A command of a client, ready for a decision.
 #[derive(Debug, Clone)]
 pub struct Command {
-    /// Whom it is about.
+    /// The user of the command.
     pub user_id: UserId,
-    /// What should happen.
+    /// The requested change.
     pub action: Action,
-    /// The version that the client decided on.
+    /// The version on which the client decided.
     pub expected_version: Option<Version>,
-    /// The client's key for it, and what it is.
+    /// The idempotency key, if the client sent one.
     pub idempotency: Option<Idempotency>,
-    /// Who sent it, from where.
+    /// The actor and the client.
     pub context: Context,
 }
 
-/// A key under which a command happens at most once.
+/// An idempotency key: a command happens at most once under it.
 #[derive(Debug, Clone)]
 pub struct Idempotency {
-    /// Whose command, and which.
+    /// The actor and the key.
     pub key: OutcomeKey,
     /// SHA-256 of the request.
     pub fingerprint: [u8; 32],
 }
 
-/// What came of a command that was decided.
+/// The outcome of a decided command.
 #[derive(Debug, Clone)]
 pub struct Decided {
-    /// The user afterwards, or why not.
+    /// The user after the command, or the reason for the refusal.
     pub result: Result<Arc<Document>, Rejection>,
-    /// When it was decided.
+    /// The time of the decision.
     pub at: Time,
-    /// Whether it had been decided before, under the same idempotency key.
-    pub replayed: bool,
+    /// Whether the command was decided earlier, under the same idempotency key.
+    pub is_repeat: bool,
 }
 
-/// Why a command was not decided. Nothing is known to have happened, and the same command may be
-/// sent again.
+/// The reason why a command was not decided. It is not known to have happened, and may be sent
+/// again.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Undecided {
-    /// Too many commands wait.
+    /// Too many commands are waiting.
     #[error("the queue of commands is full")]
     QueueFull,
     /// The commit loop has stopped.
@@ -92,13 +93,13 @@ pub enum Undecided {
     /// The ledger cannot be read or written.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// A defect of this program; the loop lives on.
+    /// A defect of this program; the loop continues.
     #[error("deciding the command panicked")]
     Panicked,
 }
 
-/// Where routes hand in commands. The loop stops when the last clone is dropped and what was handed
-/// in is done.
+/// The entry for commands of routes. The loop stops when the last clone is dropped and all
+/// submitted commands are done.
 #[derive(Clone)]
 pub struct Committer(mpsc::Sender<Waiting>);
 
@@ -108,7 +109,7 @@ struct Waiting {
 }
 
 impl Committer {
-    /// A committer and its loop, which the caller runs as one task.
+    /// A committer and its loop; the caller runs the loop as one task.
     pub fn new(
         store: Arc<dyn EventStore>,
         clock: Clock,
@@ -127,8 +128,8 @@ impl Committer {
         (Self(sender), commit_loop.run(receiver))
     }
 
-    /// Hands in a command and waits for what comes of it. `Ok` means that its events are on disk.
-    /// A dropped call does not take the command back.
+    /// Submits a command and waits for its outcome. `Ok` means that its events are on disk.
+    /// Dropping the call does not withdraw the command.
     pub async fn submit(&self, command: Command) -> Result<Decided, Undecided> {
         let (answer, decided) = oneshot::channel();
         self.0
@@ -141,7 +142,7 @@ impl Committer {
     }
 }
 
-/// What is kept under an idempotency key.
+/// The stored answer under an idempotency key.
 #[derive(Serialize, Deserialize)]
 struct Answer<D, R> {
     result: Result<D, R>,
@@ -152,22 +153,24 @@ struct CommitLoop {
     store: Arc<dyn EventStore>,
     clock: Clock,
     randomness: Randomness,
-    /// The head that the cached users belong to. `None` after an error: nothing in memory is
-    /// trusted until the store has answered again.
+    /// The head that the cached users belong to. `None` after an error: the cache is not trusted
+    /// until the store has answered again.
     head: Option<Head>,
     users: LruCache<UserId, User>,
-    /// Held from before the batch is decided until it is appended, if another process was faster.
+    /// The turn to append after another process was faster, held from before the decision until the
+    /// append.
     turn: Option<Turn>,
     is_overtaken: bool,
 }
 
-/// What a batch of commands knows and has decided so far.
+/// The state and the decisions of a batch so far.
 struct Draft {
     head: Head,
     now: Time,
-    /// Taken out of those that are kept, so that an event changes them in place; put back when the draft is appended.
+    /// Taken out of the cache, so that an event changes them in place; returned when the draft is
+    /// appended.
     users: HashMap<UserId, User>,
-    /// Users whose history cannot be read: their commands fail, those of others do not.
+    /// Users whose history cannot be read. Their commands fail; commands of other users do not.
     damaged: HashMap<UserId, store::Error>,
     claims: HashMap<String, Claim>,
     outcomes: HashMap<OutcomeKey, Outcome>,
@@ -187,17 +190,18 @@ impl CommitLoop {
             #[expect(clippy::cast_precision_loss, reason = "at most 512")]
             metrics::COMMIT_COMMANDS.record([], commands.len() as f64);
             let began = Instant::now();
-            // A panic here is a defect of the store's, but it must not end the service: the batch is
-            // refused, and nothing in memory is trusted afterwards.
+            // A panic here is a defect of the store, but it must not end the service. The batch is
+            // refused, and the cache is not trusted afterwards.
             let results = match AssertUnwindSafe(self.commit(&commands))
                 .catch_unwind()
                 .await
             {
                 Ok(Ok(results)) => results,
-                // Each command's answer logs why.
+                // The answer of each command logs the reason.
                 Ok(Err(error)) => {
                     let why = Undecided::Store(error);
-                    // What queued up while the database stood still has waited long enough.
+                    // Commands that queued up while the database stood still have waited long
+                    // enough.
                     if began.elapsed() > PATIENCE / 2 {
                         while let Ok(waiting) = queue.try_recv() {
                             let _ = waiting.answer.send(Err(why.clone()));
@@ -208,7 +212,7 @@ impl CommitLoop {
                 Err(_) => self.refuse(&commands, &Undecided::Panicked),
             };
             for (answer, result) in answers.into_iter().zip(results) {
-                // The client may be gone; what was decided stays decided.
+                // The client may have left; the decision is final all the same.
                 let _ = answer.send(result);
             }
         }
@@ -220,8 +224,8 @@ impl CommitLoop {
         commands.iter().map(|_| Err(why.clone())).collect()
     }
 
-    /// Decides and appends a batch; again from the start as often as another process was faster, and
-    /// without the command whose decision panicked, which must not disturb its neighbours.
+    /// Decides and appends a batch. Starts again when another process was faster, and also without
+    /// a command whose decision panicked: that command must not affect the others.
     async fn commit(
         &mut self,
         commands: &[Command],
@@ -248,7 +252,7 @@ impl CommitLoop {
         }
     }
 
-    /// Everything that the decisions depend on, as of one head.
+    /// Loads the state that the decisions depend on, as of one head.
     async fn load(&mut self, commands: &[Command]) -> Result<Draft, store::Error> {
         let head = if let Some(head) = self.head.clone() {
             head
@@ -277,12 +281,12 @@ impl CommitLoop {
             let page = self.store.read_users(&missing, after, PAGE).await?;
             for stored in &page {
                 after = stored.position;
-                // An event past the head is of another process: the append will find out.
+                // An event beyond the head belongs to another process: the append will notice.
                 if stored.position > head.position || damaged.contains_key(&stored.user_id) {
                     continue;
                 }
                 let before = users.remove(&stored.user_id);
-                match replay(before, stored) {
+                match apply_stored(before, stored) {
                     Ok(user) => drop(users.insert(stored.user_id, user)),
                     Err(error) => drop(damaged.insert(stored.user_id, error)),
                 }
@@ -310,7 +314,7 @@ impl CommitLoop {
         } else {
             self.store.outcomes(&keys).await?
         };
-        // A clock that was set back does not take time back.
+        // A clock that was set back must not make time go back.
         let now = Time::from(self.clock.now()).max(head.recorded_at);
         let remembered = now.plus_days(-OUTCOME_DAYS);
         Ok(Draft {
@@ -333,7 +337,7 @@ impl CommitLoop {
         })
     }
 
-    /// Decides one command on what the ones before it have left.
+    /// Decides one command on the state that the earlier ones have left.
     fn decide(&self, draft: &mut Draft, command: &Command) -> Result<Decided, Undecided> {
         if let Some(idempotency) = &command.idempotency
             && let Some(outcome) = draft.outcomes.get(&idempotency.key)
@@ -348,7 +352,7 @@ impl CommitLoop {
             return Ok(Decided {
                 result: answer.result.map(Arc::new),
                 at: answer.at,
-                replayed: true,
+                is_repeat: true,
             });
         }
         if let Some(error) = draft.damaged.get(&command.user_id) {
@@ -388,7 +392,7 @@ impl CommitLoop {
                         hash: stored.leaf_hash,
                     };
                     let next = apply(user, &recorded, last)
-                        .expect("`decide` gives only events that follow");
+                        .expect("`decide` returns only valid next events");
                     for claim in claims_of(&command.user_id, &recorded.event) {
                         draft.claims.insert(claim.username.clone(), claim.clone());
                         draft.new_claims.push(claim);
@@ -396,7 +400,7 @@ impl CommitLoop {
                     user = Some(next);
                     draft.events.push(stored);
                 }
-                let user = user.expect("a decision without events is about a user that exists");
+                let user = user.expect("a decision without events needs an existing user");
                 let document = Arc::clone(&user.document);
                 draft.users.insert(command.user_id, user);
                 Ok(document)
@@ -423,11 +427,12 @@ impl CommitLoop {
         Ok(Decided {
             result,
             at: draft.now,
-            replayed: false,
+            is_repeat: false,
         })
     }
 
-    /// Appends what was decided. `false`: the head had moved, and nothing was written.
+    /// Appends the decided events. Returns `false` when the head had moved; nothing was written
+    /// then.
     async fn append(&mut self, draft: Draft) -> Result<bool, store::Error> {
         let appended = self.append_draft(draft).await;
         self.turn = None;
@@ -440,7 +445,8 @@ impl CommitLoop {
     async fn append_draft(&mut self, draft: Draft) -> Result<bool, store::Error> {
         let mut head = draft.head.clone();
         if draft.events.is_empty() && draft.new_outcomes.is_empty() {
-            // Nothing to write, but the answers are true only if what they were decided on still is.
+            // Nothing has to be written, but the answers are correct only if the head has not
+            // moved.
             let current = self.store.head().await?;
             let is_current = current == head;
             if is_current {
@@ -474,13 +480,13 @@ impl CommitLoop {
             }
             Err(AppendError::NameTaken) => {
                 return Err(store::Error::Damaged(
-                    "the claims on usernames contradict the events".to_owned(),
+                    "the username claims contradict the events".to_owned(),
                 ));
             }
             Err(AppendError::Store(error)) => {
                 // The commit may have taken place although its answer was lost.
                 let first = batch.events.first().ok_or_else(|| error.clone())?;
-                // Whoever waits for the answer is told in time, also by a database that stands still.
+                // The client gets an answer in time, even from a database that stands still.
                 let left = PATIENCE
                     .saturating_sub(began_waiting.elapsed())
                     .max(LOOK_UP);
@@ -488,9 +494,10 @@ impl CommitLoop {
                 if found.unwrap_or_else(|_| Err(error.clone()))? != Some(first.position) {
                     return Err(error);
                 }
-                // Followers of the ledger wait for the head, which the failed append did not tell.
+                // Followers of the ledger wait for the head, which the failed append did not
+                // report.
                 if let Err(error) = self.store.head().await {
-                    tracing::debug!(%error, "The head was not seen after a commit");
+                    tracing::debug!(%error, "The head could not be read after a commit");
                 }
             }
         }
@@ -501,8 +508,9 @@ impl CommitLoop {
 }
 
 impl Rejection {
-    /// Whether the refusal is kept under the command's idempotency key: those that a later try of
-    /// the same command must not turn into a success (409). A wrong version is the client's to mend.
+    /// Whether the refusal is stored under the command's idempotency key. That applies to conflicts
+    /// (409), which a later attempt of the same command must not turn into a success. A wrong
+    /// version is for the client to correct.
     fn is_remembered(&self) -> bool {
         match self {
             Self::UserExists { .. }
@@ -514,8 +522,8 @@ impl Rejection {
     }
 }
 
-/// The user after one more event of the ledger.
-fn replay(before: Option<User>, stored: &StoredEvent) -> Result<User, store::Error> {
+/// Applies one more event of the ledger to a user.
+fn apply_stored(before: Option<User>, stored: &StoredEvent) -> Result<User, store::Error> {
     let damaged = |error: &dyn std::fmt::Display| {
         store::Error::Damaged(format!("position {}: {error}", stored.position))
     };

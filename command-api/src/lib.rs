@@ -20,24 +20,24 @@ pub mod values;
 
 pub use committer::Committer;
 
-/// What the routes need.
+/// The dependencies of the routes.
 #[derive(Clone)]
 pub struct CommandApi {
-    /// Decides and appends.
+    /// Decides commands and appends events.
     pub committer: Committer,
-    /// Knows who calls.
+    /// Authenticates callers.
     pub verifier: Arc<Verifier>,
-    /// Knows the time.
+    /// Gives the time.
     pub clock: Clock,
     /// Gives new identifiers their random part.
     pub randomness: Randomness,
     /// Makes renditions of uploads.
     pub photos: Arc<photo::Photos>,
-    /// Keeps renditions.
+    /// Stores renditions.
     pub photo_store: PhotoStore,
-    /// Which uploads are under way.
+    /// The uploads in progress.
     pub uploads: Uploads,
-    /// Where clients reach the service, without a slash at the end.
+    /// The URL of the service for clients, without a final slash.
     pub public_url: Arc<str>,
 }
 
@@ -49,24 +49,24 @@ impl FromRef<CommandApi> for Arc<Verifier> {
     }
 }
 
-/// The routes that change something.
+/// The routes that change users.
 pub fn router(api: CommandApi) -> Router {
     routes::router().with_state(api)
 }
 
-/// The routes that change something, described.
+/// The OpenAPI description of these routes.
 pub fn openapi() -> OpenApi {
-    routes::Described::openapi()
+    routes::ApiDocument::openapi()
 }
 
-/// A source of random bytes, handed in from the edge so that tests can know what comes.
+/// A source of random bytes. It is passed in, so that tests can use known bytes.
 #[derive(Clone)]
 pub struct Randomness(Arc<Fill>);
 
 type Fill = dyn Fn(&mut [u8]) + Send + Sync;
 
 impl Randomness {
-    /// A source that fills what it is given.
+    /// A source that calls `fill` for each request.
     pub fn new(fill: impl Fn(&mut [u8]) + Send + Sync + 'static) -> Self {
         Self(Arc::new(fill))
     }

@@ -1,28 +1,29 @@
-//! Removes the bytes of photos that no event names: what an upload left behind when the process
-//! died between writing its bytes and committing its event.
+//! Removes photo bytes that no event names: an upload leaves them when the process dies after
+//! writing its bytes and before committing its event.
 
 use events::{Time, UserEvent};
 use futures::TryStreamExt as _;
 use ledger::photos::{self, PhotoStore, StoredPhoto};
 use ledger::store::{self, History};
 
-/// Hours for which unnamed bytes stay: far longer than any upload can take to commit.
+/// The age in hours at which unnamed bytes may be removed: far longer than any upload takes to
+/// commit.
 const HOURS: i64 = 24;
 
-/// The sweep stopped before the end; the next one goes on.
+/// The sweep stopped early; the next one continues.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The photo store failed.
     #[error(transparent)]
     Photos(#[from] photos::Error),
-    /// The ledger could not be read, so nothing is known to be unnamed.
+    /// The ledger could not be read, so it is unknown which bytes are unnamed.
     #[error(transparent)]
     Store(#[from] store::Error),
 }
 
-/// Removes what no event names and is older than a day. Returns how many photos went.
+/// Removes photos that are older than a day and that no event names. Returns their number.
 ///
-/// Photos that an event ever named stay: the history shows them, and the ledger never forgets.
+/// A photo that any event ever named is kept, because the history shows it.
 pub async fn sweep(
     photo_store: &PhotoStore,
     history: &dyn History,
@@ -33,7 +34,7 @@ pub async fn sweep(
     let mut last = None;
     let mut files = photo_store.files();
     while let Some(file) = files.try_next().await? {
-        // All files of a photo are written within the same minute; one decides for all.
+        // All files of a photo are written within one minute, so one file decides for all.
         if file.written_at < youngest && last.replace(file.photo_id) != Some(file.photo_id) {
             removed += usize::from(remove_unless_named(photo_store, history, &file).await?);
         }
@@ -55,7 +56,8 @@ async fn remove_unless_named(
     Ok(true)
 }
 
-/// Whether an event of the user ever set this photo. An event that cannot be read might have.
+/// Whether an event of the user ever set this photo. An event that cannot be read counts as one
+/// that did.
 async fn is_named(history: &dyn History, photo: &StoredPhoto) -> Result<bool, store::Error> {
     const PAGE: usize = 256;
     let mut after = 0;
@@ -96,7 +98,7 @@ mod tests {
         }
         let user = JOHN.parse().unwrap();
         let orphan = "507f1f77bcf86cd799439012".parse().unwrap();
-        let key = photo_key::file(&user, "ab", &orphan, "40.webp");
+        let key = events::photo_key::file(&user, "ab", &orphan, "40.webp");
         let create = api.photo_store.create(&key, Bytes::from_static(b"x"));
         create.await.unwrap();
         let files = async || {
@@ -107,7 +109,7 @@ mod tests {
         let mut written: Vec<_> = files().await.iter().map(|file| file.written_at).collect();
         written.sort_unstable();
 
-        // An upload may still be about to commit its event.
+        // An upload may be about to commit its event.
         let soon = Time::from_millis(written[0].millis() + HOURS * 3_600_000);
         assert_eq!(sweep(&api.photo_store, &*api.store, soon).await.unwrap(), 0);
         assert_eq!(files().await.len(), 13);
@@ -117,7 +119,7 @@ mod tests {
             sweep(&api.photo_store, &*api.store, later).await.unwrap(),
             1
         );
-        // The photo of today and the one that history shows.
+        // The current photo and an earlier one that the history shows.
         assert_eq!(files().await.len(), 12);
         assert_eq!(api.photo_store.read(&key).await.unwrap(), None);
     }

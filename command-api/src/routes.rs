@@ -1,4 +1,4 @@
-//! One file a route; here is what they share.
+//! The shared parts of the routes. Each route is a file of its own.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -38,7 +38,7 @@ mod users;
 const JSON_BYTES: usize = 64 * 1024;
 const JSON_TIME: Duration = Duration::from_secs(10);
 
-/// Every route. The router is made of these, and the test of hostile requests goes through them.
+/// Every route. The router is built from them, and the test of hostile requests calls them.
 fn routes() -> [(&'static str, MethodRouter<CommandApi>); 4] {
     [
         (
@@ -67,15 +67,15 @@ pub(crate) fn router() -> Router<CommandApi> {
     })
 }
 
-/// The routes described.
+/// The OpenAPI description of the routes.
 #[derive(OpenApi)]
 #[openapi(
     paths(users::register, profile::replace, username::change, photo::change),
     components(schemas(OwnProfile<'_>))
 )]
-pub(crate) struct Described;
+pub(crate) struct ApiDocument;
 
-/// Who sends a command, from where, and under which conditions.
+/// The sender of a command with its client headers and conditions.
 pub(crate) struct Sender {
     caller: Caller,
     client: Client,
@@ -118,7 +118,7 @@ impl Refuses for Sender {
     }
 }
 
-/// A command that was decided, described: the whole own profile as the command left it.
+/// The OpenAPI answer to an accepted command: the whole own profile after it.
 pub(crate) struct Done<const STATUS: u16>;
 
 impl<const STATUS: u16> IntoResponses for Done<STATUS> {
@@ -138,7 +138,7 @@ impl<const STATUS: u16> IntoResponses for Done<STATUS> {
 }
 
 impl Sender {
-    /// The user that the caller is. A token without such a user is answered as an unknown user.
+    /// The caller's user. A token without a valid user gets the answer for an unknown user.
     fn user(&self) -> Result<UserId, ApiError> {
         self.caller.require(&[Role::User])?;
         self.caller
@@ -171,8 +171,8 @@ impl Sender {
         }
     }
 
-    /// Hands an action in. `operation` and `body` tell one request from another under the same
-    /// idempotency key.
+    /// Submits an action. `operation` and `body` distinguish requests under the same idempotency
+    /// key.
     async fn submit(
         self,
         api: &CommandApi,
@@ -216,14 +216,14 @@ impl Sender {
     }
 }
 
-/// The answer to a command that was decided: the whole own profile, or why not.
+/// The answer to a decided command: the whole own profile, or the reason for the refusal.
 fn answer(api: &CommandApi, status: StatusCode, decided: Decided) -> Result<Answer, ApiError> {
-    let replayed = (HeaderName::from_static("idempotent-replayed"), "true");
+    let repeat = (HeaderName::from_static("idempotent-replayed"), "true");
     let document = match decided.result {
         Ok(document) => document,
-        Err(rejection) if decided.replayed => {
-            let value = HeaderValue::from_static(replayed.1);
-            return Err(rejected(rejection).header(replayed.0, value));
+        Err(rejection) if decided.is_repeat => {
+            let value = HeaderValue::from_static(repeat.1);
+            return Err(rejected(rejection).header(repeat.0, value));
         }
         Err(rejection) => return Err(rejected(rejection)),
     };
@@ -234,17 +234,17 @@ fn answer(api: &CommandApi, status: StatusCode, decided: Decided) -> Result<Answ
     let answer = Answer::with_status(status, decided.at.into(), &profile)
         .version(document.version)
         .position(document.position);
-    Ok(if decided.replayed {
-        answer.header(replayed.0, replayed.1)
+    Ok(if decided.is_repeat {
+        answer.header(repeat.0, repeat.1)
     } else {
         answer
     })
 }
 
-/// What a command came to, in one word for the metrics.
+/// The outcome of a command as one word for the metrics.
 fn outcome(decided: &Result<Decided, Undecided>) -> &'static str {
     match decided {
-        Ok(decided) if decided.replayed => "replayed",
+        Ok(decided) if decided.is_repeat => "replayed",
         Ok(decided) => match &decided.result {
             Ok(_) => "accepted",
             Err(rejection) => rejected(rejection.clone()).code().as_str(),
@@ -304,7 +304,8 @@ impl Refuses for Undecided {
     }
 }
 
-/// Refusals as they are described: each may be the answer of an earlier request under the same key.
+/// Refusals for the OpenAPI description. Each may also be the answer to an earlier request under
+/// the same key.
 fn remembered<const N: usize>(rejections: [Rejection; N]) -> Vec<ApiError> {
     let replayed = |error: ApiError| {
         let name = HeaderName::from_static("idempotent-replayed");
@@ -313,7 +314,7 @@ fn remembered<const N: usize>(rejections: [Rejection; N]) -> Vec<ApiError> {
     rejections.map(rejected).map(replayed).to_vec()
 }
 
-/// What a command for a user that is there is refused for.
+/// The refusals of a command for an existing user.
 pub(crate) struct OfUser;
 
 impl Refuses for OfUser {
@@ -328,7 +329,7 @@ impl Refuses for OfUser {
     }
 }
 
-/// The day on which ages are counted.
+/// The current day, for computing ages.
 fn today(State(api): &State<CommandApi>) -> jiff::civil::Date {
     events::Time::from(api.clock.now()).date()
 }
@@ -342,7 +343,7 @@ mod tests {
     use super::*;
     use crate::testing::{Api, JOHN, service, upload, user};
 
-    /// How each route is used well; a new route is added here, with a good request to it.
+    /// A valid request to each route. Add each new route here.
     fn target(pattern: &'static str, method: &str) -> Target {
         let (method, good, reads) = match (method, pattern) {
             ("POST", "/api/v1/users") => {
@@ -363,7 +364,7 @@ mod tests {
                 let good = upload(JOHN, &::photo::samples::png(96, 96));
                 ("PATCH", good, Reads::Multipart(photo::BODY_BYTES))
             }
-            _ => panic!("{method} {pattern} is in no test of hostile requests: add it here"),
+            _ => panic!("{method} {pattern} is not covered by the test of hostile requests: add it here"),
         };
         Target {
             pattern,
@@ -376,7 +377,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_route_is_described_and_nothing_else_is() {
+    async fn the_description_contains_exactly_the_routes() {
         let api = Api::with_users().await;
         let mut served = Vec::new();
         for (pattern, _) in routes() {

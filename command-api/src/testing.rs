@@ -1,5 +1,5 @@
-//! What the tests of this crate share: a store that fails when it is told to, and the whole command API
-//! as a function, on a clock and identifiers that are known.
+//! Shared parts of this crate's tests: a store that fails on demand, and the whole command API as a
+//! function with a known clock and known identifiers.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -24,27 +24,27 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::{CommandApi, Committer, Randomness, Uploads};
 
-/// The user of the published page.
+/// The example user of the published page.
 pub(crate) const JOHN: &str = "507f1f77bcf86cd799439011";
 /// Another user.
 pub(crate) const JANE: &str = "507f1f77bcf86cd799439099";
-/// Where photos are said to be.
+/// The public URL in photo links.
 pub(crate) const URL: &str = "https://example.com";
 /// Milliseconds of a day.
 pub(crate) const DAY: i64 = 86_400_000;
 
-/// What the store does to the next append instead of just writing it.
+/// The fault that the store causes in the next append.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// The disk is full: nothing is written.
     Full,
-    /// It is written, but the answer is lost.
+    /// The append is written, but its answer is lost.
     LostAnswer,
-    /// The store itself panics before it writes.
+    /// The store panics before it writes.
     Panic,
 }
 
-/// A store on SQLite whose appends a test can count, hold up and break.
+/// A store on SQLite whose appends a test can count, delay and break.
 pub(crate) struct Faulty {
     inner: SqliteStore,
     pub(crate) appends: AtomicUsize,
@@ -172,7 +172,7 @@ pub(crate) fn made(n: u64) -> String {
     PhotoId::new(Time::from(now()), n.to_be_bytes()).to_string()
 }
 
-/// The command API as a function: no socket, a clock that a test sets, identifiers that count up.
+/// The command API as a function: no socket, a clock that the test sets, identifiers that count up.
 pub(crate) struct Api {
     pub(crate) router: Router,
     pub(crate) store: Arc<Faulty>,
@@ -192,7 +192,7 @@ impl Api {
         let time = Arc::new(Mutex::new(now()));
         let told = Arc::clone(&time);
         let clock = Clock::from_fn(move || *told.lock().unwrap());
-        // The loop has numbers of its own, so that those of the routes do not depend on events.
+        // The loop has its own numbers, so that those of the routes do not depend on events.
         let drawn = AtomicU64::new(1);
         let numbers = Randomness::new(move |bytes| count_up(&drawn, bytes));
         let (committer, commit_loop) =
@@ -226,7 +226,7 @@ impl Api {
         }
     }
 
-    /// With two users: John, whose username is `john`, and Jane, whose is `jane`.
+    /// A service with two users: John with the username `john`, and Jane with `jane`.
     pub(crate) async fn with_users() -> Self {
         let api = Self::start().await;
         for (id, name, username) in [(JOHN, "John", "john"), (JANE, "Jane", "jane")] {
@@ -246,7 +246,7 @@ impl Api {
         *now = Time::from_millis(Time::from(*now).millis() + millis).into();
     }
 
-    /// The next thing that needs randomness in a route panics.
+    /// Makes the next use of randomness in a route panic.
     pub(crate) fn panic_next(&self) {
         self.panics.store(true, Ordering::SeqCst);
     }
@@ -275,7 +275,7 @@ pub(crate) fn service(method: &str, uri: &str) -> Ask {
     Ask::new(method, uri).bearer(&token("sign-up", &[Role::Service]))
 }
 
-/// John as he was registered, in the order of the published page.
+/// John as registered, in the member order of the published page.
 pub(crate) fn john() -> Value {
     json!({
         "_id": JOHN,
@@ -293,7 +293,7 @@ pub(crate) fn john() -> Value {
     })
 }
 
-/// The headers that come with the document of a user.
+/// The headers of an answer with the document of a user.
 #[track_caller]
 pub(crate) fn is_at(answer: &Answer, version: Version, position: Position) {
     let etag = format!("\"{version}\"");
@@ -303,7 +303,7 @@ pub(crate) fn is_at(answer: &Answer, version: Version, position: Position) {
     assert!(answer.header("x-request-id").is_some());
 }
 
-/// A form of parts, each with its name and bytes; its boundary is `x`.
+/// A form of parts with names and bytes; its boundary is `x`.
 pub(crate) fn form(parts: &[(&str, &[u8])]) -> Vec<u8> {
     let mut body = Vec::new();
     for (name, bytes) in parts {

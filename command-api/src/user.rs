@@ -1,11 +1,11 @@
-//! The aggregate: every rule about what may happen to a user. Pure; time and ids come in.
+//! The aggregate: every rule about changes of a user. Pure; time and ids are arguments.
 
 use std::sync::Arc;
 
 use events::document::{Document, FoldError, fold};
 use events::envelope::Previous;
 use events::event::{
-    Consents, PhotoChanged, ProfileUpdated, UserEvent, UserRegistered, UsernameChanged, Variant,
+    PhotoChanged, ProfileUpdated, UserEvent, UserRegistered, UsernameChanged, Variant,
 };
 use events::{PhotoId, Recorded, Time, UserId, Version};
 use http_kit::username::Username;
@@ -14,35 +14,35 @@ use serde::{Deserialize, Serialize};
 
 use crate::values::{NewProfile, Registration};
 
-/// Days between two changes of a username by its user, and days for which the old name is held.
+/// The number of days between two username changes by the user, and for which the old name is held.
 pub const USERNAME_DAYS: i64 = 30;
 
-/// What the rules need to know of a user: the fold of its events.
+/// The state that the rules need: the fold of the user's events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
-    /// What the user is; shared with the answers to its commands.
+    /// The user's document, shared with the answers to commands.
     pub document: Arc<Document>,
-    /// When the user last changed its username. Registration does not count.
+    /// The time of the last username change. Registration does not count.
     pub username_changed_at: Option<Time>,
-    /// The newest event, which the next one will name.
+    /// The newest event; the next event names it.
     pub last: Previous,
 }
 
-/// What a client wants to happen to a user.
+/// A requested change of a user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Make the user exist.
+    /// Register the user.
     Register(Box<Registration>),
-    /// Replace all that the user may replace.
+    /// Replace all replaceable members.
     ReplaceProfile(Box<NewProfile>),
-    /// Set a new photo, whose bytes are stored already.
+    /// Set a new photo, whose bytes are already stored.
     ChangePhoto(Box<NewPhoto>),
     /// Take another username.
     ChangeUsername(Username),
 }
 
 impl Action {
-    /// The username that the action takes: its claim must be known to decide.
+    /// The username that the action takes. Its claim is needed for the decision.
     pub fn wanted_username(&self) -> Option<&Username> {
         match self {
             Self::Register(registration) => Some(&registration.username),
@@ -52,37 +52,38 @@ impl Action {
     }
 }
 
-/// A new photo, as the pipeline made and stored it.
+/// A new photo, as processed and stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewPhoto {
-    /// New for each change.
+    /// A new identifier for each change.
     pub photo_id: PhotoId,
     /// SHA-256 of the upload, in hexadecimal digits.
     pub content_hash: String,
-    /// Bytes of the upload.
+    /// The size of the upload in bytes.
     pub size: u64,
-    /// What the upload was.
+    /// The media type of the upload.
     pub media_type: String,
-    /// Pixels of the upload.
+    /// The width of the upload in pixels.
     pub width: u32,
-    /// Pixels of the upload.
+    /// The height of the upload in pixels.
     pub height: u32,
-    /// File name of the main rendition.
+    /// The file name of the main rendition.
     pub main: String,
     /// The small renditions.
     pub variants: Vec<Variant>,
 }
 
-/// Why an action was refused. Stored with its idempotency key, so the shape stays readable.
+/// The reason why an action was refused. It is stored with the idempotency key, so the shape must
+/// stay readable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Rejection {
-    /// No such user.
-    #[error("no such user")]
+    /// The user does not exist.
+    #[error("the user does not exist")]
     NoSuchUser,
-    /// A user with this id is registered already.
-    #[error("the user is registered already")]
+    /// A user with this id is already registered.
+    #[error("the user is already registered")]
     UserExists {
-        /// Who.
+        /// The user.
         user_id: UserId,
     },
     /// Another user has the name.
@@ -91,33 +92,33 @@ pub enum Rejection {
         /// The name.
         username: String,
     },
-    /// The name is held for the user who gave it up.
+    /// The name is held for its former owner.
     #[error("the username is held")]
     UsernameHeld {
         /// The name.
         username: String,
-        /// Until when.
+        /// The end of the hold.
         until: Time,
     },
-    /// The last change is less than [`USERNAME_DAYS`] ago.
+    /// The last change was less than [`USERNAME_DAYS`] ago.
     #[error("the username was changed too recently")]
     UsernameChangeTooSoon {
-        /// From when it may be changed.
+        /// The time from which a change is allowed.
         next: Time,
     },
     /// The client decided on another version of the user.
     #[error("the user has another version")]
     VersionMismatch {
-        /// What the client saw.
+        /// The version that the client sent.
         expected: Version,
-        /// What it is.
+        /// The current version.
         actual: Version,
     },
 }
 
-/// What an action on a user comes to at a time: the events to append, none when nothing would
-/// change, or why not. `claim` is that of the wanted username, if anybody ever had it; `expected`
-/// is the version that the client decided on.
+/// Decides an action at a time. Returns the events to append (none when nothing would change), or
+/// the reason for the refusal. `claim` is the claim to the wanted username, if anybody ever had it.
+/// `expected` is the version on which the client decided.
 pub fn decide(
     user_id: UserId,
     user: Option<&User>,
@@ -127,7 +128,7 @@ pub fn decide(
     now: Time,
 ) -> Result<Vec<UserEvent>, Rejection> {
     if let (Action::Register(registration), None) = (action, user) {
-        // Who is not there yet has version 0.
+        // A user that does not exist yet has version 0.
         if let Some(expected) = expected.filter(|expected| *expected != 0) {
             return Err(Rejection::VersionMismatch {
                 expected,
@@ -158,7 +159,7 @@ pub fn decide(
     }
 }
 
-/// The user after one more event.
+/// Applies one more event to a user.
 pub fn apply<C>(
     user: Option<User>,
     recorded: &Recorded<C>,

@@ -1,5 +1,5 @@
-//! Raw input becomes values here, and nowhere else: each parser takes what a client sent and gives a
-//! value that needs no second check, or the reason why not.
+//! Parses client input into values. Each parser returns a value that needs no further check, or the
+//! reason for the refusal. No other code parses input.
 
 use std::ops::RangeInclusive;
 
@@ -13,10 +13,10 @@ use serde_json::Value;
 
 use kinds::{Kind, Label, listed, set};
 
-pub(crate) mod described;
 mod kinds;
+pub(crate) mod schemas;
 
-/// A profile whose members all keep the rules.
+/// A profile whose members all satisfy the rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewProfile(Profile);
 
@@ -55,9 +55,10 @@ macro_rules! read {
         required { $($(#[doc = $about:literal])* $member:ident $json:literal: $kind:ident,)* }
         optional { $($(#[doc = $about_o:literal])* $member_o:ident $json_o:literal: $type:ty = $kind_o:ident,)* }
     ) => {
-        /// Reads the members of a profile. `None` when one is bad; [`Fields`] then knows each that is.
+        /// Parses the members of a profile. Returns `None` when one is bad; [`Fields`] then
+        /// contains every bad one.
         pub fn profile(fields: &mut Fields, today: Date) -> Option<NewProfile> {
-            // Every member is read before any is missed, so that every problem is reported.
+            // Every member is parsed before any is missed, so that every problem is reported.
             $(let $member = fields.required($json, |value| kinds::$kind::parse(value, today));)*
             $(let $member_o: $type = fields
                 .optional($json_o, |value| kinds::$kind_o::parse(value, today))
@@ -71,7 +72,7 @@ macro_rules! read {
 }
 events::profile_members!(read);
 
-/// Reads a registration: the body of `POST /api/v1/users`, and a line of an import.
+/// Parses a registration: the body of `POST /api/v1/users`, or a line of an import.
 pub fn registration(fields: &mut Fields, today: Date) -> Option<(Option<UserId>, Registration)> {
     let user_id = fields.optional("_id", |value| user_id(string(value)?));
     let username = fields.required("username", |value| username(string(value)?));
@@ -82,7 +83,7 @@ pub fn registration(fields: &mut Fields, today: Date) -> Option<(Option<UserId>,
         (Some(country), Some(number)) if country.len() + number.len() > MAX_E164_DIGITS => {
             fields.problem("phoneNumber", Text::new("BAD_PHONE_NUMBER"));
         }
-        // One without the other is no number; a bad one has been reported already.
+        // One without the other is not a complete number. A bad one has already been reported.
         (Some(_), None) if !fields.has_problem("phoneNumber") => {
             fields.problem("phoneNumber", Text::new("REQUIRED"));
         }
@@ -125,7 +126,7 @@ pub fn registration(fields: &mut Fields, today: Date) -> Option<(Option<UserId>,
     Some((user_id, registration))
 }
 
-/// Reads a username.
+/// Parses a username.
 pub fn username(text: &str) -> Result<Username, Text> {
     Username::parse(text).map_err(|invalid| match invalid {
         InvalidUsername::TooShort => Text::new("TOO_SHORT").with("min", Username::MIN),
@@ -133,14 +134,14 @@ pub fn username(text: &str) -> Result<Username, Text> {
         InvalidUsername::Characters { suggestion } if Username::parse(&suggestion).is_ok() => {
             Text::new("USERNAME_CHARACTERS").with("suggestion", suggestion)
         }
-        // What is left of `李小龍` or `ädmin` would be refused, too.
+        // The remaining letters of `李小龍` or `ädmin` would be refused too.
         InvalidUsername::Characters { .. } => Text::new("USERNAME_LETTERS"),
         InvalidUsername::Shape => Text::new("USERNAME_SHAPE"),
         InvalidUsername::Reserved => Text::new("USERNAME_RESERVED"),
     })
 }
 
-/// Reads the identifier of a user.
+/// Parses the identifier of a user.
 pub fn user_id(text: &str) -> Result<UserId, Text> {
     text.parse().map_err(|_| Text::new("BAD_ID"))
 }
@@ -149,7 +150,7 @@ fn roles(value: &Value) -> Result<Vec<String>, Text> {
     set(value, ROLES.len(), |text| listed(text, &ROLES))
 }
 
-/// A whole number in E.164 has at most so many digits, the country code among them (ITU-T E.164, 6.1).
+/// The maximum number of digits of an E.164 number, including the country code (ITU-T E.164, 6.1).
 const MAX_E164_DIGITS: usize = 15;
 
 fn digits(text: &str, lengths: RangeInclusive<usize>) -> Option<String> {

@@ -1,12 +1,12 @@
-//! The pieces that every event goes through: `cargo bench -p events`.
+//! The steps that every event passes through: `cargo bench -p events`.
 
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use events::document::{fold, fold_into};
 use events::envelope::{Context, LeafHash, Previous, Recorded};
-use events::message::{Headers, from_message, to_message};
 use events::event::{Change, Consents, Profile, ProfileUpdated, UserRegistered};
+use events::message::{Headers, from_message, to_message};
 use events::{Document, EventId, Time, UserEvent, UserId};
 
 fn profile() -> Profile {
@@ -29,7 +29,7 @@ fn find<'a>(headers: &'a Headers, name: &str) -> Option<&'a str> {
     found.next().map(|(_, value)| value.as_str())
 }
 
-/// An event as a mobile app causes it.
+/// An event as the mobile app causes it.
 fn recorded(version: u64, event: UserEvent) -> Recorded {
     let time = Time::from_millis(1_700_000_000_000);
     Recorded {
@@ -100,7 +100,7 @@ fn pieces(criterion: &mut Criterion) {
         bencher.iter(|| black_box(&stored).decode_without_context());
     });
     let (headers, body) = to_message(&stored);
-    criterion.bench_function("make a message of an event", |bencher| {
+    criterion.bench_function("make a message from an event", |bencher| {
         bencher.iter(|| to_message(black_box(&stored)));
     });
     criterion.bench_function("read a message", |bencher| {

@@ -1,6 +1,7 @@
-//! What a user is after its events: the document, and the pure fold that makes it.
+//! The document of a user after its events, and the pure fold that makes it.
 //!
-//! The command API answers with it, the projector keeps it, and any subscriber may fold with it.
+//! The command API answers with this document. The projector stores it. Any subscriber may use the
+//! same fold.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,11 +13,11 @@ use crate::{PhotoId, Position, Time, UserId, Version};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Document {
-    /// Who it is.
+    /// The user's identifier.
     pub user_id: UserId,
-    /// How many events made it.
+    /// The user's version: the number of events folded so far.
     pub version: Version,
-    /// Where the last of them is in the ledger.
+    /// The position of the last folded event.
     pub position: Position,
     /// The canonical username.
     pub username: String,
@@ -26,19 +27,19 @@ pub struct Document {
     pub country_code: Option<String>,
     /// Digits of the national number.
     pub phone_number: Option<String>,
-    /// What the user agreed to.
+    /// The accepted consents.
     pub consents: Consents,
     /// Whether the sign-up was finished.
     pub is_registration_complete: bool,
-    /// What the user may do.
+    /// The user's roles.
     pub roles: Vec<String>,
-    /// The photo, if there is one.
+    /// The photo, if the user has one.
     pub photo: Option<Photo>,
-    /// When the user last signed in, as known at registration.
+    /// The last sign-in, as known at registration.
     pub last_login: Option<Time>,
-    /// When the user was registered.
+    /// The time of registration.
     pub created_at: Time,
-    /// When its last event was recorded.
+    /// The time when the last folded event was recorded.
     pub updated_at: Time,
 }
 
@@ -46,50 +47,50 @@ pub struct Document {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Photo {
-    /// New for each change.
+    /// A new identifier for each change.
     pub id: PhotoId,
     /// SHA-256 of the upload, in hexadecimal digits.
     pub content_hash: String,
-    /// File name of the main rendition.
+    /// The file name of the main rendition.
     pub main: String,
     /// The small renditions.
     pub variants: Vec<Variant>,
-    /// When it was set.
+    /// The time when the photo was set.
     pub created_at: Time,
-    /// When it last changed.
+    /// The time of the last change.
     pub updated_at: Time,
 }
 
-/// An event that cannot follow the ones before it.
+/// An event that cannot follow the events before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FoldError {
-    /// The event is not the user's next.
+    /// The event does not have the user's next version.
     #[error("expected version {expected} of the user, found {found}")]
     Version {
-        /// The next version.
+        /// The expected version.
         expected: Version,
-        /// The event's.
+        /// The version of the event.
         found: Version,
     },
-    /// The event is of another user.
-    #[error("the event is of another user")]
+    /// The event belongs to another user.
+    #[error("the event belongs to another user")]
     OtherUser,
     /// The first event of a user must be its registration.
     #[error("the user is not registered")]
     NotRegistered,
-    /// A user is registered once.
-    #[error("the user is registered already")]
+    /// A user can be registered only once.
+    #[error("the user is already registered")]
     AlreadyRegistered,
 }
 
-/// The document after one more event. Pure.
+/// Folds one more event into a document. Pure.
 pub fn fold<C>(document: Option<Document>, recorded: &Recorded<C>) -> Result<Document, FoldError> {
     let mut document = document;
     fold_into(&mut document, recorded)?;
     document.ok_or(FoldError::NotRegistered)
 }
 
-/// The same in place. After an error the document is as it was.
+/// Folds one more event into a document, in place. After an error the document is unchanged.
 pub fn fold_into<C>(
     document: &mut Option<Document>,
     recorded: &Recorded<C>,

@@ -1,5 +1,5 @@
-//! The envelope: an event, what it happened to, who made it happen and from where, as one
-//! CloudEvents 1.0 JSON object. Its bytes are what the ledger keeps, hashes and never changes.
+//! The envelope: one event with its user, its actor and its context, as one CloudEvents 1.0 JSON
+//! object. The ledger stores and hashes exactly these bytes and never changes them.
 
 use std::borrow::Cow;
 
@@ -12,17 +12,17 @@ use sha2::{Digest as _, Sha256};
 use crate::event::{DecodeError, UserEvent};
 use crate::{EventId, Position, Time, UserId, Version};
 
-/// Who made an event happen, and from where. Kept with the event for audits; never used to
-/// authorise anything.
+/// The actor and the client that caused an event. Stored with the event for audits; never used for
+/// authorisation.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Context {
-    /// What kind of caller it was: `user`, `service`, `admin` or `system`.
+    /// The kind of caller: `user`, `service`, `admin` or `system`.
     #[serde(rename = "authtype")]
     pub actor_type: String,
     /// The caller: the subject of its token.
     #[serde(rename = "authid")]
     pub actor: String,
-    /// Ties together everything that one request of a client caused.
+    /// Identifies all events that one client request caused.
     #[serde(rename = "correlationid", skip_serializing_if = "Option::is_none")]
     pub correlation_id: Option<String>,
     /// The event or command that caused this one.
@@ -31,27 +31,28 @@ pub struct Context {
     /// The W3C trace context of the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
-    /// The client's language, its header `X-Language`.
+    /// The client's language, from the header `X-Language`.
     #[serde(rename = "clientlang", skip_serializing_if = "Option::is_none")]
     pub language: Option<String>,
-    /// The client's time zone, its header `X-Timezone`.
+    /// The client's time zone, from the header `X-Timezone`.
     #[serde(rename = "clienttz", skip_serializing_if = "Option::is_none")]
     pub timezone: Option<String>,
-    /// What the client runs on, its header `X-Platform`.
+    /// The client's platform, from the header `X-Platform`.
     #[serde(rename = "clientplatform", skip_serializing_if = "Option::is_none")]
     pub platform: Option<String>,
-    /// The client's version, its header `X-App-Version`.
+    /// The client's version, from the header `X-App-Version`.
     #[serde(rename = "clientappver", skip_serializing_if = "Option::is_none")]
     pub app_version: Option<String>,
-    /// The client's device, its header `X-Device-ID`.
+    /// The client's device, from the header `X-Device-ID`.
     #[serde(rename = "clientdevice", skip_serializing_if = "Option::is_none")]
     pub device_id: Option<String>,
-    /// The request, its header `X-Request-ID`.
+    /// The request's identifier, from the header `X-Request-ID`.
     #[serde(rename = "requestid", skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
 }
 
-/// SHA-256 of a Merkle leaf (RFC 6962, 2.1): of a zero byte and then the envelope's bytes.
+/// The hash of a Merkle leaf (RFC 6962, 2.1): SHA-256 of a zero byte followed by the bytes of the
+/// envelope.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LeafHash(pub [u8; 32]);
 
@@ -74,125 +75,125 @@ impl std::fmt::Debug for LeafHash {
     }
 }
 
-/// The user's event before this one: each event names it by position and hash, so that one proof
-/// of the newest shows that none was left out.
+/// The user's event before this one. Each event names the one before by position and hash, so one
+/// proof of the newest event shows that none was left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Previous {
-    /// Where it is.
+    /// The position of the event before.
     pub position: Position,
     /// The hash of its envelope.
     pub hash: LeafHash,
 }
 
-/// An event with its place in the ledger, its user and its context; `Recorded<()>` where nobody asks for the context,
-/// as what folds events does not.
+/// An event with its position, its user and its context. `Recorded<()>` is an event whose context
+/// was not read; a fold does not need the context.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recorded<C = Context> {
-    /// Its place among all events, from 1, without a gap.
+    /// The position among all events: 1, 2, 3, … without gaps.
     pub position: Position,
-    /// Its name.
+    /// The event's identifier.
     pub event_id: EventId,
-    /// The user that it happened to.
+    /// The user of the event.
     pub user_id: UserId,
-    /// Its place among the events of the user, from 1, without a gap.
+    /// The user's version: 1, 2, 3, … without gaps.
     pub version: Version,
-    /// When it was decided.
+    /// The time of the decision.
     pub time: Time,
-    /// When it was appended; never goes back as the position rises.
+    /// The time of the append. It never decreases as the position increases.
     pub recorded_at: Time,
     /// The user's event before it; `None` for the first.
     pub previous: Option<Previous>,
-    /// Who and from where.
+    /// The actor and the client.
     pub context: C,
-    /// What happened.
+    /// The event itself.
     pub event: UserEvent,
 }
 
-/// An event as the ledger keeps it: the exact envelope, and what it is found by.
+/// An event as the ledger stores it: the exact envelope and the values that it is found by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredEvent {
-    /// Its place among all events.
+    /// The position among all events.
     pub position: Position,
-    /// Its name.
+    /// The event's identifier.
     pub event_id: EventId,
-    /// The user that it happened to.
+    /// The user of the event.
     pub user_id: UserId,
-    /// Its place among the events of the user.
+    /// The user's version.
     pub version: Version,
-    /// The stored name of its type.
+    /// The stored name of the event type.
     pub event_type: String,
-    /// The version of its payload's shape.
+    /// The schema version of the payload.
     pub schema_version: u32,
-    /// When it was appended.
+    /// The time of the append.
     pub recorded_at: Time,
-    /// The exact bytes.
+    /// The exact bytes of the envelope.
     pub envelope: Bytes,
-    /// The hash of the exact bytes.
+    /// The hash of these bytes.
     pub leaf_hash: LeafHash,
 }
 
-// The order of the members is the order of the bytes: never change it. What is written above the
-// members is for readers; `schema.rs` makes the published schema of it.
-/// An event as a CloudEvents 1.0 JSON object: what happened, to whom, when, by whom and from where.
-/// A reader passes over attributes and types that it does not know.
+// The order of the members is the order of the bytes: never change it. `schema.rs` makes the
+// published schema from the comments on the members.
+/// An event as a CloudEvents 1.0 JSON object: the change, its user, its times and the client that
+/// caused it. Readers must ignore attributes and types that they do not know.
 #[derive(Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Json<'a> {
     /// The version of CloudEvents.
     #[schemars(extend("const" = "1.0"))]
     #[serde(borrow)]
     specversion: Cow<'a, str>,
-    /// Names the event for ever: a UUIDv7 (RFC 9562).
+    /// The event's permanent identifier: a UUIDv7 (RFC 9562).
     id: EventId,
-    /// The service whose ledger it is in.
+    /// The service that keeps the ledger.
     #[serde(borrow)]
     source: Cow<'a, str>,
-    /// What happened.
+    /// The event type.
     #[serde(borrow)]
     r#type: Cow<'a, str>,
-    /// The user that it happened to.
+    /// The user of the event.
     subject: UserId,
-    /// When it was decided.
+    /// The time of the decision.
     time: Time,
-    /// The form of `data`.
+    /// The media type of `data`.
     #[schemars(extend("const" = "application/json"))]
     #[serde(borrow)]
     datacontenttype: Cow<'a, str>,
-    /// The JSON Schema of `data`, a path on the service: `/schemas/<type>/<schemaversion>.json`.
+    /// The JSON Schema of `data`, as a path on the service: `/schemas/<type>/<schemaversion>.json`.
     #[schemars(extend("format" = "uri-reference"))]
     #[serde(borrow)]
     dataschema: Cow<'a, str>,
-    /// The position: the event's place among all events, from 1, without a gap, in the order of
-    /// commits. In twenty digits, so that texts sort as numbers do.
+    /// The position among all events, from 1, without gaps, in commit order. Written with twenty
+    /// digits, so that the texts sort as the numbers do.
     #[schemars(extend("pattern" = "^[0-9]{20}$"))]
     #[serde(borrow)]
     sequence: Cow<'a, str>,
-    /// When it was appended; never goes back as the position rises.
+    /// The time of the append. It never decreases as the position increases.
     recordedtime: Time,
-    /// What orders it: the user, as in `subject`.
+    /// The key that orders events: the user, as in `subject`.
     partitionkey: UserId,
-    /// The user's version: the event's place among those of the user, from 1, without a gap.
+    /// The user's version: 1, 2, 3, … without gaps.
     streamversion: Version,
-    /// The version of the shape of `data`.
+    /// The schema version of `data`.
     schemaversion: u32,
-    /// Where the user's event before this one is; absent for the first.
+    /// The position of the user's event before this one; absent for the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     prevposition: Option<Position>,
-    /// The hash of the user's event before this one: SHA-256 of a zero byte and its envelope's bytes,
-    /// in hexadecimal; absent for the first.
+    /// The hash of the user's event before this one: SHA-256 of a zero byte and the bytes of its
+    /// envelope, in hexadecimal. Absent for the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("pattern" = "^[0-9a-f]{64}$"))]
     prevhash: Option<String>,
-    // Read by itself, where it is asked for.
+    // Read separately, only where it is needed.
     #[serde(flatten, skip_deserializing)]
     context: Cow<'a, Context>,
-    /// What happened in detail, in the shape that `dataschema` names.
+    /// The details of the event, in the shape that `dataschema` names.
     #[serde(borrow)]
     #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     data: &'a RawValue,
 }
 
 impl Recorded {
-    /// The event as the ledger keeps it.
+    /// The event as the ledger stores it.
     pub fn to_stored(&self) -> StoredEvent {
         let data = RawValue::from_string(self.event.to_json()).expect("serde_json writes JSON");
         let event_type = self.event.event_type().to_owned();
@@ -248,11 +249,11 @@ impl Recorded {
 }
 
 impl Recorded<()> {
-    /// Reads an envelope but for its context, of which nothing is known afterwards, not even whether it is there.
+    /// Reads an envelope without its context. The context is not even checked for presence.
     pub fn without_context(bytes: &[u8]) -> Result<Self, DecodeError> {
-        // A list of the members' values would do for serde, too.
+        // Without this check serde would also accept a list of the members' values.
         if bytes.trim_ascii_start().first() != Some(&b'{') {
-            return Err(malformed("the envelope is no object"));
+            return Err(malformed("the envelope is not a JSON object"));
         }
         let json: Json<'_> = serde_json::from_slice(bytes)?;
         let position = json
@@ -286,7 +287,7 @@ impl Recorded<()> {
     }
 }
 
-/// Where the JSON Schema of a shape is served: a path on the service.
+/// The path on the service that serves the JSON Schema of a shape.
 pub(crate) fn schema_path(name: &str, version: u32) -> String {
     format!("/schemas/{name}/{version}.json")
 }
@@ -301,7 +302,7 @@ impl StoredEvent {
         Recorded::from_envelope(&self.envelope)
     }
 
-    /// Reads the envelope but for its context, which is quicker.
+    /// Reads the envelope without its context, which is faster.
     pub fn decode_without_context(&self) -> Result<Recorded<()>, DecodeError> {
         Recorded::without_context(&self.envelope)
     }
@@ -373,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_no_envelope() {
+    fn a_json_list_is_not_an_envelope() {
         let members = r#"["1.0","0190a5f0-0000-7000-8000-000000000000","/","username-changed","507f1f77bcf86cd799439011","2026-01-01T00:00:00.000Z","application/json","/","00000000000000000001","2026-01-01T00:00:00.000Z","507f1f77bcf86cd799439011",1,1,null,null,{"before":"a","after":"b","heldUntil":"2026-01-01T00:00:00.000Z"}]"#;
         assert!(serde_json::from_str::<Json<'_>>(members).is_ok());
         assert!(Recorded::without_context(members.as_bytes()).is_err());
@@ -381,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_ask_for_the_context_does_not_miss_it() {
+    fn an_event_read_without_its_context_is_otherwise_the_same() {
         let event = recorded((1, 1), 5, "text".to_owned(), true, false).to_stored();
         let text = std::str::from_utf8(&event.envelope).unwrap();
         let without = text.replace("authid", "another");

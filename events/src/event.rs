@@ -1,11 +1,11 @@
-//! What can happen to a user.
+//! The event types and their payloads.
 //!
-//! Payloads hold plain strings: history must load for ever, also where today's rules would refuse
-//! what an earlier rule accepted. The names in [`UserEvent::event_type`] are stored and never
-//! change; the Rust names may. How a payload may change is in the crate's README.
+//! Payloads contain plain strings, because history must load for ever, even where today's rules
+//! would refuse a value that an earlier rule accepted. The names in [`UserEvent::event_type`] are
+//! stored and never change; the Rust names may. The crate's README says how a payload may change.
 //!
-//! Readers see what is written above each payload and its members: [`crate::schema`] makes the
-//! published schemas of them.
+//! The comments on payloads and members are published: [`crate::schema`] makes the schemas from
+//! them.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -20,9 +20,9 @@ use crate::{PhotoId, Time};
 macro_rules! each_event_type {
     ($then:ident) => {
         $then! {
-            /// The user came to exist.
+            /// The user was registered.
             UserRegistered(Box<UserRegistered>) = "user-registered", 1;
-            /// Members of the profile changed.
+            /// Profile members changed.
             ProfileUpdated(Box<ProfileUpdated>) = "profile-updated", 1;
             /// The user has a new photo.
             PhotoChanged(Box<PhotoChanged>) = "photo-changed", 1;
@@ -33,7 +33,7 @@ macro_rules! each_event_type {
 }
 pub(crate) use each_event_type;
 
-/// The user came to exist.
+/// The user was registered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UserRegistered {
@@ -48,38 +48,38 @@ pub struct UserRegistered {
     /// Digits of the national number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phone_number: Option<String>,
-    /// What the user agreed to.
+    /// The accepted consents.
     #[serde(flatten)]
     pub consents: Consents,
     /// Whether the sign-up was finished.
     pub is_registration_complete: bool,
-    /// What the user may do, such as `user`.
+    /// The user's roles, such as `user`.
     pub roles: Vec<String>,
-    /// When the user last signed in, as the sign-up service knew it.
+    /// The last sign-in, as the sign-up service knew it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_login: Option<Time>,
 }
 
-/// What a user agreed to, and in which version.
+/// The accepted consents, with their versions.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Consents {
     /// Whether the privacy policy was accepted.
     #[serde(default)]
     pub privacy_policy_accepted: bool,
-    /// Which version of the privacy policy.
+    /// The accepted version of the privacy policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub privacy_policy_version: Option<String>,
     /// Whether the terms of use were accepted.
     #[serde(default)]
     pub terms_of_use_accepted: bool,
-    /// Which version of the terms of use.
+    /// The accepted version of the terms of use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terms_of_use_version: Option<String>,
     /// Whether the consent form was accepted.
     #[serde(default)]
     pub consent_form_accepted: bool,
-    /// Which version of the consent form.
+    /// The accepted version of the consent form.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consent_form_version: Option<String>,
 }
@@ -88,17 +88,17 @@ pub struct Consents {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PhotoChanged {
-    /// New for each change.
+    /// A new identifier for each change.
     pub photo_id: PhotoId,
     /// SHA-256 of the uploaded bytes, 64 lower-case hexadecimal digits.
     pub content_hash: String,
-    /// Bytes of the upload.
+    /// The size of the upload in bytes.
     pub size: u64,
-    /// What the upload was, such as `image/png`.
+    /// The media type of the upload, such as `image/png`.
     pub media_type: String,
-    /// Pixels of the upload, after its orientation was applied.
+    /// Width of the upload in pixels, after its orientation was applied.
     pub width: u32,
-    /// Pixels of the upload, after its orientation was applied.
+    /// Height of the upload in pixels, after its orientation was applied.
     pub height: u32,
     /// File name of the main rendition, such as `512.jpg`.
     pub main: String,
@@ -113,11 +113,11 @@ pub struct PhotoChanged {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Variant {
-    /// The nominal side in pixels by which clients ask for it.
+    /// The nominal side in pixels. Clients ask for the rendition by this number.
     pub size: u32,
     /// File name in the photo's folder, such as `96.webp`.
     pub file: String,
-    /// The real side in pixels: smaller than `size` when the upload was.
+    /// The real side in pixels. It is less than `size` when the upload was smaller.
     pub side: u32,
 }
 
@@ -125,33 +125,33 @@ pub struct Variant {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UsernameChanged {
-    /// The canonical name given up.
+    /// The canonical name before the change.
     pub before: String,
-    /// The canonical name taken.
+    /// The canonical name after the change.
     pub after: String,
-    /// Until when nobody else may take the name given up.
+    /// Until this time no other user may take the old name.
     pub held_until: Time,
 }
 
-/// Bytes of history that no version of this program wrote.
+/// Bytes that no version of this program wrote.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// A newer program wrote it, or something else did.
-    #[error("no event type `{event_type}` in schema version {schema_version} is known")]
+    /// A newer program, or another program, wrote the event.
+    #[error("the event type `{event_type}` in schema version {schema_version} is not known")]
     UnknownType {
         /// The stored name.
         event_type: String,
         /// Its schema version.
         schema_version: u32,
     },
-    /// The payload or envelope is not what its type promises.
+    /// The payload or envelope does not have the shape of its type.
     #[error("malformed event")]
     Malformed(#[from] serde_json::Error),
 }
 
 macro_rules! declare {
     ($($(#[doc = $doc:literal])* $variant:ident($payload:ty) = $name:literal, $version:literal;)*) => {
-        /// One thing that happened to a user.
+        /// One change of a user.
         #[derive(Debug, Clone, PartialEq, Eq)]
         pub enum UserEvent {$(
             $(#[doc = $doc])*

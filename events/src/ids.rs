@@ -7,13 +7,13 @@ use std::str::FromStr;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A text that is not an identifier of the wanted kind.
+/// A text that is not an identifier of this kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not 24 lower-case hexadecimal digits")]
 pub struct InvalidId;
 
 /// Twelve bytes, written as 24 lower-case hexadecimal digits: four bytes of Unix seconds, then
-/// eight random bytes, so identifiers of one service sort by the time they were made.
+/// eight random bytes. Identifiers of one service therefore sort by creation time.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct ObjectId([u8; 12]);
 
@@ -27,7 +27,7 @@ impl ObjectId {
     }
 
     fn parse(text: &str) -> Result<Self, InvalidId> {
-        // `hex` would take upper case too; one spelling a user keeps keys and URLs unique.
+        // `hex` would also accept upper case. One spelling per user keeps keys and URLs unique.
         if text.bytes().any(|b| b.is_ascii_uppercase()) {
             return Err(InvalidId);
         }
@@ -44,7 +44,7 @@ macro_rules! object_id {
         pub struct $name(ObjectId);
 
         impl $name {
-            /// An identifier from the time it is made and eight random bytes.
+            /// Makes an identifier from its creation time and eight random bytes.
             pub fn new(made: crate::Time, random: [u8; 8]) -> Self {
                 Self(ObjectId::new(made, random))
             }
@@ -96,18 +96,18 @@ macro_rules! object_id {
 }
 
 object_id! {
-    /// Names a user for ever: 24 lower-case hexadecimal digits.
+    /// A user's permanent identifier: 24 lower-case hexadecimal digits.
     UserId
 }
 
 object_id! {
-    /// Names one change of a photo: 24 lower-case hexadecimal digits, new for each change.
+    /// The identifier of one photo change: 24 lower-case hexadecimal digits, new for each change.
     PhotoId
 }
 
 impl UserId {
-    /// The shard of the user's subject, `0..64`: the first six bits of SHA-256 of the
-    /// identifier's text. All events of a user share a shard, so a consumer of one shard sees
+    /// The shard of the user's subject, `0..64`: the first six bits of SHA-256 of the identifier's
+    /// text. All events of a user are in one shard, so a consumer of one shard sees the events of
     /// each of its users in order.
     pub fn shard(&self) -> u8 {
         use sha2::Digest as _;
@@ -115,20 +115,20 @@ impl UserId {
     }
 }
 
-/// Names one event for ever: a UUIDv7 (RFC 9562).
+/// An event's permanent identifier: a UUIDv7 (RFC 9562).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct EventId(uuid::Uuid);
 
 impl EventId {
-    /// An identifier from the time the event happened and ten random bytes.
+    /// Makes an identifier from the event's time and ten random bytes.
     pub fn new(time: crate::Time, random: [u8; 10]) -> Self {
         let millis = u64::try_from(time.millis()).unwrap_or(0);
         Self(uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
     }
 }
 
-/// A text that is no identifier of an event.
+/// A text that is not an identifier of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a UUID in lower case with hyphens")]
 pub struct InvalidEventId;
@@ -145,7 +145,7 @@ impl JsonSchema for EventId {
 
 impl FromStr for EventId {
     type Err = InvalidEventId;
-    /// One identifier has one text: that of [`Display`](fmt::Display).
+    /// Accepts one text per identifier: that of [`Display`](fmt::Display).
     fn from_str(text: &str) -> Result<Self, InvalidEventId> {
         let id = text.parse().map(Self).map_err(|_| InvalidEventId)?;
         if id.to_string() == text {
@@ -169,7 +169,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn an_event_has_one_text() {
+    fn an_event_id_has_one_text() {
         let id = EventId::new(Time::from_millis(1), [0xab; 10]);
         let text = id.to_string();
         assert_eq!(text.parse(), Ok(id));
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn upper_case_short_and_long_texts_are_no_ids() {
+    fn upper_case_short_and_long_texts_are_not_ids() {
         for bad in [
             "",
             "507F1f77bcf86cd799439011",

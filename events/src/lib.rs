@@ -18,14 +18,14 @@ pub use event::UserEvent;
 pub use ids::{EventId, InvalidEventId, InvalidId, PhotoId, UserId};
 pub use time::{InvalidTime, Time};
 
-/// The place of an event among all events: 1, 2, 3, … without a gap, in commit order.
-/// 0 is the place before the first.
+/// The position of an event among all events: 1, 2, 3, … without gaps, in commit order. 0 is the
+/// position before the first event.
 pub type Position = u64;
 
-/// The place of an event among the events of its user: 1, 2, 3, … without a gap.
+/// The version of an event among the events of its user: 1, 2, 3, … without gaps.
 pub type Version = u64;
 
-/// An error and its sources on one line: what a loop that goes on without a caller logs and tells.
+/// An error and its sources on one line, for loops that log an error and go on.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
     let mut source = error.source();

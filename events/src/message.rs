@@ -1,6 +1,6 @@
-//! An event as a NATS message: a CloudEvent in binary mode. Each attribute of the envelope is a `ce-`
-//! header and the payload is the body, so a subscriber may read one without the other, and the exact
-//! envelope can be put together again.
+//! An event as a NATS message: a CloudEvent in binary mode. Each attribute of the envelope is a
+//! `ce-` header and the payload is the body. A subscriber may read either part alone, and the exact
+//! envelope can be restored from both.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,10 +15,11 @@ use serde_json::{Map, Value, json};
 use crate::envelope::{LeafHash, StoredEvent};
 use crate::{EventId, Time, UserId, Version};
 
-/// What CloudEvents encodes in a header: all but the visible ASCII characters, `"` and `%`.
+/// The characters that CloudEvents encodes in a header: everything except visible ASCII, and also
+/// `"` and `%`.
 const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
 const CONTENT_TYPE: &str = "content-type";
-/// The header by which a NATS server knows a message that it has already.
+/// The header that a NATS server uses to detect duplicate messages.
 const MESSAGE_ID: &str = "Nats-Msg-Id";
 /// The payload is the body: the binary mode of CloudEvents.
 pub const JSON: &str = "application/json";
@@ -56,7 +57,7 @@ impl Attribute {
     }
 }
 
-/// The attributes of the envelope, in the order of its bytes; `data` comes after the last.
+/// The attributes of the envelope in the order of its bytes; `data` follows the last one.
 const ATTRIBUTES: [Attribute; 26] = [
     Attribute::text("ce-specversion"),
     Attribute::text("ce-id"),
@@ -86,18 +87,18 @@ const ATTRIBUTES: [Attribute; 26] = [
     Attribute::text("ce-requestid"),
 ];
 
-/// A message that is no event of the ledger. It says what is wrong, never what was there: that may be
-/// personal.
+/// A message that does not hold an event of the ledger. The error never repeats the content, which
+/// may be personal.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A header is not percent-encoded UTF-8.
     #[error("the header ce-{0} is not percent-encoded text")]
     Encoding(&'static str),
-    /// What the message holds is no envelope.
-    #[error("the message is no envelope")]
+    /// The message does not hold an envelope.
+    #[error("the message does not hold an envelope")]
     Envelope(#[source] serde_json::Error),
     /// The envelope's position is not twenty digits.
-    #[error("the sequence of the envelope is no position")]
+    #[error("the sequence of the envelope is not a position")]
     Position,
 }
 
@@ -106,8 +107,9 @@ pub type Headers = Vec<(&'static str, String)>;
 
 /// The headers and the body of an event's message.
 ///
-/// An envelope that could not be put together again from its parts, such as one of a newer program
-/// with more attributes, goes whole (CloudEvents calls that structured): its bytes are what counts.
+/// Some envelopes cannot be restored exactly from their parts, for example one of a newer program
+/// with more attributes. Such an envelope is sent whole (the structured mode of CloudEvents),
+/// because the exact bytes must survive.
 pub fn to_message(event: &StoredEvent) -> (Headers, Bytes) {
     let (mut headers, body) = to_binary(event).unwrap_or_else(|| {
         let headers = vec![(CONTENT_TYPE, STRUCTURED.to_owned())];
@@ -117,11 +119,11 @@ pub fn to_message(event: &StoredEvent) -> (Headers, Bytes) {
     (headers, body)
 }
 
-/// `None` when the exact bytes would be lost.
+/// Returns `None` when the exact bytes would be lost.
 fn to_binary(event: &StoredEvent) -> Option<(Headers, Bytes)> {
     let Members(members) = serde_json::from_slice(&event.envelope).ok()?;
     let ((last, data), attributes) = members.split_last()?;
-    // One more for the content type and one for the message's id.
+    // Two more: the content type and the message's id.
     let mut headers = Vec::with_capacity(attributes.len() + 2);
     headers.push((CONTENT_TYPE, JSON.to_owned()));
     let mut known = ATTRIBUTES.iter();
@@ -131,8 +133,8 @@ fn to_binary(event: &StoredEvent) -> Option<(Headers, Bytes)> {
         let encoded = Cow::from(utf8_percent_encode(&value, ENCODED)).into_owned();
         headers.push((attribute.header, encoded));
     }
-    // Members and the braces and commas around them: an envelope of just that length has no blanks, and no escapes in
-    // its names.
+    // The length of the members with their braces and commas. An envelope of exactly this length
+    // has no white space, and no escapes in its names.
     let length =
         |(name, value): &(Cow<'_, str>, &RawValue)| "{\"\":".len() + name.len() + value.get().len();
     let again = members.iter().map(length).sum::<usize>() + "}".len();
@@ -140,7 +142,7 @@ fn to_binary(event: &StoredEvent) -> Option<(Headers, Bytes)> {
         .then(|| (headers, event.envelope.slice_ref(data.get().as_bytes())))
 }
 
-/// The members of an object in their order.
+/// The members of an object, in order.
 struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
@@ -167,13 +169,13 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
     }
 }
 
-/// A text that is copied only where it holds an escape.
+/// A text that is copied only when it contains an escape.
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// The event that a message holds, with the exact bytes of its envelope. Its type need not be known.
+/// The event in a message, with the exact bytes of its envelope. The event type need not be known.
 ///
-/// `header` finds the first value of a header, in whichever map the client library keeps them:
+/// `header` returns the first value of a header, from whichever map the client library uses:
 /// `from_message(|name| headers.get(name).map(|value| value.as_str()), &message.payload)`.
 pub fn from_message<'a>(
     header: impl Fn(&'static str) -> Option<&'a str>,
@@ -186,10 +188,10 @@ pub fn from_message<'a>(
     })
 }
 
-/// The event of an envelope, by the exact bytes. Its type need not be known.
+/// The event in an envelope, with the exact bytes. The event type need not be known.
 pub fn structured(envelope: Bytes) -> Result<StoredEvent, Error> {
     #[derive(Deserialize)]
-    struct Place<'a> {
+    struct Attributes<'a> {
         id: EventId,
         #[serde(borrow)]
         r#type: Cow<'a, str>,
@@ -201,21 +203,21 @@ pub fn structured(envelope: Bytes) -> Result<StoredEvent, Error> {
         schemaversion: u32,
     }
 
-    let place: Place<'_> = serde_json::from_slice(&envelope).map_err(Error::Envelope)?;
+    let attributes: Attributes<'_> = serde_json::from_slice(&envelope).map_err(Error::Envelope)?;
     Ok(StoredEvent {
-        position: place.sequence.parse().map_err(|_| Error::Position)?,
-        event_id: place.id,
-        user_id: place.subject,
-        version: place.streamversion,
-        event_type: place.r#type.into_owned(),
-        schema_version: place.schemaversion,
-        recorded_at: place.recordedtime,
+        position: attributes.sequence.parse().map_err(|_| Error::Position)?,
+        event_id: attributes.id,
+        user_id: attributes.subject,
+        version: attributes.streamversion,
+        event_type: attributes.r#type.into_owned(),
+        schema_version: attributes.schemaversion,
+        recorded_at: attributes.recordedtime,
         leaf_hash: LeafHash::of(&envelope),
         envelope,
     })
 }
 
-/// Puts an envelope together from headers and payload.
+/// Restores an envelope from headers and payload.
 fn envelope<'a>(
     header: impl Fn(&'static str) -> Option<&'a str>,
     data: &[u8],
@@ -235,7 +237,8 @@ fn envelope<'a>(
 }
 
 impl Attribute {
-    /// Its value, from the JSON of one. `None` when it would not be written just so again.
+    /// The header value for a JSON value. Returns `None` when the JSON could not be restored
+    /// exactly.
     fn value<'a>(&self, json: &'a str) -> Option<Cow<'a, str>> {
         match self.kind {
             Kind::Number => Some(json.into())
@@ -270,7 +273,8 @@ fn end(data: &[u8], json: &mut Vec<u8>) {
     json.push(b'}');
 }
 
-/// The JSON Schema of the headers of an event's message in binary mode, from that of its envelope.
+/// The JSON Schema of the headers of an event's message in binary mode, made from the schema of its
+/// envelope.
 pub fn headers_schema(envelope: &Value) -> Value {
     let is_required = |name: &str| {
         let mut names = envelope["required"].as_array().into_iter().flatten();
@@ -279,7 +283,7 @@ pub fn headers_schema(envelope: &Value) -> Value {
     let content_type = json!({"type": "string", "const": JSON});
     let message_id = json!({
         "type": "string",
-        "description": "The event's id, by which the server knows a message that it has already.",
+        "description": "The event's id. The server detects duplicate messages by it.",
     });
     let mut properties = Map::from_iter([
         (CONTENT_TYPE.to_owned(), content_type),
@@ -288,13 +292,13 @@ pub fn headers_schema(envelope: &Value) -> Value {
     let mut required = vec![CONTENT_TYPE.to_owned(), MESSAGE_ID.to_string()];
     for attribute in &ATTRIBUTES {
         let name = attribute.name();
-        let described = &envelope["properties"][name];
-        let mut header = json!({"type": "string", "description": described["description"]});
+        let member = &envelope["properties"][name];
+        let mut header = json!({"type": "string", "description": member["description"]});
         match attribute.kind {
             Kind::Number => header["pattern"] = "^[0-9]+$".into(),
             Kind::Text => {
                 for keyword in ["const", "format", "pattern"] {
-                    if let Some(value) = described.get(keyword) {
+                    if let Some(value) = member.get(keyword) {
                         header[keyword] = value.clone();
                     }
                 }
@@ -399,7 +403,7 @@ mod tests {
         names.push("data");
         assert!(
             json.keys().eq(&names),
-            "an attribute was added to the envelope: add it to ATTRIBUTES at the same place"
+            "an attribute was added to the envelope: add it to ATTRIBUTES in the same order"
         );
     }
 
@@ -407,19 +411,19 @@ mod tests {
     fn every_attribute_is_described_and_every_header_of_a_message_too() {
         let schemas = crate::schema::all();
         let envelope = &schemas.last().unwrap().schema;
-        let described = envelope["properties"].as_object().unwrap();
+        let members = envelope["properties"].as_object().unwrap();
         let names = ATTRIBUTES.iter().map(Attribute::name).chain(["data"]);
-        assert!(described.keys().eq(names));
+        assert!(members.keys().eq(names));
         let headers = headers_schema(envelope);
-        let described = headers["properties"].as_object().unwrap();
+        let members = headers["properties"].as_object().unwrap();
         for (name, _) in to_message(&full()).0 {
-            assert!(described.contains_key(name), "{name}");
+            assert!(members.contains_key(name), "{name}");
         }
-        assert!(described.values().all(|header| header["type"] == "string"));
+        assert!(members.values().all(|header| header["type"] == "string"));
     }
 
     #[test]
-    fn an_envelope_of_another_program_goes_whole() {
+    fn an_envelope_with_unknown_attributes_is_sent_whole() {
         for envelope in [
             r#"{"newattribute":"x","#.to_owned(),
             r"{ ".to_owned(),
@@ -440,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_is_no_event_is_an_error() {
+    fn a_message_without_an_event_is_an_error() {
         let (headers, body) = to_message(&full());
         let with = |name: &str, value: Option<&'static str>| {
             let kept = headers.iter().filter(|(header, _)| *header != name);

@@ -1,4 +1,4 @@
-//! The profile that its user replaces, and what changed in it.
+//! The profile members that a user replaces, and the changes between two profiles.
 //!
 //! Each member is declared once, in [`profile_members!`](crate::profile_members).
 
@@ -29,13 +29,13 @@ macro_rules! profile_members {
                 gender "gender": Option<String> = Gender,
                 /// The date of birth, `YYYY-MM-DD`.
                 birth_date "birthDate": Option<String> = BirthDate,
-                /// What the user likes, as short words; each is there once.
+                /// Interests as short words, without repetition.
                 interests "interests": Vec<String> = Interests,
-                /// What the user is good at, such as `chef`.
+                /// The user's expertise, such as `chef`.
                 expertise "expertise": Option<String> = Expertise,
                 /// The e-mail address.
                 email "email": Option<String> = Email,
-                /// What the user says of itself.
+                /// A short text about the user.
                 bio "bio": Option<String> = Biography,
                 /// The name on Instagram.
                 instagram "instagram": Option<String> = Handle,
@@ -72,14 +72,14 @@ impl<T> Optional for Vec<T> {
 /// One member before and after; `None` is absent (`null` in JSON).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Change<T> {
-    /// What it was.
+    /// The value before the change.
     pub before: T,
-    /// What it is now.
+    /// The value after the change.
     pub after: T,
 }
 
 impl<T: PartialEq + Clone> Change<T> {
-    /// The change between two values, if they differ.
+    /// The change between two values; `None` when they are equal.
     pub fn between(before: &T, after: &T) -> Option<Self> {
         (before != after).then(|| Self {
             before: before.clone(),
@@ -108,7 +108,7 @@ macro_rules! declare {
             )*
         }
 
-        /// Members of the profile changed; only those that did are there.
+        /// Profile members changed. Contains only the changed members.
         #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
         #[serde(default)]
         pub struct ProfileUpdated {
@@ -125,7 +125,7 @@ macro_rules! declare {
         }
 
         impl ProfileUpdated {
-            /// What changed between two profiles; `None` when nothing did.
+            /// The changes between two profiles; `None` when they are equal.
             pub fn between(before: &Profile, after: &Profile) -> Option<Self> {
                 let changes = Self {
                     $($member: Change::between(&before.$member, &after.$member),)*

@@ -1,8 +1,8 @@
-//! The published shapes: a JSON Schema (2020-12) of each event's data and one of the envelope, made from
-//! the types that write them.
+//! The published shapes: a JSON Schema (2020-12) for the data of each event and one for the
+//! envelope, made from the types that write them.
 //!
-//! They say what is written, and by it what a reader may rely on. Members that are not known are allowed
-//! everywhere, so a reader passes over them and one may be added. There are no references: each schema
+//! The schemas describe written events, so readers may rely on them. Unknown members are allowed
+//! everywhere: readers ignore them, and new ones can be added. There are no references; each schema
 //! stands alone.
 
 use schemars::generate::SchemaSettings;
@@ -15,15 +15,15 @@ use crate::event::{
     PhotoChanged, ProfileUpdated, UserRegistered, UsernameChanged, each_event_type,
 };
 
-/// The name of the envelope's schema. No event type may be called so.
+/// The name of the envelope's schema. An event type must not have this name.
 pub const ENVELOPE: &str = "envelope";
 
-/// What is published of one shape.
+/// The published description of one shape.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Published {
-    /// The type of the event, or [`ENVELOPE`].
+    /// The event type, or [`ENVELOPE`].
     pub name: &'static str,
-    /// The version of the shape.
+    /// The schema version.
     pub version: u32,
     /// The schema.
     pub schema: Value,
@@ -32,18 +32,18 @@ pub struct Published {
 }
 
 impl Published {
-    /// Where it is served: what `dataschema` of its events says.
+    /// The path of the schema, as in `dataschema` of its events.
     pub fn path(&self) -> String {
         schema_path(self.name, self.version)
     }
 
-    /// The schema as text, as it is served and kept.
+    /// The schema as text, as it is served and stored.
     pub fn text(&self) -> String {
         format!("{:#}\n", self.schema)
     }
 }
 
-/// Every released shape, the envelope last. A file of the golden corpus is its example.
+/// Every released shape, the envelope last. The example is a file of the golden corpus.
 pub fn all() -> Vec<Published> {
     macro_rules! published {
         ($($(#[doc = $doc:literal])* $variant:ident($payload:ty) = $name:literal, $version:literal;)*) => {
@@ -64,7 +64,7 @@ pub fn all() -> Vec<Published> {
     each_event_type!(published)
 }
 
-/// What is published of the shape that a type writes.
+/// The published description of the shape that a type writes.
 fn of<T: JsonSchema>(name: &'static str, version: u32, example: &'static str) -> Published {
     let settings = SchemaSettings::draft2020_12()
         .for_serialize()
@@ -97,8 +97,8 @@ fn of<T: JsonSchema>(name: &'static str, version: u32, example: &'static str) ->
     }
 }
 
-/// Makes a schema say what is written, where it says what would be read: a member that need not be there
-/// is left out when it has no value, never `null`, and none is assumed to have another.
+/// Makes a schema describe written instead of readable events: an optional member without a value
+/// is left out, never `null`, and no member has a default.
 fn what_is_written(schema: &mut Schema) {
     schema.remove("default");
     if let Some(Value::String(lines)) = schema.get_mut("description") {

@@ -1,4 +1,5 @@
-//! Where events are published: the JetStream stream and its subjects, `profiles.v1.<p00..p63>.<event-type>`.
+//! The names that events are published under: the JetStream stream and its subjects,
+//! `profiles.v1.<p00..p63>.<event-type>`.
 
 use crate::UserId;
 
@@ -10,12 +11,13 @@ pub fn of(user: &UserId, event_type: &str) -> String {
     of_shard(&shard(user.shard()), event_type)
 }
 
-/// The subject of a type in a shard of [`shards`]. Either may be a wildcard or a placeholder.
+/// The subject of an event type in a shard of [`shards`]. Either may be a wildcard or a
+/// placeholder.
 pub fn of_shard(shard: &str, event_type: &str) -> String {
     format!("profiles.v1.{shard}.{event_type}")
 }
 
-/// Every shard by its name in subjects: `p00` to `p63`.
+/// The names of all shards in subjects: `p00` to `p63`.
 pub fn shards() -> impl Iterator<Item = String> {
     (0..64).map(shard)
 }

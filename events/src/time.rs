@@ -8,20 +8,22 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A point in time in UTC, to the millisecond, between the years 0000 and 9999. Written as
-/// `2026-05-22T16:11:26.808Z` (RFC 3339 with exactly three decimals), so that texts sort as times do.
+/// `2026-05-22T16:11:26.808Z` (RFC 3339 with exactly three decimals), so that texts sort as times
+/// do.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(jiff::Timestamp);
 
-/// A text or number that is no point in time.
+/// A text or number that is not a point in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a time in RFC 3339 form, such as 2026-05-22T16:11:26.808Z")]
 pub struct InvalidTime;
 
 impl Time {
-    /// Milliseconds since 1970-01-01T00:00:00Z; values out of range are moved to the nearest in it.
+    /// A time from milliseconds since 1970-01-01T00:00:00Z. Values out of range become the nearest
+    /// valid time.
     pub fn from_millis(millis: i64) -> Self {
         const FIRST: i64 = -62_167_219_200_000; // 0000-01-01T00:00:00.000Z
-        const LAST: i64 = 253_402_207_200_000; // the last of jiff: 9999-12-30T22:00:00.000Z
+        const LAST: i64 = 253_402_207_200_000; // the maximum of jiff: 9999-12-30T22:00:00.000Z
         Self(
             jiff::Timestamp::from_millisecond(millis.clamp(FIRST, LAST))
                 .expect("clamped to the range of jiff"),
@@ -33,7 +35,7 @@ impl Time {
         self.0.as_millisecond()
     }
 
-    /// This time moved by a number of days of 24 hours.
+    /// The time a number of 24-hour days later.
     #[must_use]
     pub fn plus_days(self, days: i64) -> Self {
         Self::from_millis(

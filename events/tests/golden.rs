@@ -1,8 +1,8 @@
-//! The golden corpus: one frozen envelope for each event type and schema version that was ever
-//! released. Together they are the history of one user, in the order of their positions.
+//! The golden corpus: one frozen envelope for each released event type and schema version. Together
+//! they are the history of one user, in the order of their positions.
 //!
-//! If a test here fails because a payload has changed: never edit a file that was released. Add an
-//! optional member, or a new schema version with an upcaster and a file of its own.
+//! When a test here fails because a payload has changed: never edit a released file. Add an
+//! optional member, or add a new schema version with an upcaster and a file of its own.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
@@ -32,7 +32,7 @@ fn corpus() -> BTreeMap<u64, (String, Vec<u8>)> {
 }
 
 #[test]
-fn every_type_and_version_of_today_has_a_frozen_example() {
+fn every_current_type_and_version_has_a_frozen_example() {
     let names: Vec<_> = corpus().into_values().map(|(name, _)| name).collect();
     for (name, bytes) in corpus().into_values() {
         let recorded = Recorded::from_envelope(&bytes).unwrap();
@@ -44,7 +44,7 @@ fn every_type_and_version_of_today_has_a_frozen_example() {
         let first = format!("{event_type}.1.json");
         assert!(
             names.contains(&first),
-            "add `events/golden/{first}`: the first event of the new type, after those that are there"
+            "add `events/golden/{first}`: the first event of the new type, after the existing ones"
         );
     }
 }
@@ -74,7 +74,7 @@ fn the_whole_corpus_folds() {
 }
 
 #[test]
-fn what_is_written_today_is_byte_for_byte_what_was_frozen() {
+fn a_current_event_is_written_byte_for_byte_as_it_was_frozen() {
     for (name, bytes) in corpus().into_values() {
         let recorded = Recorded::from_envelope(&bytes).unwrap();
         if name
@@ -84,7 +84,7 @@ fn what_is_written_today_is_byte_for_byte_what_was_frozen() {
                 recorded.event.schema_version()
             )
         {
-            continue; // An older version: read for ever, written no more.
+            continue; // An older version: still read, not written any more.
         }
         let stored = recorded.to_stored();
         assert_eq!(

@@ -19,7 +19,7 @@ impl Answer {
         Self::with_status(StatusCode::OK, now, data)
     }
 
-    /// A status of success with data, as of a time.
+    /// Another status of success with data, as of a time.
     pub fn with_status(status: StatusCode, now: Timestamp, data: &impl Serialize) -> Self {
         let envelope = Envelope {
             is_success: true,
@@ -49,7 +49,7 @@ impl Answer {
         )
     }
 
-    /// Another header. A value that no header can carry is left out.
+    /// Another header. A value that a header cannot carry is left out.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: &str) -> Self {
         if let Ok(value) = HeaderValue::from_str(value) {

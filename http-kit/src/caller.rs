@@ -1,4 +1,4 @@
-//! Who calls: bearer tokens (RFC 6750) that are signed JWTs (RFC 7519).
+//! The caller of a request. Callers prove who they are with bearer tokens (RFC 6750) that are signed JWTs (RFC 7519).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,34 +23,34 @@ const MAX_TOKEN: usize = 8 * 1024;
 const MAX_SUBJECT: usize = 128;
 /// Seconds by which the issuer's clock may differ from ours.
 const LEEWAY: f64 = 30.0;
-/// Bytes of tokens whose signatures are remembered, with what they say, and how many these are about.
+/// The cache of verified tokens: its size in bytes, and about how many tokens fit.
 const REMEMBERED_BYTES: u64 = 8 * 1024 * 1024;
 const REMEMBERED: usize = 16_384;
-/// What a remembered token takes beside its own bytes, about.
+/// Approximate bytes of a cached token beside its text.
 const REMEMBERED_BESIDE: u64 = 256;
 
-/// What a caller may do.
+/// A permission of a caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
-    /// Changes and reads its own profile.
+    /// Reads and changes their own profile.
     User,
     /// Registers users.
     Service,
     /// Reads history.
     Auditor,
-    /// Does what services and auditors do.
+    /// Has the permissions of services and auditors.
     Admin,
 }
 
 impl Role {
-    /// The role of a name in a token; `None` for names that mean nothing here.
+    /// The role of a name in a token. `None` for an unknown name.
     pub fn parse(name: &str) -> Option<Self> {
         [Self::User, Self::Service, Self::Auditor, Self::Admin]
             .into_iter()
             .find(|role| role.as_str() == name)
     }
 
-    /// Its name in tokens.
+    /// The name in tokens.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::User => "user",
@@ -61,12 +61,12 @@ impl Role {
     }
 }
 
-/// The owner of a good token.
+/// The owner of a valid token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     /// `sub`: the id of a user, or the name of a service; 1 to 128 characters.
     pub subject: String,
-    /// `roles`; `user` when the token has none.
+    /// `roles`; `user` when the token does not have this claim.
     pub roles: BTreeSet<Role>,
 }
 
@@ -86,19 +86,19 @@ impl Caller {
     }
 }
 
-/// Tells good tokens from bad ones.
+/// Verifies tokens.
 #[derive(Debug)]
 pub struct Verifier {
     keys: Keys,
     issuer: Option<String>,
     audience: Option<String>,
     clock: Clock,
-    /// Good tokens by their exact text. Only what is always so of a token is remembered: whether its key is still one
-    /// of ours and its time has come and not passed is looked at each time.
+    /// Verified tokens by their exact text. Signature, issuer, audience and subject of a token never change. Its key
+    /// and its times are checked again on each use.
     remembered: Cache<String, Arc<Signed>, Remembered>,
 }
 
-/// A token with a good signature, issuer, audience and subject.
+/// A token with a valid signature, issuer, audience and subject.
 #[derive(Debug)]
 struct Signed {
     key_id: Option<String>,
@@ -124,7 +124,7 @@ struct Claims {
     roles: Option<Vec<String>>,
 }
 
-/// What a remembered token takes.
+/// Weighs a cached token in bytes.
 #[derive(Debug, Clone)]
 struct Remembered;
 
@@ -135,7 +135,7 @@ impl Weighter<String, Arc<Signed>> for Remembered {
 }
 
 impl Verifier {
-    /// Tokens of these keys, of this issuer and for this audience where they are given.
+    /// Accepts tokens signed with these keys. The issuer and the audience are checked where they are given.
     pub fn new(keys: Keys, issuer: Option<String>, audience: Option<String>, clock: Clock) -> Self {
         Self {
             keys,
@@ -146,7 +146,7 @@ impl Verifier {
         }
     }
 
-    /// The owner of a token, if it is good now.
+    /// The owner of a token that is valid now.
     pub async fn verify(&self, token: &str) -> Option<Caller> {
         if token.len() > MAX_TOKEN {
             return None;
@@ -154,7 +154,7 @@ impl Verifier {
         let now = self.clock.now();
         if let Some(signed) = self.remembered.get(token) {
             let key = self.keys.find(signed.key_id.as_deref(), now).await;
-            // A set of keys that was read again has others, even where they are the same.
+            // After the key set is read again, equal keys are different objects, and the token is verified again.
             if key.is_some_and(|key| Arc::ptr_eq(&key, &signed.key)) {
                 if signed.is_in_time(now) {
                     return Some(signed.caller.clone());
@@ -169,12 +169,12 @@ impl Verifier {
         Some(caller)
     }
 
-    /// What a token says, if it is one of ours, whatever its time.
+    /// The verified content of a token; its times are not checked here.
     async fn signed(&self, token: &str, now: Timestamp) -> Option<Signed> {
         let header = jsonwebtoken::decode_header(token).ok()?;
         let key = self.keys.find(header.kid.as_deref(), now).await?;
         let mut validation = Validation::new(key.algorithm);
-        // Times are checked below, against our clock.
+        // Times are checked against our own clock instead.
         validation.validate_exp = false;
         validation.validate_nbf = false;
         let mut required = vec!["exp", "sub"];
@@ -193,7 +193,7 @@ impl Verifier {
         let claims = jsonwebtoken::decode::<Claims>(token, &key.decoding, &validation)
             .ok()?
             .claims;
-        // Subjects become parts of keys, and no database keeps a NUL in a text.
+        // Subjects become parts of keys, and PostgreSQL refuses NUL in text.
         let subject = &claims.sub;
         let has_subject = !subject.is_empty()
             && subject.chars().nth(MAX_SUBJECT).is_none()
@@ -256,7 +256,7 @@ where
     }
 }
 
-/// The caller, if there is one: no token is fine, a bad one is not.
+/// The caller of a request whose token is optional. An invalid token is refused.
 #[derive(Debug, Clone)]
 pub struct OptionalCaller(pub Option<Caller>);
 
@@ -272,11 +272,11 @@ where
     }
 }
 
-/// What a token made here says.
+/// The content of a token that [`mint_hs256`] makes.
 pub struct Grant<'a> {
-    /// Whose token.
+    /// `sub`: the owner.
     pub subject: &'a str,
-    /// What it allows.
+    /// `roles`.
     pub roles: &'a [Role],
     /// `iss`.
     pub issuer: Option<&'a str>,
@@ -288,7 +288,7 @@ pub struct Grant<'a> {
     pub expires: Timestamp,
 }
 
-/// An HS256 token, for development and tests: in production an identity provider makes them.
+/// Makes an HS256 token for development and tests. In production, an identity provider makes tokens.
 pub fn mint_hs256(secret: &[u8], grant: &Grant<'_>) -> String {
     #[derive(Serialize)]
     struct Minted<'a> {

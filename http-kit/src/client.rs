@@ -1,5 +1,5 @@
-//! What a client says of itself and of the conditions of its request. Kept with every event, never
-//! used to authorise anything.
+//! The headers in which a client describes itself and the conditions of its request. They are stored with every event
+//! and never used for authorisation.
 
 use axum::extract::FromRequestParts;
 use axum::http::header::ACCEPT;
@@ -12,7 +12,7 @@ use crate::error::ApiError;
 use crate::fields::{Fields, whole_number};
 use crate::text::{Language, Text};
 
-/// The platforms of the published page.
+/// The values of `X-Platform`.
 pub const PLATFORMS: [&str; 7] = [
     "web",
     "mobile_ios",
@@ -30,7 +30,7 @@ pub(crate) const MAX_DEVICE_ID: usize = 128;
 /// Characters of `Idempotency-Key` at the most.
 pub(crate) const MAX_IDEMPOTENCY_KEY: usize = 255;
 
-/// The client headers of a request, all well-formed.
+/// The client headers of a request. All of them are valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Client {
     /// `X-Language`.
@@ -43,13 +43,13 @@ pub struct Client {
     pub app_version: Option<String>,
     /// `X-Device-ID`, at most 128 characters.
     pub device_id: Option<String>,
-    /// `X-Request-ID`, or the one made for the request.
+    /// `X-Request-ID`, or the id that was generated for the request.
     pub request_id: String,
-    /// The W3C trace context, where it is well-formed.
+    /// The W3C trace context, if it is valid.
     pub traceparent: Option<String>,
 }
 
-/// The id of a request: the client's own if it is fit to be echoed, else a new one.
+/// The id of a request: the client's own if it can be echoed, otherwise a new one.
 #[derive(Debug, Clone)]
 pub struct RequestId(pub String);
 
@@ -104,7 +104,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Client {
     }
 }
 
-/// The one value of a header; `Err` when it has several, or bytes that are no visible text.
+/// The single value of a header. `Err` for several values and for bytes that are not text.
 fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Text> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
@@ -135,8 +135,7 @@ fn header<T>(
     }
 }
 
-/// `UTC`, or `UTC±hh:mm` from -12:00 to +14:00, which holds all the offsets of the published page and
-/// the real ones that it forgot.
+/// `UTC`, or `UTC±hh:mm` from -12:00 to +14:00. This range contains every offset in use.
 fn timezone(text: &str) -> Result<String, Text> {
     let bad = || Text::new("BAD_TIMEZONE");
     let Some(offset) = text.strip_prefix("UTC") else {
@@ -190,8 +189,8 @@ fn is_trace(text: &str) -> bool {
             && is_hex(parent, 16) && !is_zero(parent) && is_hex(flags, 2))
 }
 
-/// `If-Match: "<version>"`: the version that the client decided on. `*` and absent set no condition.
-/// What is no version is that of no user, so the condition does not hold: 412, as of a wrong one.
+/// `If-Match: "<version>"`: the version of the user that the client has seen. Without the header, or with `*`, there is
+/// no condition. A value that is not a version cannot match and gets 412, like a wrong version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Precondition(pub Option<u64>);
 
@@ -235,9 +234,9 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
     }
 }
 
-/// Which of the media types that a route offers the client prefers; the first one where it does not mind.
-/// `None` when it accepts none of them (RFC 9110, 12.5.1). Failures have forms of their own: a client that
-/// only names `application/problem+json` does not mind.
+/// The media type that the client prefers among those that a route offers (RFC 9110, 12.5.1). Without a preference it
+/// is the first one. `None` when the client accepts none of them. `application/problem+json` concerns failures only: a
+/// client that names nothing else has no preference here.
 pub fn preferred<'a>(headers: &HeaderMap, offers: &[&'a str]) -> Option<&'a str> {
     let values = headers.get_all(ACCEPT).iter();
     let ranges: Vec<_> = values
@@ -266,7 +265,7 @@ pub fn preferred<'a>(headers: &HeaderMap, offers: &[&'a str]) -> Option<&'a str>
     best.0
 }
 
-/// A media range without its parameters, in lower case, and its quality.
+/// A media range in lower case without its parameters, and its quality.
 fn media_range(text: &str) -> (String, f32) {
     let mut parts = text.split(';').map(str::trim);
     let range = parts.next().unwrap_or_default().to_ascii_lowercase();
@@ -279,7 +278,7 @@ fn media_range(text: &str) -> (String, f32) {
     (range, quality.unwrap_or(1.0))
 }
 
-/// Whether `If-None-Match` holds this tag, with its quotes. Weak comparison, as RFC 9110, 13.1.2 asks.
+/// Whether `If-None-Match` contains this tag, quotes included. The comparison is weak (RFC 9110, 13.1.2).
 pub fn if_none_match(headers: &HeaderMap, etag: &str) -> bool {
     headers
         .get_all(HeaderName::from_static("if-none-match"))

@@ -1,10 +1,10 @@
-//! The one place where time enters.
+//! The clock. Code that needs the time gets it from here.
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
-/// Tells the time; handed to whoever needs it, so that tests can set it.
+/// Tells the time. It is passed as an argument, so that tests can set it.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
 
@@ -13,7 +13,7 @@ impl Clock {
     pub fn system() -> Self {
         #[expect(
             clippy::disallowed_methods,
-            reason = "this is the edge at which time enters"
+            reason = "this is the only place that reads the system clock"
         )]
         Self::from_fn(Timestamp::now)
     }

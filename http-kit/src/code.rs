@@ -1,4 +1,4 @@
-//! Every way in which a request can fail: a closed list, and a promise to clients.
+//! The error codes: a closed list of the ways in which a request can fail. Their names are a promise to clients.
 
 use axum::http::StatusCode;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
@@ -7,7 +7,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident = $name:literal, $status:ident, $general:literal;)*) => {
-        /// How a request failed. Its name in `X-Error-Code` never changes.
+        /// The reason of a failure. Its name in `X-Error-Code` never changes.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Code {
             $($(#[$doc])* $variant,)*
@@ -22,12 +22,12 @@ macro_rules! codes {
                 match self { $(Self::$variant => $name),* }
             }
 
-            /// The status it is answered with.
+            /// The HTTP status of the answer.
             pub fn status(self) -> StatusCode {
                 match self { $(Self::$variant => StatusCode::$status),* }
             }
 
-            /// The key of the first sentence of its answer.
+            /// The key of the first sentence of the answer.
             pub fn general(self) -> &'static str {
                 match self { $(Self::$variant => $general),* }
             }
@@ -38,54 +38,54 @@ macro_rules! codes {
 codes! {
     /// Something in the request is malformed.
     ValidationFailed = "VALIDATION_FAILED", BAD_REQUEST, "VALIDATION_FAILED";
-    /// No token, or one that is not good.
+    /// The token is missing or invalid.
     AuthenticationRequired = "AUTHENTICATION_REQUIRED", UNAUTHORIZED, "AUTHENTICATION_REQUIRED";
-    /// A good token without the role.
+    /// The token is valid but lacks the role.
     InsufficientPermissions = "INSUFFICIENT_PERMISSIONS", FORBIDDEN, "INSUFFICIENT_PERMISSIONS";
-    /// No such user, route or file.
+    /// The user, route or file does not exist.
     NotFound = "RESOURCE_NOT_FOUND", NOT_FOUND, "RESOURCE_NOT_FOUND";
-    /// The route has other methods.
+    /// The route does not support the method.
     MethodNotAllowed = "METHOD_NOT_ALLOWED", METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED";
-    /// The client accepts no form in which the route answers.
+    /// The client does not accept any media type of the route.
     NotAcceptable = "NOT_ACCEPTABLE", NOT_ACCEPTABLE, "NOT_ACCEPTABLE";
     /// The request, its body included, took too long.
     RequestTimeout = "REQUEST_TIMEOUT", REQUEST_TIMEOUT, "REQUEST_TIMEOUT";
-    /// Another user has the name.
+    /// Another user has the username.
     UsernameTaken = "USERNAME_TAKEN", CONFLICT, "CONFLICT";
-    /// The name is held for its former owner.
+    /// The username is reserved for its former owner.
     UsernameHeld = "USERNAME_HELD", CONFLICT, "CONFLICT";
     /// The last change of the username is too recent.
     UsernameChangeTooSoon = "USERNAME_CHANGE_TOO_SOON", CONFLICT, "CONFLICT";
     /// The user is registered already.
     UserExists = "USER_EXISTS", CONFLICT, "CONFLICT";
-    /// `If-Match` names another version.
+    /// `If-Match` names another version of the user.
     VersionMismatch = "VERSION_MISMATCH", PRECONDITION_FAILED, "PRECONDITION_FAILED";
     /// The body is larger than the route allows.
     BodyTooLarge = "BODY_TOO_LARGE", PAYLOAD_TOO_LARGE, "BODY_TOO_LARGE";
-    /// The body is of another type than the route reads.
+    /// The route does not read bodies of this type.
     UnsupportedMediaType = "UNSUPPORTED_MEDIA_TYPE", UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE";
     /// The idempotency key was used with another request.
     IdempotencyKeyReused = "IDEMPOTENCY_KEY_REUSED", UNPROCESSABLE_ENTITY, "UNPROCESSABLE";
-    /// The caller does too much at once.
+    /// The caller has too many requests in progress.
     TooManyRequests = "TOO_MANY_REQUESTS", TOO_MANY_REQUESTS, "TOO_MANY_REQUESTS";
-    /// The headers are larger than the server reads.
+    /// The headers are larger than the server accepts.
     HeadersTooLarge = "HEADERS_TOO_LARGE", REQUEST_HEADER_FIELDS_TOO_LARGE, "HEADERS_TOO_LARGE";
-    /// A defect of the service.
+    /// The service has a defect.
     Internal = "INTERNAL_ERROR", INTERNAL_SERVER_ERROR, "INTERNAL_ERROR";
-    /// Something that the service needs is away.
+    /// A dependency of the service is not available.
     Unavailable = "UNAVAILABLE", SERVICE_UNAVAILABLE, "UNAVAILABLE";
-    /// Too much waits already.
+    /// The queue of commands is full.
     QueueFull = "QUEUE_FULL", SERVICE_UNAVAILABLE, "UNAVAILABLE";
-    /// As many streams are open as the process serves at once.
+    /// The process already serves its maximum number of streams.
     TooManyStreams = "TOO_MANY_STREAMS", SERVICE_UNAVAILABLE, "UNAVAILABLE";
-    /// The read model has not reached the position asked for.
+    /// The read model has not reached the requested position.
     NotYetReadable = "NOT_YET_READABLE", SERVICE_UNAVAILABLE, "UNAVAILABLE";
-    /// The service is about to stop.
+    /// The service is shutting down.
     ShuttingDown = "SHUTTING_DOWN", SERVICE_UNAVAILABLE, "UNAVAILABLE";
 }
 
 impl Code {
-    /// The code of an answer that a library made.
+    /// The code for a failed answer that a library made.
     pub(crate) fn of(status: StatusCode) -> Self {
         match status {
             StatusCode::UNAUTHORIZED => Self::AuthenticationRequired,
@@ -104,7 +104,7 @@ impl Code {
     }
 }
 
-/// Stands for the names of all codes in descriptions.
+/// The names of all codes in the OpenAPI document.
 pub(crate) struct ErrorCode;
 
 impl PartialSchema for ErrorCode {
@@ -113,7 +113,7 @@ impl PartialSchema for ErrorCode {
         ObjectBuilder::new()
             .schema_type(Type::String)
             .description(Some(
-                "How a request failed: a stable name to switch on. There may be more in time.",
+                "The error code: a stable name to switch on. More codes may be added.",
             ))
             .enum_values(Some(codes))
             .into()

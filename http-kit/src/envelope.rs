@@ -1,4 +1,4 @@
-//! The envelope of every answer, whether it succeeds or fails.
+//! The envelope of every answer, successful or failed.
 
 use jiff::Timestamp;
 use serde::Serialize;

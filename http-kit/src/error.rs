@@ -1,4 +1,4 @@
-//! What a client is told when a request fails.
+//! The answer to a request that failed.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -15,8 +15,8 @@ use crate::code::Code;
 use crate::envelope::{Envelope, timestamp};
 use crate::text::{Language, Text};
 
-/// A failed request. It becomes words in the outermost layer, which knows the client's language and
-/// the form it accepts; see [`crate::serve::harden`].
+/// A failed request. The outermost layer renders it, because that layer knows the language of the client and the media
+/// types that it accepts; see [`crate::serve::harden`].
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{}", .code.as_str())]
 pub struct ApiError {
@@ -30,7 +30,7 @@ pub struct ApiError {
 }
 
 impl ApiError {
-    /// A failure with nothing more to say.
+    /// A failure without details.
     pub fn new(code: Code) -> Self {
         Self {
             code,
@@ -42,35 +42,35 @@ impl ApiError {
         }
     }
 
-    /// Why, precisely.
+    /// Adds the precise reason.
     #[must_use]
     pub fn because(mut self, reason: Text) -> Self {
         self.reason = Some(reason);
         self
     }
 
-    /// One bad field more.
+    /// Adds a bad field and its problem.
     #[must_use]
     pub fn field(mut self, field: impl Into<Cow<'static, str>>, problem: Text) -> Self {
         self.fields.push((field.into(), problem));
         self
     }
 
-    /// After how many seconds trying again makes sense.
+    /// Sets `Retry-After`, in seconds.
     #[must_use]
     pub fn retry_after(mut self, seconds: u32) -> Self {
         self.retry_after = Some(seconds);
         self
     }
 
-    /// Another header of the answer.
+    /// Adds a header to the answer.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self
     }
 
-    /// 500: a defect. Logged once, when it is answered; the client does not see the source.
+    /// 500: a defect. The source is logged once, with the answer; the client does not see it.
     pub fn internal(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self {
             source: Some(Arc::from(source.into())),
@@ -78,7 +78,7 @@ impl ApiError {
         }
     }
 
-    /// 503: something is away. Logged once, when it is answered; the client does not see the source.
+    /// 503: a dependency is not available. The source is logged once, with the answer; the client does not see it.
     pub fn unavailable(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self {
             source: Some(Arc::from(source.into())),
@@ -86,19 +86,19 @@ impl ApiError {
         }
     }
 
-    /// Whether it is the answer of an earlier request.
+    /// Whether this is the answer of an earlier request with the same idempotency key.
     pub(crate) fn is_replayed(&self) -> bool {
         self.headers
             .iter()
             .any(|(name, _)| name == "idempotent-replayed")
     }
 
-    /// How the request failed.
+    /// The error code.
     pub fn code(&self) -> Code {
         self.code
     }
 
-    /// What the client reads: the general sentence, the reason, and one sentence a bad field.
+    /// The sentences for the client: the general one, the reason, and one for each bad field.
     pub fn sentences(&self, language: Language) -> Vec<String> {
         let general = Text::new(self.code.general()).render(language);
         let reason = self.reason.iter().map(|reason| reason.render(language));
@@ -112,7 +112,7 @@ impl ApiError {
             .collect()
     }
 
-    /// The answer in words. Headers that a library set and that say more, such as `Allow`, are kept.
+    /// The answer. The `Allow` header of the original answer is kept.
     pub(crate) fn render(
         &self,
         language: Language,
@@ -205,25 +205,25 @@ pub(crate) struct Problem {
     /// The status of the answer.
     #[schema(minimum = 400, maximum = 599)]
     status: u16,
-    /// Why, precisely.
+    /// The precise reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String)]
     detail: Option<String>,
     #[schema(value_type = crate::code::ErrorCode)]
     code: &'static str,
-    /// What is wrong with each bad field; empty where no field is.
+    /// The problem of each bad field. Empty if all fields are good.
     errors: Vec<FieldProblem>,
 }
 
-/// What is wrong with a field.
+/// The problem of a field.
 #[derive(Serialize, ToSchema)]
 struct FieldProblem {
-    /// The member, parameter, header or part.
+    /// The name of the member, parameter, header or part.
     field: String,
-    /// What is wrong: a stable name to switch on.
+    /// The problem as a stable name to switch on.
     #[schema(example = "REQUIRED")]
     code: &'static str,
-    /// The same as a sentence.
+    /// The problem as a sentence.
     detail: String,
 }
 

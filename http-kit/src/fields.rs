@@ -1,4 +1,4 @@
-//! JSON objects and query strings, read member by member, with every error reported at once.
+//! Reads JSON objects and query strings member by member, and reports every error at once.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,12 +14,12 @@ use crate::code::Code;
 use crate::error::ApiError;
 use crate::text::Text;
 
-/// Problems reported at once; a body of a thousand unknown members gets no longer an answer.
+/// The most problems that an answer reports. A body of a thousand unknown members does not get a longer one.
 const MAX_PROBLEMS: usize = 50;
-/// Characters of a client's own member name that are sent back.
+/// The most characters of an unknown member name that are sent back.
 const MAX_NAME: usize = 64;
 
-/// The members of one object. Each is taken by the parser that knows it; what is left at the end is
+/// The members of one object. Each parser takes the member that it knows. The members that are left at the end are
 /// unknown.
 #[derive(Debug, Default)]
 pub struct Fields {
@@ -27,7 +27,7 @@ pub struct Fields {
     problems: Vec<(Cow<'static, str>, Text)>,
 }
 
-/// A JSON object, and the members it has twice.
+/// A JSON object, and the names that it contains twice.
 struct Object {
     members: Map<String, Value>,
     twice: Vec<String>,
@@ -105,7 +105,7 @@ impl Fields {
         fields
     }
 
-    /// Takes a member that must be there; `null` is absent.
+    /// Takes a required member. `null` counts as absent.
     pub fn required<T>(
         &mut self,
         name: &'static str,
@@ -123,7 +123,7 @@ impl Fields {
         }
     }
 
-    /// Takes a member that may be absent; `null` is absent.
+    /// Takes an optional member. `null` counts as absent.
     pub fn optional<T>(
         &mut self,
         name: &'static str,
@@ -144,17 +144,17 @@ impl Fields {
         }
     }
 
-    /// Whether a member has been reported.
+    /// Whether a problem of a member was reported.
     pub fn has_problem(&self, name: &str) -> bool {
         self.problems.iter().any(|(reported, _)| reported == name)
     }
 
-    /// Whether anything has been reported.
+    /// Whether any problem was reported.
     pub fn has_problems(&self) -> bool {
         !self.problems.is_empty()
     }
 
-    /// `Ok` when every member was taken and none was bad.
+    /// `Ok` if every member was taken and none was bad.
     pub fn finish(mut self) -> Result<(), ApiError> {
         for (name, _) in std::mem::take(&mut self.members) {
             self.problem(shown(&name), Text::new("UNKNOWN_FIELD"));
@@ -169,14 +169,14 @@ impl Fields {
             .fold(error, |error, (name, problem)| error.field(name, problem)))
     }
 
-    /// What was made of the members, when every member was taken and none was bad.
+    /// The value that was read from the members, if every member was taken and none was bad.
     pub fn finish_with<T>(self, value: Option<T>) -> Result<T, ApiError> {
         self.finish()?;
         Ok(value.expect("a required member that is missing or bad was reported"))
     }
 }
 
-/// A client's own name for a member, fit to be sent back.
+/// An unknown member name in a form that can be sent back.
 fn shown(name: &str) -> String {
     name.chars()
         .filter(|c| !c.is_control())
@@ -225,7 +225,7 @@ pub fn boolean(value: &Value) -> Result<bool, Text> {
         .ok_or_else(|| Text::new("WRONG_TYPE").with("expected", "boolean"))
 }
 
-/// The bytes of a body that says it is JSON, up to the route's limit.
+/// The bytes of a body with a JSON media type, up to the limit of the route.
 pub struct JsonBody(pub Bytes);
 
 impl<S: Send + Sync> FromRequest<S> for JsonBody {

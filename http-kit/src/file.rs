@@ -1,4 +1,4 @@
-//! Files that are part of the binary: pages, and documents that describe the service.
+//! Files in the binary: pages, and documents that describe the service.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use utoipa::openapi::{self as described, RefOr, ResponseBuilder};
 use crate::client::if_none_match;
 use crate::openapi;
 
-/// A file, and the `ETag` that names its bytes.
+/// A file and its `ETag`.
 pub struct File {
     media_type: &'static str,
     bytes: Bytes,
@@ -22,7 +22,7 @@ pub struct File {
 }
 
 impl File {
-    /// The bytes of a media type.
+    /// A file of a media type.
     pub fn new(media_type: &'static str, bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
         Self {
@@ -32,7 +32,8 @@ impl File {
         }
     }
 
-    /// The file, or 304 when the client has it already. Clients ask each time, for a newer program has other files.
+    /// The file, or 304 if the client already has it. Clients ask each time, because another version of the program has
+    /// other files.
     pub fn answer(&self, asked: &HeaderMap) -> Response {
         let named = [(CACHE_CONTROL, "no-cache"), (ETAG, &self.etag)];
         if if_none_match(asked, &self.etag) {
@@ -42,7 +43,7 @@ impl File {
         (named, form, self.bytes.clone()).into_response()
     }
 
-    /// The same of a file that is a page or a part of one. `policy` is the `Content-Security-Policy`: what the page may do.
+    /// The same for a page or a part of one. `policy` is its `Content-Security-Policy`.
     pub fn answer_in_page(&self, asked: &HeaderMap, policy: &HeaderValue) -> Response {
         let same_origin = HeaderValue::from_static("same-origin");
         let kept_apart = [
@@ -61,14 +62,17 @@ impl File {
     }
 }
 
-/// The answers of a [`File`], described: itself, or 304.
+/// The answers of a [`File`] in the OpenAPI document: the file, or 304.
 pub fn answers(file: ResponseBuilder) -> BTreeMap<String, RefOr<described::Response>> {
     let answers = [
         ("200", file),
-        ("304", openapi::described("The client has it already.")),
+        (
+            "304",
+            openapi::described("The client already has the file."),
+        ),
     ];
     BTreeMap::from(answers.map(|(status, answer)| {
-        let answer = answer.header("ETag", openapi::answer_header("Names the bytes."));
+        let answer = answer.header("ETag", openapi::answer_header("Identifies the bytes."));
         (status.to_owned(), answer.build().into())
     }))
 }

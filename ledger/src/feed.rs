@@ -1,5 +1,5 @@
-//! Following the ledger: the same events by position, whatever they come from. Each implementation is
-//! in a file named for what it reads.
+//! Following the ledger: every source yields the same events by position. Each implementation is in
+//! a file named after its source.
 
 use async_trait::async_trait;
 
@@ -17,32 +17,32 @@ pub use shared::{SharedFeed, Tail};
 pub use store::StoreFeed;
 pub use stream::StreamFeed;
 
-/// Events by position, each once, in order, without a gap.
+/// Events by position: each once, in order, without gaps.
 #[async_trait]
 pub trait Feed: Send {
-    /// The next events, at least one; waits until there is one. Cancel-safe: a dropped call
-    /// loses nothing.
+    /// The next events, at least one. Waits until there is one. Cancel-safe: a dropped call loses
+    /// nothing.
     async fn next(&mut self) -> Result<Vec<StoredEvent>, Error>;
 }
 
-/// Why a feed stopped.
+/// The reason why a feed stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The source is away; calling again later may help.
+    /// The source is unavailable; a later call may succeed.
     #[error(transparent)]
     Store(#[from] crate::store::Error),
     /// An event is missing. Going on would skip it.
     #[error("position {expected} is missing: the next event is {found}")]
     Gap {
-        /// The position that should have come.
+        /// The expected position.
         expected: Position,
-        /// The position that came.
+        /// The found position.
         found: Position,
     },
     /// The stream cannot be used.
     #[error(transparent)]
     Stream(#[from] crate::stream::Error),
-    /// The stream holds something that the relay never publishes there.
+    /// The stream contains something that the relay never publishes.
     #[error("sequence {0} of the stream is not the event of that position")]
     Foreign(Position),
     /// The source was closed.
@@ -51,7 +51,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the source is away, so that trying again may help.
+    /// Whether the source is unavailable, so that another attempt may succeed.
     pub fn is_away(&self) -> bool {
         matches!(
             self,
@@ -61,7 +61,7 @@ impl Error {
     }
 }
 
-/// The position of the last of some events that follow a position without a gap.
+/// Checks that events follow a position without gaps. Returns the position of the last one.
 pub fn follow(after: Position, events: &[StoredEvent]) -> Result<Position, Error> {
     events.iter().try_fold(after, |last, event| {
         if event.position == last + 1 {
@@ -75,14 +75,14 @@ pub fn follow(after: Position, events: &[StoredEvent]) -> Result<Position, Error
     })
 }
 
-/// The next events of a ledger whose head is beyond a position: at least one, and no gap.
+/// The next events of a ledger whose head is beyond a position: at least one, without gaps.
 pub async fn read_after(
     history: &dyn History,
     after: Position,
     limit: usize,
 ) -> Result<Vec<StoredEvent>, Error> {
     let events = history.read(after, limit).await?;
-    // The head says that there is a next event: an answer without it is a gap, too.
+    // The head says that there is a next event, so an answer without it is also a gap.
     if follow(after, &events)? == after {
         return Err(Error::Gap {
             expected: after + 1,
@@ -92,7 +92,7 @@ pub async fn read_after(
     Ok(events)
 }
 
-/// The next events of a ledger up to a position that it has reached: at least one, and no gap.
+/// The next events of a ledger up to a position that it has reached: at least one, without gaps.
 pub async fn read_until(
     history: &dyn History,
     after: Position,

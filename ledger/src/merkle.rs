@@ -1,9 +1,9 @@
-//! The proof that history is what it was: the ledger as a Merkle tree (RFC 6962) with signed checkpoints,
-//! in the published forms of `c2sp.org/tlog-tiles`. `tree` and `note` are pure; the trait here is where
-//! inner hashes and checkpoints are kept, each implementation in a file named for its backend.
+//! The Merkle log: the ledger as a Merkle tree (RFC 6962) with signed checkpoints, in the published
+//! formats of `c2sp.org/tlog-tiles`. `tree` and `note` are pure. The trait here stores inner hashes
+//! and checkpoints; each implementation is in a file named after its backend.
 //!
-//! Leaf hashes are the ledger's own. Inner hashes are worked out once from them by the [`Integrator`], which
-//! also signs what the tree is. Everything kept here can be worked out again, but for the signatures.
+//! Leaf hashes are part of the ledger. The [`Integrator`] computes inner hashes from them once and
+//! signs checkpoints. Everything stored here can be computed again, except the signatures.
 
 use std::collections::HashMap;
 
@@ -23,73 +23,73 @@ pub mod verify;
 pub use integrator::Integrator;
 use tree::{Hash, Leaves, TILE};
 
-/// Where inner hashes and signed checkpoints are kept. What is kept is never changed or deleted.
+/// Stores inner hashes and signed checkpoints. Stored values are never changed or deleted.
 #[async_trait]
 pub trait LogStore: Send + Sync + 'static {
-    /// Hashes of a level of tiles, from 1 on, in the order of the tree: those after the first `skip`. Each is over
-    /// [`TILE`] hashes of the level below.
+    /// Hashes of a level of tiles, from level 1 on, in tree order, after the first `skip`. Each
+    /// covers [`TILE`] hashes of the level below.
     async fn hashes(&self, level: u32, skip: u64, limit: usize) -> Result<Vec<Hash>, Error>;
 
-    /// How many hashes of a level are kept.
+    /// The number of stored hashes of a level.
     async fn count(&self, level: u32) -> Result<u64, Error>;
 
-    /// Keeps further hashes of a level, from a place on. Such as are there already are passed over, as they
-    /// can only be the same.
+    /// Stores more hashes of a level, starting at an index. Hashes that are already stored are
+    /// skipped, because they can only be equal.
     async fn add_hashes(&self, level: u32, first: u64, hashes: &[Hash]) -> Result<(), Error>;
 
-    /// The newest checkpoint: the last of those that were counted.
+    /// The newest checkpoint: the last one that the head counts.
     async fn checkpoint(&self) -> Result<Option<SignedCheckpoint>, Error>;
 
-    /// Checkpoints whose number is beyond one, in their order, whether counted or not.
+    /// Checkpoints with a number above `after`, in order, whether the head counts them or not.
     async fn checkpoints(&self, after: u64, limit: usize) -> Result<Vec<SignedCheckpoint>, Error>;
 
-    /// Keeps and counts the next checkpoint. `false`: there is one of its number, so another one was signed
-    /// meanwhile.
+    /// Stores and counts the next checkpoint. Returns `false` when its number exists, because
+    /// another process signed one meanwhile.
     async fn add_checkpoint(&self, checkpoint: &SignedCheckpoint) -> Result<bool, Error>;
 
-    /// The public key of the log; the given one becomes it if there is none.
+    /// The public key of the log. The given key becomes the log's key if there is none yet.
     async fn adopt_key(&self, key: &str) -> Result<String, Error>;
 
-    /// The public key of the log, once there is one.
+    /// The public key of the log, if there is one.
     async fn key(&self) -> Result<Option<String>, Error>;
 
-    /// Whether something is kept where this program keeps nothing: before the first hash or checkpoint, above the
-    /// last level, or beside the head or the key.
+    /// Whether rows exist where this program stores none: before the first hash or checkpoint,
+    /// above the last level, or beside the head or the key.
     async fn has_strays(&self) -> Result<bool, Error>;
 }
 
-/// A checkpoint as it was signed.
+/// A checkpoint with its signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignedCheckpoint {
-    /// 1, 2, 3 in the order of signing, without a gap.
+    /// 1, 2, 3, … in signing order, without gaps.
     pub number: u64,
-    /// How many leaves.
+    /// The number of leaves.
     pub size: u64,
-    /// The signed note, which says the root.
+    /// The signed note, which contains the root.
     pub note: String,
 }
 
-/// The row is missing that counts checkpoints.
+/// The row that counts checkpoints is missing.
 fn no_head() -> Error {
-    Error::Damaged("the log has no head".to_owned())
+    Error::Damaged("the log does not have a head row".to_owned())
 }
 
-/// A checkpoint was counted, and is not there.
+/// A checkpoint was counted, but its row is missing.
 fn missing(number: u64) -> Error {
     Error::Damaged(format!("checkpoint {number}, the newest, is missing"))
 }
 
-/// What is read of the tree for one purpose. Each tile is read once.
-pub struct Reader<'a> {
+/// Reads hashes of the tree for one computation. Each tile is read once.
+pub struct TreeReader<'a> {
     history: &'a dyn History,
     log: &'a dyn LogStore,
-    /// How many leaves the tree has.
+    /// The number of leaves of the tree.
     size: u64,
     tiles: HashMap<(u32, u64), Vec<Hash>>,
 }
 
-impl<'a> Reader<'a> {
-    /// A reader of the tree over the first leaves.
+impl<'a> TreeReader<'a> {
+    /// A reader of the tree over the first `size` leaves.
     pub fn new(history: &'a dyn History, log: &'a dyn LogStore, size: u64) -> Self {
         Self {
             history,
@@ -101,7 +101,7 @@ impl<'a> Reader<'a> {
 
     /// The hashes of one tile, as many as the tree has.
     pub async fn tile(&mut self, level: u32, index: u64) -> Result<&[Hash], Error> {
-        // Nothing is held over the await: the map is entered twice.
+        // Two look-ups, so that no borrow is held over the await.
         if !self.tiles.contains_key(&(level, index)) {
             let hashes = self.load(level, index).await?;
             self.tiles.insert((level, index), hashes);
@@ -127,7 +127,7 @@ impl<'a> Reader<'a> {
         Ok(hashes)
     }
 
-    /// The hash over some leaves.
+    /// The hash over a range of leaves.
     pub async fn hash(&mut self, leaves: Leaves) -> Result<Hash, Error> {
         let mut hashes = Vec::new();
         for subtree in leaves.subtrees() {
@@ -145,12 +145,12 @@ impl<'a> Reader<'a> {
         self.hash(Leaves::all(self.size)).await
     }
 
-    /// The hashes that show that a leaf is in the tree.
+    /// The inclusion proof of a leaf.
     pub async fn inclusion(&mut self, index: u64) -> Result<Vec<Hash>, Error> {
         self.hashes(tree::inclusion(index, self.size)).await
     }
 
-    /// The hashes that show that a smaller tree is the beginning of this one.
+    /// The consistency proof from a smaller tree to this one.
     pub async fn consistency(&mut self, from: u64) -> Result<Vec<Hash>, Error> {
         self.hashes(tree::consistency(from, self.size)).await
     }

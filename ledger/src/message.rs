@@ -1,4 +1,4 @@
-//! Events as messages of the NATS client: [`events::message`] with its map of headers.
+//! Events as messages of the NATS client: [`events::message`] with the client's header map.
 
 use async_nats::{HeaderMap, HeaderName};
 use bytes::Bytes;
@@ -14,7 +14,7 @@ pub fn to_message(event: &StoredEvent) -> (HeaderMap, Bytes) {
     (headers.collect(), body)
 }
 
-/// The event that a message holds, with the exact bytes of its envelope. Its type need not be known.
+/// The event in a message, with the exact bytes of its envelope. The event type need not be known.
 pub fn from_message(headers: &HeaderMap, body: &Bytes) -> Result<StoredEvent, Error> {
     let header = |name| {
         let value = headers.get(HeaderName::from_static(name));

@@ -1,4 +1,4 @@
-//! Where the bytes of photos are kept: create-only objects under `users/<userId>/photos/…`.
+//! The photo store: create-only objects under `users/<userId>/photos/…`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,30 +13,30 @@ use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPay
 
 use events::{PhotoId, Time, UserId, photo_key};
 
-/// The photo store could not answer.
+/// The photo store could not be read or written.
 #[derive(Debug, thiserror::Error)]
 #[error("the photo store cannot be read or written")]
 pub struct Error(#[from] object_store::Error);
 
-/// Where the bytes of photos are.
+/// The store of photo files.
 #[derive(Clone)]
 pub struct PhotoStore(Arc<dyn ObjectStore>);
 
-/// The photo that a file in the store belongs to, and when that file was written.
+/// A file in the store: its photo, and when it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredPhoto {
-    /// Whose it is.
+    /// The photo's user.
     pub user_id: UserId,
     /// SHA-256 of the upload, in hexadecimal digits.
     pub content_hash: String,
-    /// Which change it was for.
+    /// The photo's identifier, new for each change.
     pub photo_id: PhotoId,
     /// When the file was written.
     pub written_at: Time,
 }
 
 impl PhotoStore {
-    /// A local folder, made if it is not there. Files are on disk when a write returns.
+    /// A local folder, created if it is missing. Files are on disk when a write returns.
     pub fn local(folder: &Path) -> Result<Self, Error> {
         std::fs::create_dir_all(folder).map_err(|source| object_store::Error::Generic {
             store: "LocalFileSystem",
@@ -48,9 +48,10 @@ impl PhotoStore {
         Ok(Self(Arc::new(store)))
     }
 
-    /// A bucket of S3 or of a store that speaks its protocol: `s3://bucket/prefix`. Region, endpoint and
-    /// credentials come from the environment (`AWS_REGION`, `AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`,
-    /// …), or from the machine's role. The store must know conditional writes (`If-None-Match: *`).
+    /// A bucket of S3 or of a compatible store: `s3://bucket/prefix`. Region, endpoint and
+    /// credentials come from the environment (`AWS_REGION`, `AWS_ENDPOINT_URL`,
+    /// `AWS_ACCESS_KEY_ID`, …) or from the machine's role. The store must support conditional
+    /// writes (`If-None-Match: *`).
     pub fn s3(url: &str) -> Result<Self, Error> {
         Self::s3_of(AmazonS3Builder::from_env(), url)
     }
@@ -62,7 +63,7 @@ impl PhotoStore {
         Ok(Self(Arc::new(PrefixStore::new(store, prefix))))
     }
 
-    /// Writes one file that is not there yet. One that is there already stays as it is.
+    /// Writes a file if it does not exist. An existing file stays unchanged.
     pub async fn create(&self, key: &str, bytes: Bytes) -> Result<(), Error> {
         let options = PutOptions {
             mode: PutMode::Create,
@@ -78,7 +79,7 @@ impl PhotoStore {
         }
     }
 
-    /// The bytes of one file; `None` when there is none.
+    /// The bytes of one file; `None` when it does not exist.
     pub async fn read(&self, key: &str) -> Result<Option<Bytes>, Error> {
         match self.0.get(&key.into()).await {
             Ok(found) => Ok(Some(found.bytes().await?)),
@@ -105,8 +106,7 @@ impl PhotoStore {
         Ok(())
     }
 
-    /// Every file in the store, as the photo it belongs to, one at a time. Files whose keys are not ours
-    /// are passed over.
+    /// Every file in the store with its photo, one at a time. Files with other keys are skipped.
     pub fn files(&self) -> BoxStream<'static, Result<StoredPhoto, Error>> {
         let files = self.0.list(Some(&"users".into()));
         let photos = files.map_err(Error::from).try_filter_map(async |file| {
@@ -149,7 +149,7 @@ mod tests {
         )
     }
 
-    /// An S3 of this process's own, on a free port, with one bucket in a folder.
+    /// A private S3 server on a free port, with one bucket in a folder.
     async fn s3(folder: &Path) -> PhotoStore {
         std::fs::create_dir(folder.join("bucket")).unwrap();
         let mut service =
@@ -195,7 +195,7 @@ mod tests {
         );
     }
 
-    async fn photos_are_listed_and_removed_whole(photos: &PhotoStore) {
+    async fn photos_are_listed_and_removed_completely(photos: &PhotoStore) {
         let (user, photo) = ids();
         for file in ["40.webp", "512.jpg"] {
             photos
@@ -227,19 +227,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_folder_does_what_every_photo_store_must() {
+    async fn a_folder_passes_the_photo_store_tests() {
         let folder = tempfile::tempdir().unwrap();
         let photos = PhotoStore::local(&folder.path().join("photos")).unwrap();
         a_file_is_created_once_and_read_back(&photos).await;
-        photos_are_listed_and_removed_whole(&photos).await;
+        photos_are_listed_and_removed_completely(&photos).await;
     }
 
     #[tokio::test]
-    async fn a_bucket_does_what_every_photo_store_must() {
+    async fn a_bucket_passes_the_photo_store_tests() {
         let folder = tempfile::tempdir().unwrap();
         let photos = s3(folder.path()).await;
         a_file_is_created_once_and_read_back(&photos).await;
-        photos_are_listed_and_removed_whole(&photos).await;
+        photos_are_listed_and_removed_completely(&photos).await;
         let file = "bucket/some/prefix/users/507f1f77bcf86cd799439011/photos/ab";
         assert!(
             folder.path().join(file).exists(),

@@ -1,15 +1,15 @@
-//! A PostgreSQL database as this program uses it: with bounded waits, through a connection pooler or
-//! not, and with migrations that many processes may apply at once.
+//! Access to a PostgreSQL database: with bounded waits, through a connection pooler or directly,
+//! and with migrations that many processes may apply at once.
 //!
-//! The ledger and the read model each have a schema of their own, so both can live in one database. All
-//! names are written with their schema and nothing is set for a session, because behind a pooler every
+//! The ledger and the read model each have their own schema, so one database can hold both. All
+//! names are written with their schema, and nothing is set for a session: behind a pooler every
 //! transaction may run on another connection.
 //!
-//! Directly connected, statements are prepared once a connection and each operation is one round trip.
-//! Behind a pooler that hands out connections a transaction at a time the URL must end in
-//! `?statement-cache-capacity=0`: then each operation is a transaction of statements without a name, three
-//! round trips more. Without it such a pooler refuses this program at once, for the time limit that it
-//! sets at the start of a session.
+//! On a direct connection statements are prepared once per connection, and each operation is one
+//! round trip. Behind a pooler that assigns connections per transaction, the URL must end in
+//! `?statement-cache-capacity=0`. Each operation is then a transaction of unnamed statements, with
+//! three more round trips. Without this parameter such a pooler refuses the connection immediately,
+//! because of the time limit that is set at the start of the session.
 
 use std::future::Future;
 use std::io;
@@ -26,21 +26,21 @@ use tokio::task::JoinSet;
 
 use events::Position;
 
-/// How long an operation waits for a connection, and then for its answer: less than 2 s together.
+/// The wait for a connection, and then for the answer: less than 2 s together.
 const CONNECTED: Duration = Duration::from_millis(750);
 const ANSWERED: Duration = Duration::from_millis(1_000);
-/// The server gives up a statement itself before this program stops waiting, so that nothing goes on there
-/// of which nobody knows.
+/// The server cancels a statement before this program stops waiting, so no statement continues
+/// unnoticed.
 const STATEMENT_TIMEOUT: &str = "950ms";
 const BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = '950ms'; SET LOCAL idle_in_transaction_session_timeout = '2s'";
 const BEGIN_READ_ONLY: &str = "BEGIN READ ONLY; SET LOCAL statement_timeout = '950ms'; SET LOCAL idle_in_transaction_session_timeout = '2s'";
 
-/// How often a position that other processes move is asked for: while it moves, while it does not, and
+/// How often a position that other processes move is queried: while it moves, while it rests, and
 /// while nobody waits for it.
 const MOVING: Duration = Duration::from_millis(10);
 const RESTING: Duration = Duration::from_millis(100);
 const UNWATCHED: Duration = Duration::from_secs(1);
-/// How long to leave a database alone that is away.
+/// How long an unavailable database is left alone.
 const AWAY: Duration = Duration::from_secs(1);
 
 /// A statement and its arguments.
@@ -56,9 +56,9 @@ pub struct Database {
     pool: Mutex<Pool>,
 }
 
-/// A transaction. Unless it was committed its connection is closed, which ends it on the server: sqlx
-/// would give a connection back to the pool whose `BEGIN` is still under way, and what the next one
-/// writes there is never committed.
+/// A transaction. Unless it was committed, its connection is closed, which ends the transaction on
+/// the server. sqlx would return to the pool a connection whose `BEGIN` is still in flight; writes
+/// of its next user would never be committed.
 pub struct Transaction {
     connection: Option<PoolConnection<Postgres>>,
     pool: Pool,
@@ -73,17 +73,17 @@ impl Drop for Transaction {
 #[derive(Clone)]
 struct Pool {
     connections: PgPool,
-    /// Tells a pool from the one that took its place.
+    /// Distinguishes a pool from the one that replaced it.
     generation: u64,
 }
 
 impl Database {
-    /// A database that is connected to when it is first needed, with so many connections at the most.
+    /// A database that is connected on first use, with at most this many connections.
     pub fn new(url: &str, connections: u32) -> Result<Self, sqlx::Error> {
         Self::with(url, connections, false)
     }
 
-    /// The same, but the server refuses whatever would change something.
+    /// The same, but the server refuses every change.
     pub fn read_only(url: &str, connections: u32) -> Result<Self, sqlx::Error> {
         Self::with(url, connections, true)
     }
@@ -94,8 +94,9 @@ impl Database {
         if !is_pooled {
             options = options.options([
                 ("statement_timeout", STATEMENT_TIMEOUT),
-                // A statement that was prepared while a table was small would go on reading all of it when it has
-                // grown, until statistics are made. Every statement has an index, and none is worth compiling.
+                // A plan made while a table was small would keep reading the whole table after it
+                // has grown, until statistics are collected. Every statement has an index, and JIT
+                // compilation never pays off.
                 ("enable_seqscan", "off"),
                 ("jit", "off"),
             ]);
@@ -115,23 +116,23 @@ impl Database {
         })
     }
 
-    /// The rows of a statement that changes nothing. It is asked once more when the connection turns out
-    /// to be broken.
+    /// The rows of a statement that changes nothing. It is repeated once when the connection turns
+    /// out to be broken.
     pub async fn read<'q>(
         &self,
         statement: impl Fn() -> Statement<'q> + Send + Sync,
     ) -> Result<Vec<PgRow>, sqlx::Error> {
-        let asked = async {
+        let answer = async {
             match self.write(statement()).await {
                 Err(error) if is_broken(&error) => self.write(statement()).await,
                 answer => answer,
             }
         };
-        timeout(CONNECTED + ANSWERED, asked).await
+        timeout(CONNECTED + ANSWERED, answer).await
     }
 
-    /// The rows of a statement that is a transaction by itself. After an error it may have taken place
-    /// nevertheless, unless the database has refused it.
+    /// The rows of a statement that is a transaction of its own. After an error it may have been
+    /// committed all the same, unless the database refused it.
     pub async fn write(&self, statement: Statement<'_>) -> Result<Vec<PgRow>, sqlx::Error> {
         if self.is_pooled {
             let written = async {
@@ -140,12 +141,12 @@ impl Database {
                 self.commit(transaction).await?;
                 Ok(rows)
             };
-            // Kept apart: the usual operation is not to carry the memory of this one.
+            // Boxed, so that the usual operation does not carry the memory of this one.
             return timeout(CONNECTED + ANSWERED, Box::pin(written)).await;
         }
         let pool = self.pool();
         let mut connection = pool.connections.acquire().await?;
-        // `fetch_all` also waits for the commit, after the last row.
+        // `fetch_all` also waits for the commit after the last row.
         let answer = timeout(ANSWERED, statement.fetch_all(&mut *connection)).await;
         if answer.as_ref().is_err_and(is_broken) {
             drop(connection.detach());
@@ -154,7 +155,7 @@ impl Database {
         answer
     }
 
-    /// Begins a transaction. Left alone for 2 s, the server ends it.
+    /// Begins a transaction. The server ends it after 2 s without a statement.
     pub async fn begin(&self) -> Result<Transaction, sqlx::Error> {
         let pool = self.pool();
         let connection = pool.connections.acquire().await?;
@@ -183,14 +184,14 @@ impl Database {
         .await
     }
 
-    /// Commits a transaction in which no statement has failed. After an error it may have taken place
-    /// nevertheless.
+    /// Commits a transaction whose statements all succeeded. After an error it may have been
+    /// committed all the same.
     pub async fn commit(&self, mut transaction: Transaction) -> Result<(), sqlx::Error> {
         self.answer(&mut transaction, async |connection| {
             sqlx::raw_sql("COMMIT").execute(connection).await
         })
         .await?;
-        // Back to the pool.
+        // Returns the connection to the pool.
         drop(transaction.connection.take());
         Ok(())
     }
@@ -215,8 +216,8 @@ impl Database {
             .clone()
     }
 
-    /// A connection of this pool was found broken: others most likely are, too, and each would fail
-    /// another operation. What still works finishes on the old pool.
+    /// Replaces a pool with a broken connection: most likely the others are broken too, and each
+    /// would fail another operation. Operations in progress finish on the old pool.
     fn replace(&self, broken: &Pool) {
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         if pool.generation == broken.generation {
@@ -237,7 +238,7 @@ fn is_pooled(url: &str) -> bool {
 }
 
 fn options(url: &str) -> Result<PgConnectOptions, sqlx::Error> {
-    // Poolers refuse start parameters that they do not know.
+    // Poolers refuse unknown start parameters.
     Ok(url.parse::<PgConnectOptions>()?.extra_float_digits(None))
 }
 
@@ -258,7 +259,7 @@ async fn timeout<T>(
         .unwrap_or_else(|_| Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into())))
 }
 
-/// Whether an error is the connection's and not the statement's.
+/// Whether the connection caused an error, rather than the statement.
 fn is_broken(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_)
@@ -266,7 +267,7 @@ fn is_broken(error: &sqlx::Error) -> bool {
         | sqlx::Error::Protocol(_)
         | sqlx::Error::BeginFailed
         | sqlx::Error::WorkerCrashed => true,
-        // The server shuts down, ended the session, or a pooler has lost it.
+        // The server shuts down or ended the session, or a pooler lost it.
         sqlx::Error::Database(error) => error.code().is_some_and(|code| {
             code.starts_with("08") || ["57P01", "57P02", "57P03", "25P03"].contains(&&*code)
         }),
@@ -274,13 +275,14 @@ fn is_broken(error: &sqlx::Error) -> bool {
     }
 }
 
-/// A connection without limits of time, for work that takes as long as it takes. Nothing may be kept in its
-/// session: behind a pooler every transaction may run on another one.
+/// A connection without time limits, for work of unknown length. Its session must hold no state:
+/// behind a pooler every transaction may run on another connection.
 pub async fn connect(url: &str) -> Result<PgConnection, sqlx::Error> {
     PgConnection::connect_with(&options(url)?).await
 }
 
-/// Whether a schema holds what these migrations make. Later migrations of a newer program only add.
+/// Whether these migrations are applied to a schema. Later migrations of a newer program only add
+/// things.
 pub async fn is_migrated(
     database: &Database,
     schema: &'static str,
@@ -295,7 +297,7 @@ pub async fn is_migrated(
         .await
     {
         Ok(rows) => rows,
-        // There is no such schema or table.
+        // The schema or table does not exist.
         Err(sqlx::Error::Database(error))
             if ["3F000", "42P01"].contains(&error.code().unwrap_or_default().as_ref()) =>
         {
@@ -312,7 +314,7 @@ pub async fn is_migrated(
         .all(|migration| applied.contains(&migration.version)))
 }
 
-/// Applies the migrations that a schema lacks, all or none. Processes that do so at once take turns.
+/// Applies the migrations that a schema lacks, all or none. Concurrent processes take turns.
 pub async fn migrate(
     url: &str,
     schema: &'static str,
@@ -321,13 +323,13 @@ pub async fn migrate(
     let mut migrator = Migrator::with_migrations(migrations.iter().cloned().collect());
     migrator.dangerous_set_table_name(format!("{schema}.migrations"));
     migrator.set_ignore_missing(true);
-    // sqlx would lock for the session, and behind a pooler unlock another one: a lock of the transaction
-    // is left by itself.
+    // sqlx would lock for the session and, behind a pooler, unlock another session. A transaction's
+    // lock is released automatically.
     migrator.set_locking(false);
     let mut connection = PgConnection::connect_with(&options(url)?).await?;
     let mut transaction = connection.begin().await?;
     let forget = if is_pooled(url) {
-        // sqlx leaves its statements on a connection that others will use.
+        // sqlx leaves its prepared statements on a connection that others will use.
         "DEALLOCATE ALL;"
     } else {
         ""
@@ -337,7 +339,7 @@ pub async fn migrate(
     )))
     .execute(&mut *transaction)
     .await?;
-    // Not `IF NOT EXISTS`, which asks for the right to make schemas even where it makes none.
+    // Not `IF NOT EXISTS`, which requires the right to create schemas even when it creates none.
     sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
         "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = '{schema}') THEN CREATE SCHEMA {schema}; END IF; END $$"
     )))
@@ -352,19 +354,20 @@ pub async fn migrate(
     Ok(())
 }
 
-/// A position in the database that other processes move, too.
+/// A position in the database that other processes also move.
 ///
-/// One task asks for it, however many wait: often while it moves, ten times a second while it rests, and
-/// once a second while nobody waits. No `LISTEN`: that needs a session of its own, which a pooler does not give, and still needs
-/// asking for what was missed; and `NOTIFY` makes commits queue up for a lock of the whole server.
+/// One task queries it for all waiters: frequently while it moves, ten times a second while it
+/// rests, and once a second while nobody waits. `LISTEN` is not used: it needs a session, which a
+/// pooler does not provide, and missed notifications would still have to be queried. `NOTIFY` would
+/// queue commits for a lock of the whole server.
 pub struct Followed {
     position: watch::Sender<Position>,
     subscribed: Notify,
 }
 
 impl Followed {
-    /// A position that is not known yet, and the task that follows it in the only row and column of a
-    /// statement; dropping the set ends it.
+    /// A position that is not known yet, and the task that follows it with a statement of one row
+    /// and column. Dropping the set ends the task.
     pub fn new(database: Arc<Database>, statement: &'static str) -> (Arc<Self>, JoinSet<()>) {
         let followed = Arc::new(Self {
             position: watch::Sender::new(0),
@@ -375,20 +378,21 @@ impl Followed {
         (followed, task)
     }
 
-    /// For waiting on changes. It never runs ahead of what can be read.
+    /// A receiver that waits for changes. It never runs ahead of what can be read.
     pub fn subscribe(&self) -> watch::Receiver<Position> {
         let receiver = self.position.subscribe();
         self.subscribed.notify_one();
         receiver
     }
 
-    /// What is known now; to be given to [`Followed::saw`].
+    /// The position known now, to be passed to [`Followed::saw`].
     pub fn known(&self) -> Position {
         *self.position.borrow()
     }
 
-    /// The database answered with a position, asked when another one was known. It may have gone back, when
-    /// what was followed was restored from a backup; an answer that was overtaken is no such case.
+    /// Records a position that the database answered, with the position that was known when the query
+    /// was sent. Returns whether the known position changed. It may go back, after a restore from a
+    /// backup; an answer that was overtaken does not move it back.
     pub fn saw(&self, known: Position, position: Position) -> bool {
         self.position.send_if_modified(|current| {
             let new = if *current == known {
@@ -400,7 +404,7 @@ impl Followed {
         })
     }
 
-    /// This process has moved the position there.
+    /// Records that this process has moved the position.
     pub fn moved(&self, position: Position) {
         self.position.send_if_modified(|current| {
             let is_new = position > *current;
@@ -416,15 +420,15 @@ impl Followed {
             if self.position.receiver_count() == 0 {
                 pause = UNWATCHED;
             }
-            // However many come to wait, they are asked for together.
+            // All waiters share one query.
             tokio::time::sleep(MOVING).await;
             tokio::select! {
                 () = self.subscribed.notified() => pause = MOVING,
                 () = tokio::time::sleep(pause.saturating_sub(MOVING)) => {}
             }
             let known = self.known();
-            let asked = database.read(|| sqlx::query(statement)).await;
-            let position = asked.and_then(|rows| {
+            let answer = database.read(|| sqlx::query(statement)).await;
+            let position = answer.and_then(|rows| {
                 let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
                 row.try_get::<i64, _>(0)
             });
@@ -440,7 +444,7 @@ impl Followed {
                 }
                 Err(error) => {
                     if !is_away {
-                        tracing::warn!(%error, "A position cannot be followed; trying again");
+                        tracing::warn!(%error, "A position cannot be followed; it will be queried again");
                     }
                     is_away = true;
                     pause = AWAY;
@@ -450,12 +454,13 @@ impl Followed {
     }
 }
 
-/// A text as PostgreSQL can hold it: without the character 0.
+/// A text without the character U+0000, which PostgreSQL cannot store.
 pub fn storable(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
-/// PostgreSQL's integers are signed; positions, versions and counts are far from their limit.
+/// A number as a signed integer of PostgreSQL; positions, versions and counts are far below the
+/// limit.
 pub fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

@@ -1,4 +1,4 @@
-//! Reading a stretch of the ledger at full speed: while one page is worked on, the next are read.
+//! Reads a range of the ledger at full speed: the next pages are read while one page is processed.
 
 use std::sync::Arc;
 
@@ -10,15 +10,15 @@ use crate::store::History;
 use events::Position;
 use events::envelope::StoredEvent;
 
-/// Events of a page.
+/// Events per page.
 const PAGE: usize = 4096;
-/// Pages that wait. With the one that is worked on and the one that is read, so many are in memory.
+/// Waiting pages. The page in progress and the page being read are in memory too.
 const PAGES: usize = 2;
 
 /// Pages of events by position, without a gap.
 pub struct ReadAhead {
     pages: mpsc::Receiver<Result<Vec<StoredEvent>, feed::Error>>,
-    /// Dropped, it ends.
+    /// The task that reads; it ends when dropped.
     _reader: JoinSet<()>,
 }
 
@@ -46,7 +46,7 @@ impl ReadAhead {
         }
     }
 
-    /// The next page; `None` at the end. After an error there is nothing more.
+    /// The next page; `None` at the end and after an error.
     pub async fn next(&mut self) -> Result<Option<Vec<StoredEvent>>, feed::Error> {
         self.pages.recv().await.transpose()
     }
@@ -58,7 +58,7 @@ mod tests {
     use crate::test_ledger::TestLedger;
 
     #[tokio::test]
-    async fn a_stretch_is_read_whole_and_nothing_beyond_it() {
+    async fn a_range_is_read_completely_and_nothing_beyond_it() {
         let ledger = TestLedger::new("ahead").await;
         let head = ledger.grow(3 * PAGE as u64 + 5).await;
         for (after, until) in [(0, head), (7, head - 9), (0, 1), (5, 5), (head, head)] {
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stretch_that_the_ledger_does_not_reach_is_an_error() {
+    async fn a_range_beyond_the_head_is_an_error() {
         let ledger = TestLedger::new("ahead").await;
         ledger.grow(5).await;
         let mut reading = ReadAhead::new(ledger.history(), 0, 6);

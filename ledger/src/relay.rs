@@ -1,4 +1,5 @@
-//! The relay: from the ledger into the JetStream stream, each event at its own sequence.
+//! The relay publishes the ledger to the JetStream stream, each event at the sequence equal to its
+//! position.
 //!
 //! ```text
 //! 1 last = the stream's last sequence; head = the ledger's head
@@ -7,17 +8,16 @@
 //! 4 publish last + 1 .. head in order, a window in flight, each expecting its position − 1 before it
 //! 5 an acknowledgement at another sequence                   → halt
 //! 6 wrong last sequence, time-out, no connection             → drain the window, back off, go to 1
-//! 7 idle: wait for the head; now and then 1–3 again, and compare some random positions
+//! 7 idle: wait for the head; at times repeat 1–3, and compare some random positions
 //! ```
 //!
-//! The stream itself says how far publishing has come, so there is nothing to remember and nothing
-//! to lose: a server restored from an old copy, or an empty one, is filled up again by the same steps.
+//! The stream itself records how far publishing has come, so the relay stores no progress and cannot
+//! lose any. The same steps refill a server that was restored from an old copy or is empty.
 //!
-//! Any number of relays may run at once: the server takes each event once and refuses the others.
-//! That would be wasted work, so a relay that lost `LOSSES` times in a row stands by: it looks at
-//! the stream now and then, and publishes again when the stream has been behind and has not moved
-//! for `STALLS` looks. There is no lease to expire and no clock to compare, and two relays that take
-//! over at once do no harm.
+//! Any number of relays may run at once: the server accepts each event once and refuses the others.
+//! To avoid the wasted work, a relay that lost `LOSSES` times in a row stands by. It checks the stream
+//! periodically, and publishes again when the stream was behind and did not move for `STALLS` checks.
+//! No lease can expire and no clocks are compared; two relays that take over at once do no harm.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -43,73 +43,74 @@ use events::Position;
 use events::chain;
 use events::envelope::StoredEvent;
 
-/// Events that are read at once.
+/// Events per read.
 const PAGE: usize = 256;
-/// Events, and bytes of their envelopes, that are sent and not acknowledged.
+/// The maximum number of events, and of bytes of their envelopes, that are sent but not
+/// acknowledged.
 const WINDOW: usize = 1_024;
 const WINDOW_BYTES: usize = 8 << 20;
-/// Positions that are compared at each check.
+/// The number of positions compared at each check.
 const SAMPLES: usize = 8;
-/// How often in a row another relay must have been faster before this one stands by.
+/// How often in a row another relay must be faster before this one stands by.
 const LOSSES: u32 = 3;
-/// How many looks in a row must have found the stream behind and unmoved before a relay takes over.
+/// How many checks in a row must find the stream behind and unmoved before a relay takes over.
 const STALLS: u32 = 3;
 
-/// Why the relay cannot go on, or not now.
+/// The reason why the relay cannot go on, now or at all.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The ledger failed, or lacks an event.
+    /// The ledger failed, or an event is missing.
     #[error(transparent)]
     Ledger(#[from] feed::Error),
-    /// The stream failed, or is not as it has to be.
+    /// The stream failed, or its settings are wrong.
     #[error(transparent)]
     Stream(#[from] stream::Error),
-    /// It is not known whether an event was stored.
+    /// It is unknown whether an event was stored.
     #[error("position {position} was not acknowledged")]
     Unacknowledged {
-        /// The event's.
+        /// The position of the event.
         position: Position,
-        /// What came instead.
+        /// The error instead of an acknowledgement.
         source: PublishError,
     },
-    /// The stream did not end just before an event when it came: another relay was faster, or the
-    /// end of the stream was lost.
+    /// The stream did not end just before an event: another relay was faster, or the end of the
+    /// stream was lost.
     #[error("the stream did not end before position {position}")]
     Lost {
-        /// The event's.
+        /// The position of the event.
         position: Position,
     },
-    /// The stream ends just before an event and refuses it all the same.
+    /// The stream ends just before an event but still refuses it.
     #[error(
-        "the stream ends before position {position} but refuses it; if it was purged, restart NATS"
+        "the stream ends before position {position} but refuses it; if the stream was purged, restart NATS"
     )]
     Refused {
-        /// The event's.
+        /// The position of the event.
         position: Position,
     },
-    /// The stream holds what the ledger does not: the ledger was restored from a backup, or somebody
-    /// else has published.
+    /// The stream has more than the ledger: the ledger was restored from a backup, or another
+    /// program has published.
     #[error("the stream is ahead of the ledger: it ends at {last}, the ledger at {head}")]
     Ahead {
-        /// Where the stream ends.
+        /// The end of the stream.
         last: Position,
-        /// Where the ledger ends.
+        /// The end of the ledger.
         head: Position,
     },
-    /// The stream and the ledger hold different things at one position.
+    /// The stream and the ledger differ at one position.
     #[error("the stream has diverged from the ledger at position {position}: {reason}")]
     Diverged {
-        /// Where.
+        /// The position.
         position: Position,
-        /// What is wrong with the message there.
+        /// The difference.
         reason: String,
     },
-    /// The server stored an event at another sequence than its position.
+    /// The server stored an event at a sequence other than its position.
     #[error("position {position} was stored at sequence {sequence}")]
     Misplaced {
-        /// The event's.
+        /// The position of the event.
         position: Position,
-        /// Where it was stored.
+        /// The sequence at which it was stored.
         sequence: u64,
     },
     /// A defect of this program.
@@ -124,8 +125,8 @@ impl From<store::Error> for Error {
 }
 
 impl Error {
-    /// Whether trying again can help. Where stream and ledger contradict each other, publishing more
-    /// would only bury it.
+    /// Whether another attempt can help. When stream and ledger contradict each other, more events
+    /// would only hide it.
     fn is_passing(&self) -> bool {
         match self {
             Self::Ledger(feed::Error::Store(store::Error::Unavailable(_)))
@@ -143,43 +144,43 @@ impl Error {
     }
 }
 
-/// How the relay is doing.
+/// The health of the relay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
-    /// Up to where the stream was last seen to hold the ledger.
+    /// The position up to which the stream was last seen to hold the ledger.
     pub published: Position,
-    /// Whether it publishes.
+    /// The current state.
     pub state: State,
 }
 
 /// Whether a relay publishes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
-    /// It does.
+    /// It publishes.
     Running,
-    /// Another relay does; this one takes over when that one stops.
+    /// Another relay publishes; this one takes over when the other stops.
     Standby,
-    /// It cannot, and tries again. Commands are taken and the ledger grows.
+    /// It cannot publish, and tries again. Commands are accepted and the ledger grows.
     Waiting {
-        /// What is wrong.
+        /// The cause.
         error: String,
     },
-    /// It does not until it is started again, and a person has to look. Commands are taken and the
-    /// ledger grows.
+    /// It has stopped until a restart; an operator must act. Commands are accepted and the ledger
+    /// grows.
     Halted {
-        /// Why.
+        /// The cause.
         reason: String,
     },
 }
 
-/// How a relay works.
+/// The settings of a relay.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// On how many servers a new stream is kept.
+    /// The number of servers that store a new stream.
     pub replicas: usize,
     /// How often stream and ledger are compared.
     pub check_every: Duration,
-    /// How often a relay that stands by looks at the stream.
+    /// How often a relay that stands by checks the stream.
     pub look_every: Duration,
 }
 
@@ -210,7 +211,7 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// A relay and its health. `random` chooses the positions that are compared.
+    /// A relay and its health. `random` chooses the positions to compare.
     pub fn new(
         history: Arc<dyn History>,
         connection: Connection,
@@ -220,7 +221,7 @@ impl Relay {
         let (health, receiver) = watch::channel(Health {
             published: 0,
             state: State::Waiting {
-                error: "the stream has not been looked at yet".to_owned(),
+                error: "the stream has not been checked yet".to_owned(),
             },
         });
         let relay = Self {
@@ -237,8 +238,8 @@ impl Relay {
         (relay, receiver)
     }
 
-    /// Publishes, whatever is away for a while. Returns only when stream and ledger contradict each
-    /// other, or the ledger itself; it has said so, loudly, in the log and in its health.
+    /// Publishes, through outages. Returns only when stream and ledger contradict each other, or
+    /// when the ledger contradicts itself; the error is already in the log and in the health.
     pub async fn run(mut self) -> Error {
         let mut backoff = Backoff::default();
         loop {
@@ -252,7 +253,7 @@ impl Relay {
             if !error.is_passing() {
                 tracing::error!(
                     error = message,
-                    "The relay has halted: nothing is published any more until it is started again; commands still work"
+                    "The relay has halted: nothing is published until it is restarted; commands still work"
                 );
                 let reason = message;
                 self.health
@@ -263,8 +264,9 @@ impl Relay {
                 backoff.succeeded();
             }
             if matches!(error, Error::Lost { .. }) {
-                // What several relays do to each other all day, or a lost tail that is about to heal.
-                tracing::debug!(error = message, "The relay looks at the stream again");
+                // Several relays cause this all the time, and so does a lost tail that is about to
+                // heal.
+                tracing::debug!(error = message, "The relay checks the stream again");
             } else {
                 if backoff.failed() {
                     tracing::warn!(error = message, "The relay waits and tries again");
@@ -277,7 +279,7 @@ impl Relay {
         }
     }
 
-    /// All steps, until something fails.
+    /// Runs all steps until one fails.
     async fn session(&mut self) -> Result<Infallible, Error> {
         let stream = self.connection.make(self.settings.replicas).await?;
         loop {
@@ -308,11 +310,11 @@ impl Relay {
         });
     }
 
-    /// Steps 1 to 3: where the stream ends, if it may be continued from there.
+    /// Steps 1 to 3: the end of the stream, if publishing may continue from there.
     async fn locate(&mut self, stream: &LedgerStream) -> Result<Position, Error> {
         loop {
             let last = stream.bounds().await?.last;
-            // Read after the stream's end: what was published by then was in the ledger before.
+            // Read after the stream's end: every event published by then was in the ledger before.
             let head = self.history.head().await?.position;
             if last > head {
                 return Err(Error::Ahead { last, head });
@@ -320,7 +322,7 @@ impl Relay {
             if last == 0 || self.compare(stream, last).await? {
                 return Ok(last);
             }
-            // Another relay may have filled a small stream meanwhile, so that this event was dropped.
+            // Another relay may have filled a small stream meanwhile, which dropped this event.
             if stream.bounds().await?.last == last {
                 return Err(Error::Diverged {
                     position: last,
@@ -330,7 +332,7 @@ impl Relay {
         }
     }
 
-    /// Whether the stream holds the event of a position. `false`: it holds nothing there.
+    /// Whether the stream holds the event of a position. `false` means that it holds nothing there.
     async fn compare(&mut self, stream: &LedgerStream, position: Position) -> Result<bool, Error> {
         let Some(message) = stream.message(position).await? else {
             return Ok(false);
@@ -342,8 +344,8 @@ impl Relay {
         }
     }
 
-    /// Compares some positions. A message that was lost among others cannot be put back, as its
-    /// sequence is used up; those who follow the stream read that event from the ledger.
+    /// Compares some positions. An event missing inside the stream cannot be published again,
+    /// because its sequence is used up; followers of the stream read that event from the ledger.
     async fn sample(&mut self, stream: &LedgerStream, last: Position) -> Result<(), Error> {
         let first = stream.bounds().await?.first.max(1);
         for _ in 0..SAMPLES {
@@ -352,13 +354,13 @@ impl Relay {
             }
             let position = first + (self.random)() % (last - first + 1);
             if !self.compare(stream, position).await? && stream.bounds().await?.first <= position {
-                tracing::warn!(position, "The stream has lost an event between others");
+                tracing::warn!(position, "An event is missing inside the stream");
             }
         }
         Ok(())
     }
 
-    /// Leaves publishing to another relay for as long as that one does it.
+    /// Leaves publishing to another relay as long as that one publishes.
     async fn stand_by(&mut self, stream: &LedgerStream) -> Result<Position, Error> {
         tracing::info!("Another relay publishes: this one stands by");
         let mut stalls = 0;
@@ -380,8 +382,8 @@ impl Relay {
         Ok(last)
     }
 
-    /// Steps 4 to 6: publishes what comes after a position, until the ledger's head is reached or it
-    /// is time for a check, and nothing is in flight any more.
+    /// Steps 4 to 6: publishes the events after a position, until the ledger's head is reached or a
+    /// check is due, and until nothing is in flight.
     async fn publish(
         &mut self,
         stream: &LedgerStream,
@@ -400,8 +402,8 @@ impl Relay {
                 Ok(at)
             }
             Err(error) => {
-                // What is still in flight must not land after the stream's end was read again. Each may take until its
-                // time-out, so they are waited for together.
+                // Messages in flight must not arrive after the stream's end was read again. Each
+                // may take until its time-out, so all are awaited together.
                 let left = window.sent.drain(..).map(Sent::answered);
                 for (position, answer) in join_all(left).await {
                     match self.settled(position, answer) {
@@ -440,7 +442,7 @@ impl Relay {
                 sent = self.send(stream, window, events).await?;
                 continue;
             }
-            // What has gathered while the stream was away: the next events are read while these are published.
+            // For a backlog after an outage: the next events are read while these are published.
             let mut pages = ReadAhead::new(Arc::clone(&self.history), sent, head);
             while Instant::now() < until
                 && let Some(events) = pages.next().await?
@@ -452,7 +454,8 @@ impl Relay {
         Ok(sent)
     }
 
-    /// Publishes events, as many at once as the window has room for; the position of the last.
+    /// Publishes events, as many at once as the window has room for. Returns the position of the
+    /// last.
     async fn send(
         &mut self,
         stream: &LedgerStream,
@@ -471,7 +474,7 @@ impl Relay {
         Ok(sent)
     }
 
-    /// Waits for the oldest acknowledgement. `false`: nothing is in flight.
+    /// Waits for the oldest acknowledgement. Returns `false` when nothing is in flight.
     async fn settle(&mut self, window: &mut Window) -> Result<bool, Error> {
         let Some(sent) = window.sent.pop_front() else {
             return Ok(false);
@@ -505,7 +508,7 @@ impl Relay {
     }
 }
 
-/// What was sent and is not acknowledged, in the order of positions.
+/// The messages that are sent and not acknowledged, in the order of positions.
 #[derive(Default)]
 struct Window {
     sent: VecDeque<Sent>,
@@ -525,7 +528,7 @@ impl Sent {
 }
 
 impl Window {
-    /// There is always room for one.
+    /// There is always room for one event.
     fn has_room_for(&self, event: &StoredEvent) -> bool {
         let bytes = self.bytes + event.envelope.len();
         self.sent.is_empty() || (self.sent.len() < WINDOW && bytes <= WINDOW_BYTES)
@@ -548,7 +551,7 @@ impl Window {
     }
 }
 
-/// Newer clusters have a code of their own for it.
+/// Newer clusters use another code for it.
 fn is_wrong_last_sequence(error: &PublishError) -> bool {
     let code = || {
         let source = std::error::Error::source(error)?;

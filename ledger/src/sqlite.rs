@@ -1,7 +1,8 @@
-//! What the SQLite files of the ledger, the trail, the log and the read model share.
+//! Shared parts of the SQLite files of the ledger, the audit trail, the Merkle log and the read
+//! model.
 //!
-//! Statements say `LIMIT +?`: where the limit is a mere parameter SQLite prepares the statement anew each time, to plan
-//! for its value.
+//! Statements say `LIMIT +?`. With a plain `LIMIT ?` SQLite prepares the statement again each time,
+//! to plan for the value.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,11 +16,12 @@ use sqlx::{
 use tokio::sync::{Mutex, Notify};
 use tokio::task::JoinSet;
 
-/// How long an operation waits for a connection, or for who writes.
+/// How long an operation waits for a connection, or for the writer.
 pub const WAIT: Duration = Duration::from_secs(5);
 
-/// Rows that SQLite's thread reads before somebody takes one: waking each other for every few takes longer than reading
-/// them, and a whole page of rows would be in memory beside the events that are made of it.
+/// The number of rows that SQLite's thread reads ahead. Waking the other thread every few rows
+/// takes longer than reading them; a whole page of rows would be in memory beside the events made
+/// from it.
 const ROWS: usize = 512;
 
 /// A connection to a file.
@@ -30,24 +32,25 @@ pub fn options(path: &Path) -> SqliteConnectOptions {
         .row_buffer_size(ROWS)
 }
 
-/// Pages in the write-ahead log that are worth moving to where they belong, as many as SQLite's own default.
+/// The number of pages in the write-ahead log that are worth moving to the database; SQLite's own
+/// default.
 const PAGES: i64 = 1_000;
 
-/// Pages in the write-ahead log (32 MiB) at which a commit moves them itself: only then can the log begin again at
-/// its start, which under load never comes by itself.
+/// The number of pages in the write-ahead log (32 MiB) at which a commit moves them itself. Only
+/// then can the log restart at its beginning, which never happens by itself under load.
 const MOST_PAGES: u32 = 8_192;
 
-/// Bytes of a log of so many pages: each page is in it with 24 bytes in front, after 32 at the beginning of the file.
+/// The length of a log with this many pages in bytes: a header of 32 bytes, and 24 bytes before each page.
 const MOST_BYTES: u64 = MOST_PAGES as u64 * (4_096 + 24) + 32;
 
-/// How often the log is looked at, at the most.
+/// The shortest time between two checks of the log.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// After so long without a commit the last pages are moved, too: as long as any are left, whoever reads has to look
-/// each page up in the log first.
+/// The time without a commit after which the last pages are moved too. While pages remain, every
+/// reader must first look each page up in the log.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// Connections that stay: a file is not away, and does not come back.
+/// A pool that keeps its connections: a file does not become unavailable.
 pub fn pool(connections: u32) -> SqlitePoolOptions {
     SqlitePoolOptions::new()
         .max_connections(connections)
@@ -57,23 +60,23 @@ pub fn pool(connections: u32) -> SqlitePoolOptions {
         .test_before_acquire(false)
 }
 
-/// The one connection that writes to a file whose write-ahead log a [`Checkpointer`] looks after.
+/// The only writing connection to a file whose write-ahead log a [`Checkpointer`] maintains.
 pub async fn writer(options: SqliteConnectOptions) -> Result<SqlitePool, sqlx::Error> {
     let options = options
         .pragma("wal_autocheckpoint", MOST_PAGES.to_string())
-        // A log that begins again is cut to this length, so that the length of the file tells how long the log is.
+        // A log that restarts is cut to this length, so the length of the file is the length of the log.
         .pragma("journal_size_limit", MOST_BYTES.to_string())
-        // Each statement of many rows keeps the pages that it changes until its end, to take itself back alone. In a
-        // temporary file, that took longer than writing the rows.
+        // A statement of many rows keeps each changed page until its end, to be able to undo itself. In a
+        // temporary file that took longer than writing the rows.
         .pragma("temp_store", "memory");
     pool(1).connect_with(options).await
 }
 
-/// Moves what was committed out of the write-ahead log to where it belongs in the database, beside the connection
-/// that writes. Otherwise every so many commits would wait for that, and with them whoever waits for their answers.
+/// Moves committed pages from the write-ahead log to the database, on a connection beside the
+/// writer. Otherwise every few commits, and their clients, would wait for this work.
 ///
-/// Before SQLite 3.51.3 two connections that do so at once could damage the file (<https://sqlite.org/wal.html>, "the
-/// WAL-reset bug"): a test looks at the version that is built in.
+/// Before SQLite 3.51.3 two connections doing this at once could damage the file
+/// (<https://sqlite.org/wal.html>, "the WAL-reset bug"). A test checks the built-in version.
 #[derive(Debug)]
 pub struct Checkpointer {
     committed: Arc<Notify>,
@@ -83,7 +86,7 @@ pub struct Checkpointer {
 }
 
 impl Checkpointer {
-    /// Begins to look after a file, on a connection of its own.
+    /// Starts maintaining a file, on a connection of its own.
     pub async fn start(options: &SqliteConnectOptions) -> Result<Self, sqlx::Error> {
         let connection = Arc::new(Mutex::new(options.connect().await?));
         let committed = Arc::new(Notify::new());
@@ -99,8 +102,8 @@ impl Checkpointer {
         })
     }
 
-    /// Something was committed. Where the log has become too long, because pages were being moved whenever a commit
-    /// wanted to, this waits for that and moves the rest: the next commit finds a log that can begin again.
+    /// Reports a commit. The log becomes too long when pages are being moved each time a commit wants to move them.
+    /// Then this call waits for that move and moves the rest, so that the next commit can restart the log.
     pub async fn committed(&self) {
         self.committed.notify_one();
         let length = std::fs::metadata(&self.log).map_or(0, |file| file.len());
@@ -114,7 +117,7 @@ impl Checkpointer {
 }
 
 async fn move_pages(connection: Arc<Mutex<SqliteConnection>>, committed: Arc<Notify>) {
-    // Whether all that was committed has been moved. Some may be left from before.
+    // Whether all commits have been moved. Pages may remain from before.
     let mut is_done = false;
     loop {
         let enough = if is_done {
@@ -124,7 +127,8 @@ async fn move_pages(connection: Arc<Mutex<SqliteConnection>>, committed: Arc<Not
             let next = tokio::time::timeout(QUIET, committed.notified()).await;
             next.map_or(1, |()| PAGES)
         };
-        // What is not moved now is moved later, at the latest by a commit, which says what is wrong with the file.
+        // Pages that are not moved now are moved later, at the latest by a commit. That commit reports any
+        // fault of the file.
         match move_if(&mut *connection.lock().await, enough).await {
             Ok(left) => is_done = left == 0,
             Err(error) => {
@@ -136,7 +140,8 @@ async fn move_pages(connection: Arc<Mutex<SqliteConnection>>, committed: Arc<Not
     }
 }
 
-/// Moves the pages if there are enough of them; how many are left. Neither writers nor readers are waited for.
+/// Moves the pages if there are enough of them. Returns the number of remaining pages. Waits for
+/// neither writers nor readers.
 async fn move_if(connection: &mut SqliteConnection, enough: i64) -> Result<i64, sqlx::Error> {
     let mut left = look(connection, "PRAGMA wal_checkpoint(NOOP)").await?;
     if left >= enough {
@@ -145,7 +150,7 @@ async fn move_if(connection: &mut SqliteConnection, enough: i64) -> Result<i64, 
     Ok(left)
 }
 
-/// Pages that are left in the log.
+/// The number of pages that remain in the log.
 async fn look(
     connection: &mut SqliteConnection,
     statement: &'static str,
@@ -154,42 +159,43 @@ async fn look(
     Ok(row.try_get::<i64, _>(1)? - row.try_get::<i64, _>(2)?)
 }
 
-/// SQLite's integers are signed; positions, versions and counts are far from their limit.
+/// A number as a signed integer of SQLite; positions, versions and counts are far below the limit.
 pub fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// A transaction of scripts: several statements that go to SQLite's thread in one message and not in one each, as
-/// waking threads takes longer than most statements do. The first script begins with `BEGIN IMMEDIATE`, and
-/// the last ends with `COMMIT`.
+/// A transaction of scripts. A script sends several statements to SQLite's thread in one message,
+/// because waking threads takes longer than most statements. The first script begins with `BEGIN
+/// IMMEDIATE`; the last ends with `COMMIT`.
 ///
-/// Unless it was committed its connection is closed, which rolls back. After an error of the disk SQLite has rolled
-/// back by itself, which the driver does not know: it would refuse every transaction on that connection.
+/// Unless it was committed, its connection is closed, which rolls back. After a disk error SQLite
+/// rolls back by itself. The driver does not know this and would refuse every later transaction on
+/// that connection.
 pub struct Transaction(Option<PoolConnection<Sqlite>>);
 
 impl Transaction {
-    /// Takes a connection of a pool; nothing is begun yet.
+    /// Takes a connection from a pool; no transaction is open yet.
     pub async fn of(pool: &SqlitePool) -> Result<Self, sqlx::Error> {
         Ok(Self(Some(pool.acquire().await?)))
     }
 
-    /// Runs a script, up to its first error.
+    /// Runs a script up to its first error.
     pub async fn run(&mut self, script: &mut QueryBuilder<Sqlite>) -> Result<(), sqlx::Error> {
         script.build().execute(self.connection()).await?;
         Ok(())
     }
 
-    /// For statements between scripts.
+    /// The connection, for statements between scripts.
     pub fn connection(&mut self) -> &mut SqliteConnection {
         self.0.as_mut().expect("not ended yet")
     }
 
-    /// The last script has committed, or nothing was begun.
+    /// Ends the transaction after the last script has committed, or before any has begun.
     pub fn committed(mut self) {
         drop(self.0.take());
     }
 
-    /// Rolls back, and waits for it.
+    /// Rolls back and waits for the result.
     pub async fn roll_back(mut self) {
         if let Some(connection) = self.0.take()
             && let Err(error) = connection.detach().close().await
@@ -211,7 +217,7 @@ mod tests {
 
     use super::*;
 
-    /// Pages of the log, and how many of them have been moved.
+    /// The number of pages of the log, and how many of them have been moved.
     async fn log(connection: &mut SqliteConnection) -> (i64, i64) {
         let row = sqlx::query("PRAGMA wal_checkpoint(NOOP)")
             .fetch_one(connection)
@@ -221,7 +227,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_sqlite_that_is_built_in_bears_two_connections_that_move_pages() {
+    async fn the_built_in_sqlite_allows_two_connections_to_move_pages() {
         let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
         let version: String = sqlx::query_scalar("SELECT sqlite_version()")
             .fetch_one(&mut connection)

@@ -1,5 +1,5 @@
-//! Where the ledger is kept: the traits. Each implementation is in a file named for its backend,
-//! and `conformance` is what every one of them must do.
+//! The traits of the ledger's store. Each implementation is in a file named after its backend;
+//! `conformance` is the contract of every implementation.
 
 use std::sync::Arc;
 
@@ -19,14 +19,14 @@ pub mod sqlite;
 /// The reading half of the ledger.
 #[async_trait]
 pub trait History: Send + Sync + 'static {
-    /// The end of the ledger as it is on disk now.
+    /// The current head of the ledger, as it is on disk.
     async fn head(&self) -> Result<Head, Error>;
 
-    /// The position of the head as this process knows it, for waiting on changes. It may lag behind
+    /// The position of the head as this process knows it, to wait for changes. It may lag behind
     /// [`History::head`], and never runs ahead of what can be read.
     fn watch_head(&self) -> watch::Receiver<Position>;
 
-    /// At most `limit` events after a position, by position, without a gap.
+    /// At most `limit` events after a position, by position, without gaps.
     async fn read(&self, after: Position, limit: usize) -> Result<Vec<StoredEvent>, Error>;
 
     /// The hashes of the events after a position, in order; at most `limit`.
@@ -35,8 +35,8 @@ pub trait History: Send + Sync + 'static {
         Ok(events.iter().map(|event| event.leaf_hash.0).collect())
     }
 
-    /// Whose the events after a position up to another one are, which the ledger has reached. A user may be named
-    /// more than once. Never for so many that they should not be in memory at once.
+    /// The users of the events after `after` up to `until`, which the ledger has reached. A user
+    /// may be listed more than once. Call it only for ranges whose users fit in memory.
     async fn users_between(&self, after: Position, until: Position) -> Result<Vec<UserId>, Error> {
         let count = usize::try_from(until - after).unwrap_or(usize::MAX);
         let events = self.read(after, count).await?;
@@ -51,7 +51,7 @@ pub trait History: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<StoredEvent>, Error>;
 
-    /// At most `limit` events of one user before a version, the newest first.
+    /// At most `limit` events of one user before a version, newest first.
     async fn read_user_back(
         &self,
         user: &UserId,
@@ -67,26 +67,27 @@ pub trait History: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<StoredEvent>, Error>;
 
-    /// Who holds, or last held, these canonical usernames. A name nobody ever had has no claim.
+    /// The current or last holders of these canonical usernames. A name that nobody ever had has no
+    /// claim.
     async fn claims(&self, usernames: &[String]) -> Result<Vec<Claim>, Error>;
 
-    /// Claims to usernames after one, by username; at most `limit`. Those past their time may be gone.
+    /// At most `limit` claims to usernames after one, by username. Expired claims may be missing.
     async fn claims_after(&self, username: &str, limit: usize) -> Result<Vec<Claim>, Error>;
 
-    /// What came of these commands, by actor and key. Outcomes past their time may still be there.
+    /// The outcomes of these commands, by actor and key. Expired outcomes may still be present.
     async fn outcomes(&self, keys: &[OutcomeKey]) -> Result<Vec<Outcome>, Error>;
 
-    /// Where an event is, if it is in the ledger: settles whether a commit whose answer was lost
-    /// took place.
+    /// The position of an event, if it is in the ledger. It answers whether a commit with a lost
+    /// answer took place.
     async fn position_of(&self, event: &EventId) -> Result<Option<Position>, Error>;
 
-    /// Whether something is kept where this program keeps nothing: before the first event or username, or beside
-    /// the head. Whoever reads from the first on does not meet it.
+    /// Whether rows exist where this program stores none: before the first event or username, or
+    /// beside the head. A reader that starts at the first event does not see them.
     async fn has_strays(&self) -> Result<bool, Error>;
 }
 
-/// The position of the last event that was recorded at or before a time; 0 when there is none. Needs no
-/// index: the time of recording never goes back as the position rises.
+/// The position of the last event recorded at or before a time; 0 when there is none. No index is
+/// needed, because the recording time never decreases as the position increases.
 pub async fn position_at(history: &dyn History, time: Time) -> Result<Position, Error> {
     let (mut low, mut high) = (0, history.head().await?.position);
     while low < high {
@@ -111,9 +112,9 @@ pub trait EventStore: History {
     /// Appends a batch in one transaction, durably: after `Ok` it survives a power failure.
     async fn append(&self, batch: &Batch) -> Result<(), AppendError>;
 
-    /// Waits for the others and then holds the head still, for a moment: for a committer that was
-    /// overtaken, and would be again and again by a busier process. Where only one process appends, there
-    /// is nobody to wait for.
+    /// Waits for other processes and then holds the head for a moment. A committer that was
+    /// overtaken uses it, so that a busier process does not overtake it repeatedly. Where only one
+    /// process appends, there is nothing to wait for.
     async fn take_turn(&self) -> Result<Turn, Error> {
         Ok(Turn {
             head: self.head().await?,
@@ -121,60 +122,63 @@ pub trait EventStore: History {
         })
     }
 
-    /// Forgets outcomes recorded before `outcomes_before`, and claims held until before `now`.
-    /// Events are never forgotten.
+    /// Deletes outcomes recorded before `outcomes_before` and claims held until before `now`.
+    /// Events are never deleted.
     async fn sweep(&self, now: Time, outcomes_before: Time) -> Result<(), Error>;
 }
 
-/// The end of the ledger.
+/// The head of the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
-    /// Names this ledger apart from every other; made with it.
+    /// Distinguishes this ledger from every other; created with the ledger.
     pub store_id: String,
-    /// Counts restorations from a backup: appends of an earlier epoch are refused.
+    /// The number of restores from a backup. Appends of an earlier epoch are refused.
     pub epoch: u64,
     /// The position of the last event; 0 when there is none.
     pub position: Position,
-    /// When the last append took place.
+    /// The time of the last append.
     pub recorded_at: Time,
-    /// Counts appends: one without events leaves the position, and still decided something.
+    /// The number of appends. An append without events does not change the position, but still
+    /// decides commands.
     pub appends: u64,
 }
 
-/// A turn to append: nobody else does until this store has, or until it is dropped. It is short; the
-/// head that a batch expects is what makes an append safe, with a turn or without.
+/// The exclusive turn to append, until this store has appended or the turn is dropped. Turns are
+/// short. Appends are safe with or without a turn, because of the head that a batch expects.
 pub struct Turn {
-    /// The head that is held.
+    /// The held head.
     pub head: Head,
-    /// What holds it.
-    #[expect(dead_code, reason = "it is only there to be dropped")]
+    /// The guard that holds it.
+    #[expect(dead_code, reason = "it exists only to be dropped")]
     held: Option<Arc<dyn Send + Sync>>,
 }
 
-/// What one append writes: all of it or nothing.
+/// The content of one append: all of it is written, or nothing.
 #[derive(Debug, Clone)]
 pub struct Batch {
-    /// The head that the events were decided on: the append takes place only if it still is.
+    /// The head on which the events were decided. The append takes place only if it is still the
+    /// head.
     pub expected: Head,
-    /// The head's time afterwards: not before the expected head's.
+    /// The head's time afterwards; not before the time of the expected head.
     pub recorded_at: Time,
-    /// The events, at `expected.position + 1` and on. May be empty when there are outcomes.
+    /// The events, from `expected.position + 1` on. May be empty when there are outcomes.
     pub events: Vec<StoredEvent>,
-    /// What the events do to usernames, in order; see [`claims_of`].
+    /// The changes of username claims by the events, in order; see [`claims_of`].
     pub claims: Vec<Claim>,
-    /// What the commands with an idempotency key came to. An outcome of the same actor and key
-    /// that is already there is replaced: the committer has found it past its time.
+    /// The outcomes of the commands with an idempotency key. An existing outcome of the same actor
+    /// and key is replaced: the committer has found it to be expired.
     pub outcomes: Vec<Outcome>,
 }
 
-/// That a user holds a username, or held it.
+/// A username that a user holds or held.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
     /// The canonical name.
     pub username: String,
     /// The only user who may take it.
     pub user_id: UserId,
-    /// `None` while it is the user's name; else until when others may not take it.
+    /// `None` while the user has the name. Afterwards: until this time, other users may not take
+    /// it.
     pub held_until: Option<Time>,
 }
 
@@ -185,7 +189,8 @@ impl Claim {
     }
 }
 
-/// What an event does to usernames. Pure: the claims of a ledger are the fold of this.
+/// The changes of username claims by an event. Pure: the claims of a ledger are the fold of this
+/// function.
 pub fn claims_of(user: &UserId, event: &UserEvent) -> Vec<Claim> {
     match event {
         UserEvent::UserRegistered(registered) => {
@@ -211,7 +216,7 @@ pub fn claims_of(user: &UserId, event: &UserEvent) -> Vec<Claim> {
     }
 }
 
-/// Whose command, and which: an `Idempotency-Key` is scoped to its actor.
+/// The scope of an `Idempotency-Key`: the actor and the key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct OutcomeKey {
     /// The subject of the caller's token.
@@ -220,31 +225,31 @@ pub struct OutcomeKey {
     pub key: String,
 }
 
-/// What a command with an idempotency key came to.
+/// The outcome of a command with an idempotency key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
-    /// Whose command, and which.
+    /// The actor and the key.
     pub key: OutcomeKey,
-    /// SHA-256 of the request: the same key with another request is refused.
+    /// SHA-256 of the request. The same key with another request is refused.
     pub fingerprint: [u8; 32],
-    /// What is needed to answer again, as the committer wrote it.
+    /// The data for repeating the answer, as the committer wrote it.
     pub answer: Vec<u8>,
-    /// When it was decided.
+    /// The time of the decision.
     pub recorded_at: Time,
 }
 
 /// The store could not answer.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// The database refused or is away; trying again later may help.
+    /// The database refused or is unavailable; a later attempt may succeed.
     #[error("the ledger cannot be read or written")]
     Unavailable(#[source] Arc<dyn std::error::Error + Send + Sync>),
-    /// The database holds something that this program never writes.
+    /// The database contains something that this program never writes.
     #[error("the ledger is damaged: {0}")]
     Damaged(String),
     /// Another process has this ledger open.
     #[error(
-        "{0} is in use by another process of profile-ledger; stop that one first, or choose another data directory"
+        "{0} is in use by another process of profile-ledger; stop that process first, or choose another data directory"
     )]
     Locked(std::path::PathBuf),
 }
@@ -252,7 +257,7 @@ pub enum Error {
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         match error {
-            // What is never written, such as a text that is none, and what is always there.
+            // For example a text that is not UTF-8, or a row that always exists.
             sqlx::Error::ColumnDecode { .. } | sqlx::Error::RowNotFound => {
                 Self::Damaged(error.to_string())
             }
@@ -261,18 +266,18 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-/// A batch was not appended, or it is not known whether it was.
+/// A batch was not appended, or it is unknown whether it was.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
     /// Another process appended first; nothing was written.
     #[error("the head of the ledger has moved")]
     HeadMoved,
-    /// A username in the batch belongs to somebody else; nothing was written. The committer checks
-    /// before, so this is a defect that the database caught.
+    /// A username in the batch belongs to another user; nothing was written. The committer checks
+    /// this before, so it is a defect that the database caught.
     #[error("a username in the batch belongs to another user")]
     NameTaken,
-    /// Something failed, possibly after the commit: [`History::position_of`] the batch's first
-    /// event tells.
+    /// An operation failed, possibly after the commit. Look up the batch's first event with
+    /// [`History::position_of`] to find out.
     #[error(transparent)]
     Store(#[from] Error),
 }

@@ -1,5 +1,5 @@
-//! The JetStream stream of the published ledger: reaching it, making it, what it has to be like, and
-//! what it holds. The sequence of a message in it is the position of its event.
+//! The JetStream stream of the published ledger: connecting, creation, required settings and
+//! content. The sequence of a message is the position of its event.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -20,27 +20,28 @@ use events::Position;
 use events::envelope::StoredEvent;
 use events::subject::{self, STREAM};
 
-/// Every subject that [`subject`] makes.
+/// The subject pattern that covers every subject of [`subject`].
 pub const SUBJECTS: &str = "profiles.v1.>";
-/// How long the server has for an answer or an acknowledgement.
+/// The time limit for an answer or an acknowledgement of the server.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// How often a quiet connection is tried, so that a server that went without a word is missed.
+/// How often an idle connection is probed, so that a silently lost server is noticed.
 const PING: Duration = Duration::from_secs(5);
 /// The longest wait between two attempts to connect.
 const RECONNECT: Duration = Duration::from_secs(2);
-/// Only a relay's own hasty repetition has to be known; older ones are refused by their sequence.
+/// Long enough for a relay's own immediate repetition; older ones are refused by their sequence.
 const DUPLICATES: Duration = Duration::from_secs(10);
 
 /// The stream cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// An address of a NATS server is none. It is not repeated: it may hold a password.
-    #[error("the address of the NATS server is none, such as nats://127.0.0.1:4222")]
+    /// The address of a NATS server is malformed. The error does not repeat it, because it may
+    /// contain a password.
+    #[error("the address of the NATS server is malformed; it looks like nats://127.0.0.1:4222")]
     Address,
-    /// NATS is away, or does not do what it is asked; trying again later may help.
-    #[error("NATS cannot be reached, or refuses")]
+    /// NATS is unavailable, or refuses a request; a later attempt may succeed.
+    #[error("NATS cannot be reached, or refuses the request")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// Positions and sequences would come apart in a stream like this.
+    /// In such a stream positions and sequences would differ.
     #[error("the stream {STREAM} cannot hold the ledger: {0}")]
     Unfit(&'static str),
 }
@@ -49,7 +50,7 @@ fn unavailable(error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::Unavailable(Box::new(error))
 }
 
-/// A connection to NATS that comes back by itself for as long as the process lives.
+/// A connection to NATS that reconnects by itself for as long as the process lives.
 #[derive(Debug, Clone)]
 pub struct Connection {
     context: jetstream::Context,
@@ -57,9 +58,10 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Begins to connect to one of some servers (addresses separated by commas) and does not wait: a
-    /// server that is away is an error of no one but who asks it for something. A user and a password, or
-    /// a token alone, stand before the host, percent-encoded; the first address that has them speaks for all.
+    /// Starts connecting to one of several servers (addresses separated by commas) without waiting.
+    /// A server that is unavailable is an error only for requests to it. A user and a password, or
+    /// a token alone, stand before the host, percent-encoded. The first address with credentials
+    /// applies to all.
     pub async fn open(addresses: &str) -> Result<Self, Error> {
         let servers = addresses
             .split(',')
@@ -86,13 +88,13 @@ impl Connection {
         Ok(Self { context, client })
     }
 
-    /// Whether a server is there, as far as is known.
+    /// Whether a server is connected, as far as is known.
     pub fn is_connected(&self) -> bool {
         self.client.connection_state() == async_nats::connection::State::Connected
     }
 
-    /// Sends an event to another subject than its own, for another system. The acknowledgement of the stream
-    /// that takes the subject comes later.
+    /// Sends an event to another subject than its own, for another system. The acknowledgement of
+    /// the stream with that subject comes later.
     pub async fn publish(
         &self,
         subject: String,
@@ -103,20 +105,19 @@ impl Connection {
         self.context.send_publish(subject, message).await
     }
 
-    /// The stream, made if it is not there. One that is there is left as it is.
+    /// Gets the stream, and creates it if it is missing. An existing stream is not changed.
     pub(crate) async fn make(&self, replicas: usize) -> Result<LedgerStream, Error> {
         self.context
             .get_or_create_stream(wanted(replicas))
             .await
             .map_err(unavailable)?;
         let stream = self.stream().await?;
-        // An older server ignores what it does not know: what counts is what it answers.
+        // An older server ignores settings that it does not know, so its answer is checked.
         stream.bounds().await?;
         Ok(stream)
     }
 
-    /// The stream, whether it is there or not.
-    /// The first and the last sequence that the stream of the ledger holds; it is not made.
+    /// The first and the last sequence of the ledger's stream. Does not create the stream.
     pub async fn holds(&self) -> Result<(Position, Position), Error> {
         let bounds = self.stream().await?.bounds().await?;
         Ok((bounds.first, bounds.last))
@@ -131,7 +132,7 @@ impl Connection {
     }
 }
 
-/// The client library knows what stands before the host and does not use it.
+/// The client library parses the credentials before the host but does not use them.
 fn credentials(servers: &[ServerAddr]) -> Result<ConnectOptions, Error> {
     let options = ConnectOptions::new();
     let Some((server, user)) = servers
@@ -150,7 +151,7 @@ fn credentials(servers: &[ServerAddr]) -> Result<ConnectOptions, Error> {
     })
 }
 
-/// The stream that the relay makes.
+/// The configuration of a stream that the relay creates.
 fn wanted(replicas: usize) -> Config {
     Config {
         name: STREAM.to_owned(),
@@ -173,17 +174,17 @@ fn wanted(replicas: usize) -> Config {
     }
 }
 
-/// The stream that the relay makes, as the API of JetStream writes it.
-pub fn described() -> serde_json::Value {
+/// The configuration of a stream that the relay creates, as JSON for the JetStream API.
+pub fn description() -> serde_json::Value {
     serde_json::to_value(wanted(1)).expect("the client library sends it so")
 }
 
-/// Whether sequence and position stay one in a stream like this, and the relay can tell. An operator
-/// may well limit its size, or choose other replicas.
+/// Checks that sequence and position stay equal in a stream with this configuration, and that the
+/// relay can verify it. An operator may limit the size or choose other replicas.
 fn fitness(config: &Config) -> Result<(), Error> {
     let unfit = |reason| Err(Error::Unfit(reason));
     if config.subjects != [SUBJECTS] {
-        return unfit("its subjects must be profiles.v1.> and no others");
+        return unfit("its subjects must be exactly profiles.v1.>");
     }
     if config.mirror.is_some() || config.sources.is_some() {
         return unfit("it takes messages from other streams");
@@ -195,19 +196,19 @@ fn fitness(config: &Config) -> Result<(), Error> {
         return unfit("its storage must be file");
     }
     if config.retention != RetentionPolicy::Limits {
-        return unfit("its retention must be limits: others delete what was read");
+        return unfit("its retention must be limits: other policies delete events after they are read");
     }
     if config.discard != DiscardPolicy::Old {
-        return unfit("its discard policy must be old: the new one refuses events when it is full");
+        return unfit("its discard policy must be old: the policy new refuses events when the stream is full");
     }
     if config.max_messages_per_subject > 0 {
-        return unfit("a limit per subject deletes events between others");
+        return unfit("a limit per subject deletes events inside the stream");
     }
     if !config.max_age.is_zero() {
-        return unfit("a limit of age deletes the last event, by which the relay knows the stream");
+        return unfit("an age limit deletes the last event, which the relay needs to compare the stream");
     }
     if config.allow_rollup {
-        return unfit("rollups must not be allowed: they delete events between others");
+        return unfit("rollups must not be allowed: they delete events inside the stream");
     }
     if config.allow_message_ttl {
         return unfit("messages with a time to live must not be allowed");
@@ -224,7 +225,7 @@ fn fitness(config: &Config) -> Result<(), Error> {
     Ok(())
 }
 
-/// What a stream reaches from and to. `first` is `last + 1`, or 0, when it is empty.
+/// The first and last sequence of a stream. When it is empty, `first` is `last + 1` or 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Bounds {
     pub(crate) first: Position,
@@ -239,7 +240,7 @@ pub(crate) struct LedgerStream {
 }
 
 impl LedgerStream {
-    /// From where to where the stream reaches now, provided that it still is as it has to be.
+    /// The current bounds of the stream, after checking that its configuration is still valid.
     pub(crate) async fn bounds(&self) -> Result<Bounds, Error> {
         let info = self.stream.get_info().await.map_err(unavailable)?;
         fitness(&info.config)?;
@@ -272,7 +273,7 @@ impl LedgerStream {
         self.context.send_publish(subject, message).await
     }
 
-    /// The messages after a position, if the stream reaches back that far, and has come that far.
+    /// The messages after a position, if the stream reaches back that far and has come that far.
     pub(crate) async fn follow(&self, after: Position) -> Result<Option<Ordered>, Error> {
         let bounds = self.bounds().await?;
         if bounds.first > after + 1 || bounds.last < after {
@@ -290,13 +291,14 @@ impl LedgerStream {
     }
 }
 
-/// Why a message is not what the relay publishes for an event; `None`: it is.
+/// The reason why a message differs from what the relay publishes for an event; `None` when it does
+/// not.
 pub(crate) fn difference(message: &StreamMessage, event: &StoredEvent) -> Option<String> {
     match from_message(&message.headers, &message.payload) {
         Err(error) => Some(error.to_string()),
         Ok(found) if found != *event => Some("it is another event".to_owned()),
         Ok(_) if *message.subject != *subject::of(&event.user_id, &event.event_type) => {
-            Some("its subject is another".to_owned())
+            Some("it has another subject".to_owned())
         }
         Ok(_) => None,
     }
@@ -308,12 +310,12 @@ mod tests {
     use crate::test_servers::Nats;
 
     #[test]
-    fn the_stream_that_is_made_is_fit() {
+    fn the_created_stream_is_valid() {
         assert!(fitness(&wanted(1)).is_ok());
     }
 
     #[test]
-    fn limits_of_size_and_other_replicas_are_the_operators_choice() {
+    fn the_operator_may_choose_size_limits_and_replicas() {
         let config = Config {
             max_messages: 1_000,
             max_bytes: 1_000_000,
@@ -325,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_part_sequence_and_position_is_unfit() {
+    fn settings_that_would_separate_sequence_and_position_are_refused() {
         let spoil: [fn(&mut Config); 12] = [
             |config| config.subjects.push("profiles.v2.>".to_owned()),
             |config| config.sources = Some(Vec::new()),
@@ -351,7 +353,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_that_is_none_is_an_error() {
+    async fn a_malformed_address_is_an_error() {
         for bad in ["", "http://localhost", "nats://a, b c", "nats://%ff:p@a"] {
             assert!(
                 matches!(Connection::open(bad).await, Err(Error::Address)),
@@ -362,7 +364,7 @@ mod tests {
 
     async fn is_let_in(nats: &Nats, credentials: &str) -> bool {
         let (scheme, host) = ("nats://", nats.url().replace("nats://", ""));
-        // The address after the one with the credentials has none.
+        // The address after the one with credentials has none.
         let addresses = format!("{scheme}{credentials}@{host},{scheme}{host}");
         let connection = Connection::open(&addresses).await.unwrap();
         tokio::time::timeout(Duration::from_secs(3), connection.make(1))

@@ -1,4 +1,4 @@
-//! A ledger for the tests of what follows it: events of every type, with every kind of text.
+//! A ledger for the tests of its followers, with events of every type and texts of every kind.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ const USERS: u64 = 10;
 /// A ledger in a folder of its own.
 pub(crate) struct TestLedger {
     store: Arc<SqliteStore>,
-    /// Tells two ledgers apart: the same position holds different events.
+    /// Distinguishes two ledgers: the same position contains different events.
     name: &'static str,
     _folder: tempfile::TempDir,
 }
@@ -37,7 +37,7 @@ impl TestLedger {
         Arc::clone(&self.store) as _
     }
 
-    /// Appends as many events in one batch; returns the position of the last.
+    /// Appends this many events in one batch. Returns the position of the last.
     pub(crate) async fn grow(&self, events: u64) -> Position {
         let head = self.store.head().await.unwrap();
         let end = head.position + events;
@@ -54,7 +54,7 @@ impl TestLedger {
         end
     }
 
-    /// All of it.
+    /// All events of the ledger.
     pub(crate) async fn events(&self) -> Vec<StoredEvent> {
         self.store.read(0, usize::MAX).await.unwrap()
     }

@@ -1,5 +1,5 @@
-//! Private servers for tests, and a ledger without one. Each server lives in a folder of its own, listens on a port of its own, and ends
-//! with the process that started it, however that ends. None is ever shared.
+//! Private servers for tests, and a ledger without a server. Each server has its own folder and
+//! port, and ends with the process that started it, however that process ends. None is ever shared.
 
 pub mod memory;
 pub mod nats;

@@ -1,6 +1,6 @@
-//! Who looked at whose history: the trait. It is no part of the ledger, which holds what happened to
-//! users, nor of the read model, which may be thrown away. Each implementation is in a file named for its
-//! backend, and `conformance` is what every one of them must do.
+//! The audit trail: who read whose history. It is neither part of the ledger, which contains
+//! changes of users, nor of the read model, which can be rebuilt. Each implementation is in a file
+//! named after its backend; `conformance` is the contract of every implementation.
 
 use std::sync::Arc;
 
@@ -13,31 +13,31 @@ mod conformance;
 pub mod postgres;
 pub mod sqlite;
 
-/// What is written before anybody is answered, and never changed or deleted.
+/// Recorded reads. A read is written before it is answered, and never changed or deleted.
 #[async_trait]
 pub trait AuditTrail: Send + Sync + 'static {
-    /// Records a read, durably: after `Ok` it survives a power failure. After an error it may be there
-    /// nevertheless. The number of the read.
+    /// Records a read durably and returns its number: after `Ok` it survives a power failure. After
+    /// an error it may be recorded all the same.
     async fn record(&self, read: &Read) -> Result<u64, Error>;
 
-    /// How many reads are recorded; their numbers are 1, 2, 3, … without a gap, and become visible in that
-    /// order.
+    /// The number of recorded reads. Their numbers are 1, 2, 3, … without gaps, and become visible
+    /// in that order.
     async fn count(&self) -> Result<u64, Error>;
 
-    /// The recorded reads that a question asks for.
+    /// The recorded reads that match a question.
     async fn list(&self, question: &Question) -> Result<Vec<RecordedRead>, Error>;
 }
 
-/// That somebody looks at the history of a user, or of all.
+/// A read of the history of one user, or of all users.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Read {
-    /// When.
+    /// The time of the read.
     pub at: Time,
-    /// Who: the subject of the caller's token.
+    /// The reader: the subject of the caller's token.
     pub actor: String,
     /// The method and the pattern of the route.
     pub route: String,
-    /// Whose history; `None` is everybody's.
+    /// The user whose history is read; `None` means all users.
     pub user: Option<UserId>,
     /// The query string, as it was sent.
     pub query: String,
@@ -45,7 +45,7 @@ pub struct Read {
     pub request_id: String,
 }
 
-/// A read with its place among all.
+/// A recorded read with its number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordedRead {
     /// 1, 2, 3, … without a gap.
@@ -54,25 +54,25 @@ pub struct RecordedRead {
     pub read: Read,
 }
 
-/// Which recorded reads to list.
+/// The selection of recorded reads to list.
 #[derive(Debug, Clone, Default)]
 pub struct Question {
-    /// Only those of one caller.
+    /// Only reads by this caller.
     pub actor: Option<String>,
-    /// Only those of one user's history.
+    /// Only reads of this user's history.
     pub user: Option<UserId>,
-    /// Where to go on.
+    /// The start and direction of the list.
     pub start: Start,
-    /// How many at the most.
+    /// The maximum number of reads.
     pub limit: usize,
 }
 
-/// Where a list begins, and in which direction it goes.
+/// The start and direction of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
-    /// After a number, the oldest first.
+    /// After a number, oldest first.
     After(u64),
-    /// Before a number, the newest first.
+    /// Before a number, newest first.
     Before(u64),
 }
 
@@ -85,10 +85,10 @@ impl Default for Start {
 /// The trail could not be read or written.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// The database refused or is away; trying again later may help.
+    /// The database refused or is unavailable; a later attempt may succeed.
     #[error("the audit trail cannot be read or written")]
     Unavailable(#[source] Arc<dyn std::error::Error + Send + Sync>),
-    /// The database holds something that this program never writes.
+    /// The database contains something that this program never writes.
     #[error("the audit trail is damaged: {0}")]
     Damaged(String),
 }

@@ -1,4 +1,4 @@
-//! The projection: from the feed, through the fold, into the read model.
+//! The projection: folds the events of a feed into the read model.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Display;
@@ -20,14 +20,15 @@ use tokio::sync::watch;
 use crate::read_model::{self, ApplyError, Batch, Documents, NOBODY, Parked, ReadModel};
 use crate::search::may_reword;
 
-/// Between two looks of a projector that stands by. Whoever does the work writes far more often.
+/// The time between two checks of a projector that stands by. The active projector writes far more
+/// often.
 const LOOK: Duration = Duration::from_secs(1);
-/// Events of a parked user that are read at once.
+/// Events of a parked user per read.
 const PAGE: usize = 512;
-/// Documents that are kept in memory between steps.
+/// The number of documents that stay in memory between steps.
 const KEPT: usize = 16_384;
 
-/// Why the projection cannot go on.
+/// The reason why the projection cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The ledger or its feed failed.
@@ -36,14 +37,14 @@ pub enum Error {
     /// The read model failed.
     #[error(transparent)]
     ReadModel(#[from] read_model::Error),
-    /// The read model holds what the ledger does not: one of them was restored from a backup.
+    /// The read model is ahead of the ledger: one of them was restored from a backup.
     #[error(
         "the read model is at position {checkpoint}, but the ledger ends at {head}: rebuild the read model"
     )]
     AheadOfLedger {
-        /// Where the read model is.
+        /// The position of the read model.
         checkpoint: Position,
-        /// Where the ledger ends.
+        /// The head of the ledger.
         head: Position,
     },
     /// Another projector has taken this read model over.
@@ -70,7 +71,7 @@ impl From<ApplyError> for Error {
 }
 
 impl Error {
-    /// Whether trying again can help. What is missing or contradicts itself stays so.
+    /// Whether another attempt can help. A missing event or a contradiction stays.
     fn is_passing(&self) -> bool {
         match self {
             Self::Feed(feed::Error::Store(store::Error::Unavailable(_)))
@@ -84,35 +85,35 @@ impl Error {
     }
 }
 
-/// How the projection is doing.
+/// The health of the projection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
-    /// Up to where it has come.
+    /// The position up to which events are applied.
     pub applied: Position,
-    /// Whether it goes on.
+    /// The current state.
     pub state: State,
 }
 
-/// Whether the projection goes on.
+/// Whether the projection makes progress.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
-    /// It does.
+    /// It applies events.
     Running,
-    /// Something is away; it tries again.
+    /// A dependency is unavailable; the projection tries again.
     Retrying {
-        /// What.
+        /// The cause.
         error: String,
     },
-    /// Another projector does the work; this one takes over when that one stops.
+    /// Another projector is active; this one takes over when the other stops.
     Standby,
-    /// It does not, and a person has to look.
+    /// It has stopped; an operator must act.
     Stopped {
-        /// Why.
+        /// The cause.
         error: String,
     },
 }
 
-/// Folds the events of a feed into the read model, which it alone writes.
+/// Folds the events of a feed into the read model. Only the projection writes the read model.
 pub struct Projection {
     read_model: Arc<dyn ReadModel>,
     history: Arc<dyn History>,
@@ -120,20 +121,20 @@ pub struct Projection {
     health: watch::Sender<Health>,
 }
 
-/// What a run keeps between steps.
+/// The state of a run between steps.
 struct Run {
     checkpoint: Position,
     parked: HashSet<UserId>,
     feed: Box<dyn Feed>,
-    /// Documents as this owner wrote or read them last: nobody else writes.
+    /// The documents as this owner last wrote or read them; nothing else writes them.
     documents: LruCache<UserId, Document>,
-    /// Whether nothing waits to be folded or the last step succeeded. Until then a failure that was
-    /// reported is not over.
+    /// Whether the last step succeeded or no event waits. Until then a reported failure is not
+    /// over.
     is_well: bool,
 }
 
 impl Projection {
-    /// A projection and its health. `owner` names this projector apart from every other.
+    /// A projection and its health. `owner` distinguishes this projector from every other.
     pub fn new(
         read_model: Arc<dyn ReadModel>,
         history: Arc<dyn History>,
@@ -155,8 +156,8 @@ impl Projection {
         )
     }
 
-    /// Follows the feed that `feed_after` opens after a position. Passing failures are tried again for
-    /// ever; any other ends the run, loudly.
+    /// Follows the feed that `feed_after` opens after a position. Passing failures are retried
+    /// without limit; any other failure is logged and ends the run.
     pub async fn run(self, mut feed_after: impl FnMut(Position) -> Box<dyn Feed> + Send) -> Error {
         let mut backoff = Backoff::default();
         let mut run = None;
@@ -186,7 +187,7 @@ impl Projection {
                     self.health
                         .send_modify(|health| health.state = State::Standby);
                     self.stand_by().await;
-                    tracing::info!("The projector at work has stopped; this one takes over");
+                    tracing::info!("The active projector has stopped; this one takes over");
                 }
                 Err(error) if error.is_passing() => {
                     let message = chain(&error);
@@ -196,14 +197,14 @@ impl Projection {
                     }
                     self.health
                         .send_modify(|health| health.state = State::Retrying { error: message });
-                    // Again from the checkpoint on: what the failed step left is whole or absent.
+                    // Again from the checkpoint: the failed step is complete or absent.
                     backoff.wait().await;
                 }
                 Err(error) => {
                     let message = chain(&error);
                     tracing::error!(
                         error = message,
-                        "The projection has stopped; documents will not change any more"
+                        "The projection has stopped; documents do not change any more"
                     );
                     self.health
                         .send_modify(|health| health.state = State::Stopped { error: message });
@@ -213,8 +214,8 @@ impl Projection {
         }
     }
 
-    /// Tries at once to fold the users that wait; those who still do. The projector at work takes over again
-    /// with its next event.
+    /// Tries at once to fold the parked users. Returns those that are still parked. The active
+    /// projector takes over again with its next event.
     pub async fn retry_parked(self) -> Result<Vec<Parked>, Error> {
         let head = self.history.head().await?.position;
         let checkpoint = self.read_model.checkpoint().await?;
@@ -224,7 +225,7 @@ impl Projection {
         let checkpoint = self.read_model.take_over(&self.owner).await?;
         for parked in self.read_model.parked().await? {
             match self.unpark(parked, checkpoint).await {
-                // That one tries the same first of all.
+                // The other projector tries the same first of all.
                 Err(Error::NotOwner) => return Ok(self.read_model.parked().await?),
                 tried => tried?,
             };
@@ -233,10 +234,10 @@ impl Projection {
         Ok(self.read_model.parked().await?)
     }
 
-    /// Waits until events wait to be folded and nobody folds them. Databases that are away are waited
-    /// for, too.
+    /// Waits until there are events that no other projector folds. Also waits for unavailable
+    /// databases.
     ///
-    /// A read model that was given up is nobody's: whoever gave it up wants it taken over at once.
+    /// A read model without an owner was given up on purpose, so it is taken over at once.
     async fn stand_by(&self) {
         let mut waiting_at = None;
         loop {
@@ -259,7 +260,7 @@ impl Projection {
         }
     }
 
-    /// Takes the read model over, and tries once more to fold the users that wait.
+    /// Takes the read model over, and tries to fold the parked users again.
     async fn begin(
         &self,
         feed_after: &mut impl FnMut(Position) -> Box<dyn Feed>,
@@ -285,10 +286,10 @@ impl Projection {
         Ok(run)
     }
 
-    /// Waits for the next events and applies them, documents and checkpoint in one transaction.
+    /// Waits for the next events and applies them: documents and checkpoint in one transaction.
     async fn step(&self, mut run: Run) -> Result<Run, Error> {
         let events = run.feed.next().await?;
-        // Whatever feeds it, the projection itself makes sure that nothing is skipped.
+        // The projection itself checks for gaps, whatever the feed is.
         let to = feed::follow(run.checkpoint, &events)?;
         let mut users: Vec<_> = events.iter().map(|event| event.user_id).collect();
         users.sort_unstable();
@@ -316,7 +317,8 @@ impl Projection {
         fail_point::pass(FailPoint::BeforeApply);
         self.read_model.apply(&self.owner, &batch).await?;
         fail_point::pass(FailPoint::AfterCheckpoint);
-        // Only now: for a projector that another one took over from, what that folded cannot be folded again.
+        // Reported only now: a replaced projector must not report users of a step that did not take
+        // place.
         batch.parked.iter().for_each(report);
         run.checkpoint = to;
         run.is_well = true;
@@ -328,8 +330,8 @@ impl Projection {
         Ok(run)
     }
 
-    /// Folds a parked user from its first event up to the checkpoint. `false`: it still cannot be, or no further than
-    /// another event.
+    /// Folds a parked user from its first event up to the checkpoint. Returns `false` when the user
+    /// still cannot be folded, or only up to another event.
     async fn unpark(&self, parked: Parked, checkpoint: Position) -> Result<bool, Error> {
         let mut document: Option<Document> = None;
         let mut still = None;
@@ -356,7 +358,7 @@ impl Projection {
             .as_ref()
             .is_some_and(|still| *still == parked || still.from < parked.from)
         {
-            // A document that is there is not taken back: a rebuild does that.
+            // An existing document is not rolled back here; a rebuild does that.
             return Ok(false);
         }
         let batch = Batch {
@@ -376,17 +378,17 @@ impl Projection {
     }
 }
 
-/// Tells loudly that a user is parked.
+/// Logs that a user is parked.
 pub(crate) fn report(parked: &Parked) {
     tracing::error!(
         user.id = %parked.user_id,
         position = parked.from,
         error = parked.error,
-        "An event cannot be folded: its user is parked and waits, others go on"
+        "An event cannot be folded: its user is parked; other users are not affected"
     );
 }
 
-/// What a batch of events comes to.
+/// The result of folding a batch of events.
 pub(crate) struct Folded {
     pub(crate) documents: Vec<Document>,
     pub(crate) same_words: HashSet<UserId>,
@@ -417,15 +419,15 @@ pub(crate) fn fold_batch(
     }
 }
 
-/// What events did to documents.
+/// The effect of events on documents.
 pub(crate) struct Changes {
-    /// Whose were changed, and whether the words by which the user is found may be others.
+    /// The changed users, and whether their search words may have changed.
     reworded: HashMap<UserId, bool>,
-    /// Who has to wait.
+    /// The users to park.
     pub(crate) parked: Vec<Parked>,
 }
 
-/// Folds events in order into documents; each user of the map has one. Pure.
+/// Folds events in order into documents; the map has an entry for each user. Pure.
 pub(crate) fn fold_events(
     documents: &mut HashMap<UserId, Option<Document>>,
     events: &[StoredEvent],
@@ -455,11 +457,11 @@ pub(crate) fn fold_events(
     }
 }
 
-/// Folds one more event into a document, which an error leaves as it was. Whether the words by which the
-/// user is found may be others, or why it cannot be folded: that is what is kept of a user who waits. Messages hold no
-/// personal data: they are logged.
+/// Folds one more event into a document; an error leaves the document unchanged. Returns whether
+/// the user's search words may have changed. An error is stored with the parked user and logged, so
+/// it contains no personal data.
 pub fn fold_one(document: &mut Option<Document>, event: &StoredEvent) -> Result<bool, String> {
-    // PostgreSQL keeps no NUL in a text.
+    // PostgreSQL does not store the character U+0000 in a text.
     let message = |error: &dyn Display| error.to_string().replace('\0', "\u{fffd}");
     let recorded = event
         .decode_without_context()
@@ -473,7 +475,8 @@ pub fn fold_one(document: &mut Option<Document>, event: &StoredEvent) -> Result<
     Ok(may_reword(&recorded.event))
 }
 
-/// Waits until the documents are the fold up to a position. `false` when that takes too long.
+/// Waits until the documents are the fold up to a position. Returns `false` when that takes too
+/// long.
 pub async fn wait_for(documents: &dyn Documents, position: Position, time: Duration) -> bool {
     let mut applied = documents.watch_applied();
     tokio::time::timeout(time, applied.wait_for(|applied| *applied >= position))

@@ -1,5 +1,5 @@
-//! Where documents are kept: the traits. Each implementation is in a file named for its backend,
-//! and `conformance` is what every one of them must do.
+//! The traits of the read model. Each implementation is in a file named after its backend;
+//! `conformance` is the contract of every implementation.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -15,90 +15,92 @@ mod conformance;
 pub mod postgres;
 pub mod sqlite;
 
-/// The owner of documents that no projector owns: whoever [takes over](ReadModel::take_over) as this one
-/// gives them up.
+/// The owner of a read model without a projector. A projector that [takes
+/// over](ReadModel::take_over) as this owner gives the read model up.
 pub const NOBODY: &str = "";
 
 /// The reading half of the read model.
 #[async_trait]
 pub trait Documents: Send + Sync + 'static {
-    /// The position up to which the documents are the fold of the ledger, for waiting on changes.
-    /// It never runs ahead of what a read finds.
+    /// The position up to which the documents are the fold of the ledger, to wait for changes. It
+    /// never runs ahead of what a read returns.
     fn watch_applied(&self) -> watch::Receiver<Position>;
 
     /// The document of a user.
     async fn document(&self, user: &UserId) -> Result<Option<Document>, Error>;
 
-    /// The documents of some users, in one query.
+    /// The documents of several users, in one query.
     async fn documents(&self, users: &[UserId]) -> Result<Vec<Document>, Error>;
 
-    /// The documents of the users who have some canonical usernames now, in one query. Of two documents with one
-    /// username, the newer one has it.
+    /// The documents of the users who currently have these canonical usernames, in one query. When
+    /// two documents have the same username, the newer document has it.
     async fn documents_by_username(&self, usernames: &[String]) -> Result<Vec<Document>, Error>;
 
-    /// A page of the users that match; see [`Search`].
+    /// A page of the matching users; see [`Search`].
     async fn search(&self, search: &Search) -> Result<Vec<Document>, Error>;
 
-    /// The users whose events wait because one of them could not be folded.
+    /// The parked users: one of their events could not be folded, and their later events wait.
     async fn parked(&self) -> Result<Vec<Parked>, Error>;
 }
 
 /// The writing half of the read model.
 #[async_trait]
 pub trait ReadModel: Documents {
-    /// The position that is on disk.
+    /// The position of the checkpoint on disk.
     async fn checkpoint(&self) -> Result<Position, Error>;
 
-    /// Makes a projector the owner of the documents: from now on it alone can [`apply`](Self::apply).
-    /// The position that is on disk.
+    /// Makes a projector the owner of the documents; from then on only it can
+    /// [`apply`](Self::apply). Returns the position of the checkpoint on disk.
     async fn take_over(&self, owner: &str) -> Result<Position, Error>;
 
-    /// Whether a projector owns the documents, whether it lives or not.
+    /// Whether a projector owns the documents, running or not.
     async fn is_owned(&self) -> Result<bool, Error>;
 
-    /// Everything that is kept of users as it is kept, by user: at most so many, from an id on. Nobody has an empty
-    /// one, but what is kept of nobody is found by that, too. What is kept of one user is of one moment.
+    /// Every stored row about users, grouped by user: at most `limit` users after an id. Rows
+    /// without a valid user are also found. The rows of one user are from one moment.
     async fn stored(&self, from: &str, limit: usize) -> Result<Vec<Stored>, Error>;
 
-    /// Writes documents, parked users and the checkpoint in one transaction, if `owner` still is the
-    /// owner and the checkpoint is where the batch begins.
+    /// Writes documents, parked users and the checkpoint in one transaction, if `owner` is still
+    /// the owner and the checkpoint is at the start of the batch.
     async fn apply(&self, owner: &str, batch: &Batch) -> Result<(), ApplyError>;
 }
 
-/// What to look for: users one of whose words (of username, name or surname, folded by
-/// [`crate::search::words`]) begins with each word of the query, in the order of the first word
-/// that matched and then of their ids.
+/// A search for users. A user matches when each word of the query is the beginning of one of the
+/// user's words (from username, name and surname, folded by [`crate::search::words`]). Results are
+/// sorted by the first matched word and then by id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Search {
-    /// Folded words; each must be the beginning of a word of the user. Empty: every user.
+    /// Folded words; each must be the beginning of a word of the user. Without words every user
+    /// matches.
     pub words: Vec<String>,
     /// Only users with this expertise.
     pub expertise: Option<String>,
-    /// How many to pass over.
+    /// The number of users to skip.
     pub offset: u32,
-    /// How many to return at the most.
+    /// The maximum number of users to return.
     pub limit: u32,
 }
 
-/// What one step of the projection writes: all of it or nothing.
+/// The changes of one step of the projection: all are written, or none.
 #[derive(Debug, Clone)]
 pub struct Batch {
-    /// The checkpoint that the step began at: it takes place only if it still is.
+    /// The checkpoint at the start of the step. The step takes place only if it is still the
+    /// checkpoint.
     pub from: Position,
     /// The checkpoint afterwards.
     pub to: Position,
     /// The users' new documents.
     pub documents: Vec<Document>,
-    /// Those of them by whose words nothing has changed: what is kept of these stays as it is.
+    /// The users among them whose search words are unchanged; their stored words stay as they are.
     pub same_words: HashSet<UserId>,
     /// Users that cannot be folded any further.
     pub parked: Vec<Parked>,
-    /// Users that were parked and fold again.
+    /// Users that were parked and now fold again.
     pub unparked: Vec<UserId>,
 }
 
 impl Batch {
-    /// The documents whose words may have changed.
+    /// The documents whose search words may have changed.
     fn reworded(&self) -> impl Iterator<Item = &Document> {
         self.documents
             .iter()
@@ -106,16 +108,16 @@ impl Batch {
     }
 }
 
-/// A user whose events wait because one of them could not be folded.
+/// A parked user: one of its events could not be folded, and later events wait.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parked {
-    /// Who.
+    /// The user.
     pub user_id: UserId,
     /// The position of the event that could not be folded.
     pub from: Position,
-    /// Why.
+    /// The reason.
     pub error: String,
-    /// When the event was recorded.
+    /// The time when the event was recorded.
     pub recorded_at: Time,
 }
 
@@ -131,55 +133,55 @@ impl Parked {
     }
 }
 
-/// Everything that is kept of a user, as it is kept: whether it is what it should be is for the reader to
-/// say.
+/// Every stored row about a user, unchecked. The caller decides whether the rows are correct.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
-    /// Who.
+    /// The user.
     pub user_id: String,
     /// The document and the columns beside it.
     pub document: Option<StoredDocument>,
-    /// The words by which the user is found, in the order of their bytes, between line ends.
+    /// The search words of the user in byte order, each between line ends.
     pub words: String,
-    /// Where and why the user waits.
+    /// The position and reason for which the user is parked.
     pub parked: Option<StoredParked>,
 }
 
-/// Why a user waits, as it is kept.
+/// The stored reason for which a user is parked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredParked {
     /// The position of the event that could not be folded.
     pub from: i64,
-    /// Why.
+    /// The reason.
     pub error: String,
-    /// When the event was recorded, in milliseconds since 1970.
+    /// The time when the event was recorded, in milliseconds since 1970.
     pub recorded_at: i64,
 }
 
-/// A document as it is kept.
+/// A stored document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredDocument {
     /// The user's version.
     pub version: i64,
     /// The position of the last event.
     pub position: i64,
-    /// By which the document is found.
+    /// The username by which the document is found.
     pub username: String,
     /// The document as JSON.
     pub text: String,
 }
 
-/// What of it is not what it should be.
+/// The part of the stored rows that is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     /// The document, or a column beside it.
     Document,
-    /// The words by which the user is found.
+    /// The search words of the user.
     Words,
 }
 
 impl Stored {
-    /// What is not as a projector keeps a document; without one, as it keeps nothing.
+    /// The part that differs from what a projector stores for a document. Without a document, every
+    /// stored row differs.
     pub fn differs_from(&self, document: Option<&Document>) -> Option<Part> {
         let wanted = document.map(|document| StoredDocument {
             version: signed(document.version),
@@ -198,23 +200,23 @@ impl Stored {
     }
 }
 
-/// A document as it is kept.
+/// The text of a document, as it is stored.
 fn text_of(document: &Document) -> String {
     serde_json::to_string(document).expect("documents are plain strings and numbers")
 }
 
-/// Databases' integers are signed; positions and versions are far from their limit.
+/// A number as a signed integer of a database; positions and versions are far below the limit.
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// The read model could not answer.
+/// The read model could not be read or written.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// The database refused or is away; trying again later may help.
+    /// The database refused or is unavailable; a later attempt may succeed.
     #[error("the read model cannot be read or written")]
     Unavailable(#[source] Arc<dyn std::error::Error + Send + Sync>),
-    /// The database holds something that this program never writes.
+    /// The database contains something that this program never writes.
     #[error("the read model is damaged: {0}")]
     Damaged(String),
 }
@@ -222,7 +224,7 @@ pub enum Error {
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         match error {
-            // What is never written, such as a text that is none, and what is always there.
+            // For example a text that is not UTF-8, or a row that always exists.
             sqlx::Error::ColumnDecode { .. } | sqlx::Error::RowNotFound => {
                 Self::Damaged(error.to_string())
             }
@@ -237,7 +239,7 @@ pub enum ApplyError {
     /// Another projector owns this read model, or has moved the checkpoint.
     #[error("another projector has taken the read model over")]
     NotOwner,
-    /// Something failed; nothing may be assumed but that the transaction is whole or absent.
+    /// An operation failed; the transaction is either complete or absent.
     #[error(transparent)]
     ReadModel(#[from] Error),
 }

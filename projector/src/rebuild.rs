@@ -1,9 +1,9 @@
-//! Folds the whole ledger anew, beside the live tables and while they are read and written, and puts the
-//! new tables in their place in one transaction.
+//! Folds the whole ledger again into tables beside the live ones, which are read and written
+//! meanwhile, and swaps the tables in one transaction.
 //!
-//! Nobody who reads notices: the swap takes place where both have come to the same position, while no
-//! step of a projector can fall between. A rebuild that is ended anywhere leaves the live tables as they
-//! are; the next one begins anew.
+//! Readers do not notice. The swap takes place when both sets of tables have reached the same
+//! position, and no step of a projector can happen in between. A rebuild that is interrupted leaves
+//! the live tables unchanged; the next one starts again.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -22,23 +22,23 @@ mod beside;
 
 pub use beside::{Beside, Replaceable, Row, Tables, Which};
 
-/// Documents that are folded in memory before they are written.
+/// The number of documents folded in memory before they are written.
 const IN_MEMORY: usize = if cfg!(test) { 1_000 } else { 100_000 };
-/// Events of a step while catching up.
+/// Events per step while catching up.
 const STEP: usize = 512;
-/// Rows that are compared at once.
+/// Rows compared at once.
 const ROWS: usize = 2_000;
-/// The swap waits for events that came meanwhile until so few are left.
+/// The swap waits until at most this many new events are left.
 const FEW: Position = 500;
-/// How often it is tried to come so near.
+/// How often the rebuild tries to come that close.
 const ROUNDS: u32 = 100;
-/// How often the swap is tried when others hold the tables, and the wait between.
+/// How often the swap is tried while others hold the tables.
 const SWAPS: u32 = 100;
 const SWAP_AGAIN: Duration = Duration::from_millis(100);
-/// Differing users that are told.
+/// The maximum number of differing users in a report.
 const TOLD: usize = 20;
 
-/// Why tables were not rebuilt, or not brought back. The live ones are as they were.
+/// The reason why tables were not rebuilt or not rolled back. The live tables are unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The ledger failed.
@@ -53,25 +53,25 @@ pub enum Error {
     /// Another rebuild has taken these tables.
     #[error("another rebuild has taken the tables over")]
     TakenOver,
-    /// No earlier tables are kept.
-    #[error("no earlier tables are kept: nothing was rebuilt yet")]
+    /// There are no earlier tables.
+    #[error("no earlier tables are kept: nothing has been rebuilt yet")]
     NothingKept,
     /// The kept tables are older than a migration.
-    #[error("the kept tables are of an earlier version of the program; rebuild instead")]
+    #[error("the kept tables come from an earlier version of the program; rebuild instead")]
     KeptAreOutdated,
-    /// The ledger ends before the kept tables do.
+    /// The kept tables are ahead of the ledger.
     #[error(
         "the kept tables are at position {kept}, but the ledger ends at {head}; rebuild instead"
     )]
     KeptAreAhead {
-        /// Where they are.
+        /// The position of the kept tables.
         kept: Position,
-        /// Where the ledger ends.
+        /// The head of the ledger.
         head: Position,
     },
-    /// Others read the tables and do not let go of them for a moment.
+    /// Other sessions hold the tables permanently.
     #[error(
-        "the tables cannot be swapped while others hold them, such as a backup under way; try again later"
+        "the tables cannot be swapped while others hold them, for example a running backup; try again later"
     )]
     Contended,
 }
@@ -97,62 +97,63 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-/// What some tables hold, in short: equal tables have equal digests.
+/// A digest of tables: equal tables have equal digests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Digest {
-    /// How many users.
+    /// The number of users.
     pub users: u64,
     /// SHA-256 over all rows, by user.
     pub hash: [u8; 32],
 }
 
-/// A user of whom the live tables and the new ones hold something else.
+/// A user whose rows differ between the live tables and the new ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
-    /// Who.
+    /// The user.
     pub user_id: String,
-    /// The position of its last event in the live tables, if it is there.
+    /// The position of the user's last event in the live tables, if the user is there.
     pub live: Option<Position>,
-    /// And in the new ones.
+    /// The same in the new tables.
     pub rebuilt: Option<Position>,
 }
 
-/// What a rebuild came to.
+/// The result of a rebuild.
 #[derive(Debug, Clone)]
 pub struct Report {
-    /// Up to where both were compared.
+    /// The position up to which both were compared.
     pub compared_at: Position,
-    /// The live tables there.
+    /// The digest of the live tables at that position.
     pub live: Digest,
-    /// The new ones there.
+    /// The digest of the new tables at that position.
     pub rebuilt: Digest,
-    /// How many users differ, those aside that waited and fold again.
+    /// The number of users that differ, without those that were parked and fold again.
     pub differences: u64,
     /// The first of them.
     pub differing: Vec<Difference>,
-    /// Users that waited and fold again.
+    /// Users that were parked and fold again.
     pub unparked: Vec<Parked>,
-    /// Users that wait in the new tables.
+    /// Users that are parked in the new tables.
     pub parked: Vec<Parked>,
-    /// The live tables were ahead of the ledger, at this position: one was restored from a backup.
+    /// The position of the live tables if they were ahead of the ledger, because one of them was
+    /// restored from a backup.
     pub was_ahead: Option<Position>,
-    /// Where the swap took place; `None`: it did not, for the differences.
+    /// The position of the swap; `None` when differences prevented it.
     pub swapped_at: Option<Position>,
 }
 
-/// How far a rebuild has come.
+/// The progress of a rebuild.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    /// Events are folded: so many of so many.
+    /// Events are being folded: done, and total.
     Folding(Position, Position),
-    /// Words and indexes are made.
+    /// Words and indexes are being built.
     Completing,
-    /// The users of both are compared: so many so far.
+    /// The users of both are being compared: the number so far.
     Comparing(u64),
 }
 
-/// Folds the ledger up to where the live tables are into fresh ones, compares, and swaps if both are
-/// equal or `accept_differences` says that they need not be.
+/// Folds the ledger into new tables up to the position of the live ones, compares them, and swaps
+/// them if both are equal or `accept_differences` is set.
 pub async fn rebuild(
     history: Arc<dyn History>,
     read_model: &dyn Replaceable,
@@ -177,8 +178,8 @@ pub async fn rebuild(
     Ok(report)
 }
 
-/// Brings the tables back that were live before the last swap, after folding what they lack. Where the
-/// swap took place.
+/// Folds the missing events into the tables that were live before the last swap, and makes them
+/// live again. Returns the position of the swap.
 pub async fn roll_back(
     history: Arc<dyn History>,
     read_model: &dyn Replaceable,
@@ -214,9 +215,9 @@ struct Rebuild<'r> {
     beside: &'r mut dyn Beside,
     /// Users that are parked in the tables beside.
     waiting: HashSet<UserId>,
-    /// Users with events after what was compared.
+    /// Users with events after the comparison.
     changed: BTreeSet<UserId>,
-    /// Users that are parked in the live tables, and not in those beside.
+    /// Users that are parked in the live tables but not in the tables beside.
     unparked: HashSet<UserId>,
     tell: &'r (dyn Fn(Progress) + Sync),
 }
@@ -272,7 +273,7 @@ impl Rebuild<'_> {
         Ok(report)
     }
 
-    /// Folds all events up to a position, most of it in memory.
+    /// Folds all events up to a position, mostly in memory.
     async fn load(&mut self, until: Position) -> Result<(), Error> {
         let mut documents: HashMap<UserId, Option<Document>> = HashMap::new();
         let mut parked = Vec::new();
@@ -302,7 +303,7 @@ impl Rebuild<'_> {
         documents: &mut HashMap<UserId, Option<Document>>,
     ) -> Result<(), Error> {
         let mut sorted: Vec<&Document> = documents.values().flatten().collect();
-        // Along the index.
+        // In index order.
         sorted.sort_unstable_by_key(|document| document.user_id);
         self.beside.load(&sorted).await?;
         documents.clear();
@@ -354,14 +355,14 @@ impl Rebuild<'_> {
         Ok(())
     }
 
-    /// Swaps where both are at the same position; if that is `is_checked`, only if what was folded since the
-    /// comparison is equal, too.
+    /// Swaps when both are at the same position. With `is_checked`, only if the events folded since
+    /// the comparison also gave equal rows.
     async fn swap(&mut self, is_checked: bool) -> Result<Swap, Error> {
         for _ in 0..SWAPS {
             let waiting = self.waiting.clone();
             match self.try_swap(is_checked).await {
                 Err(Error::Contended) => {
-                    // What was folded under the lock is gone, and so is who was parked.
+                    // The work under the lock was discarded, including its parked users.
                     self.waiting = waiting;
                     tokio::time::sleep(SWAP_AGAIN).await;
                     self.come_near().await?;
@@ -401,7 +402,8 @@ impl Rebuild<'_> {
         Ok(Swap::Done(self.beside.position()))
     }
 
-    /// Compares all users of the live tables, as they were looked at, and of those beside.
+    /// Compares all users of the live tables, as of the current look, with those of the tables
+    /// beside.
     async fn compare(&mut self) -> Result<Comparison, Error> {
         let unparked: HashSet<String> = self.unparked.iter().map(ToString::to_string).collect();
         let mut live = Rows::new(Tables::Live);
@@ -448,15 +450,15 @@ impl Rebuild<'_> {
     }
 }
 
-/// What an attempt to swap came to.
+/// The result of an attempt to swap.
 enum Swap {
-    /// It took place there.
+    /// The swap took place at this position.
     Done(Position),
-    /// It did not: these users came to differ.
+    /// The swap did not take place: these users differ.
     Differs(Vec<Difference>),
 }
 
-/// The users of whom there are different rows.
+/// The users whose rows differ.
 fn differences(live: Vec<Row>, rebuilt: Vec<Row>) -> Vec<Difference> {
     let mut users: BTreeMap<String, [Option<Row>; 2]> = BTreeMap::new();
     for (side, rows) in [live, rebuilt].into_iter().enumerate() {
@@ -481,7 +483,7 @@ struct Comparison {
     differing: Vec<Difference>,
 }
 
-/// The rows of some tables, by user, a page at a time.
+/// The rows of some tables, by user, one page at a time.
 struct Rows {
     of: Tables,
     next: VecDeque<Row>,
@@ -534,8 +536,8 @@ impl Rows {
     }
 }
 
-/// Users of some events whose documents are not in memory and must have been written: those whose first
-/// event is not among these.
+/// Users of some events whose documents are not in memory and must have been written before: those
+/// whose first event is not among the events.
 fn written_earlier<D>(events: &[StoredEvent], documents: &HashMap<UserId, D>) -> Vec<UserId> {
     let mut seen = HashSet::new();
     events

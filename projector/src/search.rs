@@ -1,12 +1,12 @@
-//! How search folds letters: what a person types on any keyboard finds what another one wrote.
+//! Letter folding for search: a text typed on one keyboard finds a text written on another.
 
 use events::{Document, UserEvent};
 use unicode_normalization::UnicodeNormalization as _;
 use unicode_normalization::char::is_combining_mark;
 
-/// Characters of a word that count.
+/// The number of significant characters of a word.
 const WORD: usize = 64;
-/// Words of a text that count.
+/// The number of significant words of a text.
 const WORDS: usize = 32;
 
 /// Lower case without marks, `ı` and `İ` as `i`: `İSTANBUL`, `ISTANBUL` and `ıstanbul` are `istanbul`.
@@ -35,12 +35,12 @@ pub fn words(text: &str) -> Vec<String> {
     words
 }
 
-/// The word that stands for an expertise; no folded text has one like it.
+/// The word that stands for an expertise. No folded text contains such a word.
 pub(crate) fn expertise_word(expertise: &str) -> String {
     format!("#{expertise}")
 }
 
-/// Every word by which a user is found: its username whole and in parts, its names, its expertise.
+/// Every search word of a user: the username whole and in parts, the names, the expertise.
 pub(crate) fn words_of(document: &Document) -> Vec<String> {
     let profile = &document.profile;
     let mut found = words(&format!(
@@ -54,7 +54,7 @@ pub(crate) fn words_of(document: &Document) -> Vec<String> {
     found
 }
 
-/// Whether an event may change [`words_of`] its user.
+/// Whether an event may change the [`words_of`] its user.
 pub(crate) fn may_reword(event: &UserEvent) -> bool {
     match event {
         UserEvent::UserRegistered(_) | UserEvent::UsernameChanged(_) => true,
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_split_at_what_is_no_letter_or_digit() {
+    fn words_are_split_at_characters_that_are_neither_letters_nor_digits() {
         assert_eq!(
             words("Anne-Marie  O'Neil 42 anne"),
             ["anne", "marie", "o", "neil", "42"]

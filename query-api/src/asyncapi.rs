@@ -1,5 +1,5 @@
-//! The AsyncAPI 3 document: how others follow what happens, over NATS and as server-sent events. It is
-//! made of the types, constants and frozen examples of `events`, and of those of the stream of events.
+//! The AsyncAPI 3 document. It describes how to follow events over NATS and as server-sent events. It is made from the
+//! types, constants and frozen examples of `events`, and from the constants of the stream of events.
 //!
 //! Its texts are English; [`http_kit::text`] translates them.
 
@@ -13,14 +13,14 @@ use serde_json::{Map, Value, json};
 
 use crate::routes::event_stream::{AGAIN, HEARTBEAT, PATH, TAKEN};
 
-/// The document in a language, as it is served and kept.
+/// The document in a language, as it is served and published.
 pub fn document(language: Language) -> String {
     let mut document = english();
     translate(&mut document, language);
     format!("{document:#}\n")
 }
 
-/// Puts the texts of a schema or of the document into a language.
+/// Translates the texts of a schema or of the document.
 pub fn translate(value: &mut Value, language: Language) {
     each_text(value, &mut |text| {
         *text = text::translate(text, language).to_owned();
@@ -40,7 +40,7 @@ pub fn sentences() -> BTreeSet<String> {
     sentences
 }
 
-/// Visits every text that is for people. Examples and the stream as it is are none.
+/// Visits every text for people. Examples and the configuration of the stream do not contain any.
 fn each_text(value: &mut Value, visit: &mut impl FnMut(&mut String)) {
     match value {
         Value::Object(members) => {
@@ -76,9 +76,9 @@ fn english() -> Value {
         "info": {
             "title": "Events of Profile Ledger",
             "version": "1.0.0",
-            "description": "What happens to users, for services that follow it: over NATS JetStream and as server-sent events. \
-                Every event has one number, its position: 1, 2, 3, … without a gap, in the order of commits. \
-                Nothing was missed when the next position is the last plus one.",
+            "description": "Events of users, for services that follow them over NATS JetStream or as server-sent events. \
+                Every event has one number, its position: 1, 2, 3, … without a gap, in commit order. \
+                Nothing was missed if the next position is the last one plus one.",
             "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
         },
         "defaultContentType": "application/json",
@@ -93,14 +93,14 @@ fn english() -> Value {
             "schemas": schemas(&published, envelope),
             "correlationIds": {
                 "request": {
-                    "description": "Ties together everything that one request of a client caused.",
+                    "description": "The same for all events that one request caused.",
                     "location": "$message.header#/ce-correlationid",
                 },
             },
             "securitySchemes": {
                 "nats": {
                     "type": "userPassword",
-                    "description": "A user of the NATS server that may read the stream and have consumers of it.",
+                    "description": "A user of the NATS server with the permission to read the stream and to create consumers.",
                 },
                 "token": {
                     "type": "http",
@@ -121,7 +121,7 @@ fn servers() -> Value {
             "description": description,
             "variables": {"host": {
                 "default": default,
-                "description": "Where it is reached; its operator knows.",
+                "description": "The address. Ask the operator for it.",
             }},
             "security": [reference("securitySchemes", security)],
         })
@@ -143,9 +143,9 @@ fn nats_channel(messages: &Map<String, Value>) -> Value {
         "title": format!("The JetStream stream {}", subject::STREAM),
         "description": format!(
             "The sequence of a message in the stream {name} is the position of its event. Subscribe with a durable pull \
-             consumer and acknowledge each message after its effect is committed. Delivery is at least once: keep the last \
-             ce-streamversion of each user with the effect and pass over what is not beyond it. All events of a user \
-             are in one shard, in order. The stream may be limited in size: what has left it is in the ledger still.",
+             consumer and acknowledge each message after its effect is committed. Delivery is at least once: store the last \
+             ce-streamversion of each user with the effect, and skip events that are not newer. All events of a user \
+             are in one shard, in order. The stream may be limited in size. Older events remain in the ledger.",
             name = subject::STREAM,
         ),
         "servers": [{"$ref": "#/servers/nats"}],
@@ -155,13 +155,13 @@ fn nats_channel(messages: &Map<String, Value>) -> Value {
                 "enum": subject::shards().collect::<Vec<_>>(),
             },
             "type": {
-                "description": "What happened. More types may come; a reader passes over those that it does not know.",
+                "description": "The event type. More types may be added. Skip unknown types.",
                 "enum": UserEvent::TYPES,
             },
         },
         "messages": messages,
         "x-jetstream": {
-            "stream": stream::described(),
+            "stream": ledger::stream::description(),
             "sequence": "position",
             "firstSequence": 1,
             "delivery": "at-least-once",
@@ -177,9 +177,9 @@ fn sse_channel(messages: &Map<String, Value>) -> Value {
         "title": "Server-sent events",
         "description": format!(
             "Every event as it is committed: id is its position, event its type, data its whole envelope. The first message \
-             has an id only: where the stream begins. Whoever was cut comes back with Last-Event-ID and goes on after it. \
-             A stream that has nothing to say sends a comment every {heartbeat} s. Whoever leaves an event untaken for \
-             {taken} s is cut. Delivery is at least once.",
+             has only an id: the beginning of the stream. After a disconnection, send Last-Event-ID to continue after it. \
+             An idle stream sends a comment every {heartbeat} s. A client that does not read an event for \
+             {taken} s is disconnected. Delivery is at least once.",
         ),
         "servers": [{"$ref": "#/servers/service"}],
         "messages": messages,
@@ -207,7 +207,7 @@ fn operations() -> Value {
             "action": "send",
             "channel": {"$ref": "#/channels/stream"},
             "title": "Stream events",
-            "summary": "Sends each event of the ledger to who asks for the stream, from a position on or from now on.",
+            "summary": "Sends each event of the ledger to the clients of the stream, from a position or from now on.",
             "bindings": {"http": {
                 "method": "GET",
                 "query": {
@@ -216,7 +216,7 @@ fn operations() -> Value {
                         "type": "integer",
                         "minimum": 0,
                         "maximum": i64::MAX,
-                        "description": "The position after which the stream begins, at most the newest; without it and Last-Event-ID, the newest. Last-Event-ID goes before it.",
+                        "description": "The position after which the stream begins, at most the newest. The default is the newest. Last-Event-ID has precedence.",
                     }},
                 },
                 "bindingVersion": "0.3.0",
@@ -225,7 +225,7 @@ fn operations() -> Value {
     })
 }
 
-/// Each type as a message of NATS and as one of server-sent events, and an event that does not fit into
+/// Each event type as a message of NATS and as a server-sent event, and the message of an event that does not fit into
 /// headers.
 fn messages(types: &[&Published], envelope: &Published) -> Value {
     let mut messages = Map::new();
@@ -281,7 +281,7 @@ fn messages(types: &[&Published], envelope: &Published) -> Value {
     let whole = json!({
         "name": "whole",
         "title": "A whole event",
-        "summary": "An event of a newer version of the service that does not fit into the headers: its envelope is the body.",
+        "summary": "An event from a newer version of the service that does not fit into the headers. Its envelope is the body.",
         "contentType": STRUCTURED,
         "headers": {
             "type": "object",
@@ -309,7 +309,7 @@ fn schemas(published: &[Published], envelope: &Published) -> Value {
     schemas.chain([headers]).collect()
 }
 
-/// What a shape is called in the document.
+/// The name of a shape in the document.
 fn key(shape: &Published) -> String {
     format!("{}.{}", shape.name, shape.version)
 }

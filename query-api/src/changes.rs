@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use crate::user::UserEvent;
+use events::UserEvent;
 
 /// One field before and after. `null` stands for a field that had no value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
@@ -82,8 +82,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::user::{Change, PhotoChanged, ProfileUpdated, UsernameChanged};
-    use crate::{PhotoId, Time};
+    use events::event::{Change, PhotoChanged, ProfileUpdated, UsernameChanged};
+    use events::{PhotoId, Time};
 
     fn listed(changes: impl IntoIterator<Item = FieldChange>) -> Vec<(String, Value, Value)> {
         let parts = |change: FieldChange| (change.field, change.before, change.after);

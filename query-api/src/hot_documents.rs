@@ -103,7 +103,7 @@ impl Deref for Hot {
 
 struct Kept {
     documents: Cache<UserId, Arc<Hot>>,
-    /// Who had a username, and when that was asked for.
+    /// The owner of a username, and the time of the query.
     users: Cache<String, (UserId, Instant)>,
     /// Everything that is kept is the fold up to there.
     as_of: RwLock<Position>,
@@ -191,7 +191,7 @@ impl Kept {
         document
     }
 
-    /// What nobody asks for any more would otherwise stay in memory until others take its place.
+    /// Drops documents that are no longer requested. Otherwise they would stay in memory until others replace them.
     async fn forget_old(self: Arc<Self>) {
         loop {
             tokio::time::sleep(AGE).await;
@@ -273,7 +273,7 @@ mod tests {
         (fake, hot, document)
     }
 
-    /// What happened is of no interest here.
+    /// The kind of event does not matter here.
     fn an_event() -> UserEvent {
         UserEvent::ProfileUpdated(Box::default())
     }

@@ -27,34 +27,34 @@ mod testing;
 use hot_documents::HotDocuments;
 pub use streams::Streams;
 
-/// What the routes need.
+/// The dependencies of the routes.
 pub struct QueryApi {
     /// The user documents.
     pub documents: Arc<dyn Documents>,
-    /// The ledger, for histories and for what must be known exactly: who holds a name.
+    /// The ledger, for histories and for the exact answer whether a username is free.
     pub history: Arc<dyn History>,
-    /// Who looked at whose history: the only thing that is written here.
+    /// The record of reads of histories. Nothing else is written here.
     pub trail: Arc<dyn AuditTrail>,
     /// Hashes and signed checkpoints of the ledger.
     pub log: Arc<dyn LogStore>,
-    /// Answers that go on for long.
+    /// The slots for streams and exports.
     pub streams: Streams,
     /// The bytes of photos.
     pub photo_store: PhotoStore,
-    /// Knows who calls.
+    /// Verifies the tokens of callers.
     pub verifier: Arc<Verifier>,
-    /// Knows the time.
+    /// Tells the time.
     pub clock: Clock,
-    /// Where clients reach the service, without a slash at the end.
+    /// The URL of the service for clients, without a slash at the end.
     pub public_url: Arc<str>,
 }
 
-/// The same, as requests share it.
+/// The dependencies, shared by all requests.
 #[derive(Clone)]
 struct Shared(Arc<(QueryApi, HotDocuments)>);
 
 impl Shared {
-    /// The user documents, those that were read last from memory.
+    /// The user documents. Recently read ones come from memory.
     fn hot(&self) -> &HotDocuments {
         &self.0.1
     }
@@ -74,13 +74,13 @@ impl FromRef<Shared> for Arc<Verifier> {
     }
 }
 
-/// The routes that only read. Their runtime must be running.
+/// The reading routes. A runtime must be running.
 pub fn router(api: QueryApi) -> Router {
     let hot = HotDocuments::new(Arc::clone(&api.documents), Arc::clone(&api.history));
     routes::router().with_state(Shared(Arc::new((api, hot))))
 }
 
-/// The routes that only read, described.
+/// The OpenAPI description of the reading routes.
 pub fn openapi() -> OpenApi {
     routes::Described::openapi()
 }

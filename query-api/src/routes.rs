@@ -1,4 +1,4 @@
-//! One file a route; here is what they share.
+//! The routes, one file each. This file contains the parts that they share.
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -45,10 +45,10 @@ mod search;
 
 const JSON_BYTES: usize = 16 * 1024;
 const TIME: Duration = Duration::from_secs(10);
-/// How long a read waits for its position.
+/// The longest time for which a read waits for its position.
 const WAIT: Duration = Duration::from_secs(2);
 
-/// Every route. The router is made of these, and the test of hostile requests goes through them.
+/// Every route. The router is made from these, and the test of hostile requests uses each of them.
 fn routes() -> [(&'static str, MethodRouter<Shared>); 22] {
     [
         (
@@ -147,7 +147,7 @@ pub(crate) fn router() -> Router<Shared> {
     })
 }
 
-/// The routes described.
+/// The OpenAPI description of the routes.
 #[derive(OpenApi)]
 #[openapi(
     paths(
@@ -254,8 +254,8 @@ impl LogRead {
 query_parameters! {
     /// The position that an answer must show at least.
     struct MinPosition {
-        /// Waits up to two seconds until the answer shows this position, else 503: `Ledger-Position` of a command reads
-        /// your own write.
+        /// Waits up to two seconds until the answer shows this position; otherwise the answer is 503. Send the
+        /// `Ledger-Position` of a command to read your own write.
         min_position: Option<Position> = optional("minPosition", POSITION),
     }
 }
@@ -292,7 +292,7 @@ impl IntoParams for AtLeast {
         parameters.push(openapi::header(
             "Ledger-Min-Position",
             POSITION.schema(),
-            "The same as `minPosition`; the greater one counts.",
+            "The same as `minPosition`. The greater one counts.",
         ));
         parameters
     }
@@ -335,7 +335,7 @@ struct OneUser<T>(PhantomData<T>);
 impl<T: ToSchema + Example> IntoResponses for OneUser<T> {
     fn responses() -> BTreeMap<String, RefOr<described::Response>> {
         let whole = openapi::answer::<T>("The profile.", 200, &T::example());
-        let known = openapi::described("The client has this version already.");
+        let known = openapi::described("The client already has this version.");
         let answers = [("200", whole), ("304", known)];
         let answers = answers.map(|(status, answer)| {
             let answer = answer
@@ -347,13 +347,13 @@ impl<T: ToSchema + Example> IntoResponses for OneUser<T> {
     }
 }
 
-/// What an answer looks like.
+/// An answer with an example.
 trait Example {
-    /// One that a client could get.
+    /// Data that a client could get.
     fn example() -> Value;
 }
 
-/// Where clients reach the service of the examples.
+/// The URL of the service in examples.
 const EXAMPLE_URL: &str = "https://example.com";
 
 impl Example for OwnProfile<'_> {
@@ -375,12 +375,12 @@ impl Example for PublicProfile<'_> {
     }
 }
 
-/// A success with an example, described.
+/// A successful answer with an example, in the OpenAPI document.
 struct Shows<T>(PhantomData<T>);
 
 impl<T: ToSchema + Example> IntoResponses for Shows<T> {
     fn responses() -> BTreeMap<String, RefOr<described::Response>> {
-        let answer = openapi::answer::<T>("What was asked for.", 200, &T::example());
+        let answer = openapi::answer::<T>("The requested data.", 200, &T::example());
         BTreeMap::from([("200".to_owned(), answer.build().into())])
     }
 }
@@ -392,7 +392,7 @@ fn not_yet_readable(position: Position) -> ApiError {
 }
 
 impl DocumentRead {
-    /// The answer of a read of one user: 304 when the client has this version already.
+    /// The answer to a read of one user: 304 if the client already has this version.
     fn answer(&self, api: &QueryApi, document: &Document, shape: &RawValue) -> Response {
         let answer = Answer::ok(api.clock.now(), &shape)
             .version(document.version)

@@ -1,4 +1,5 @@
-//! Answers that go on for long: how many at once, what they read together, and when they must end.
+//! Long answers: streams and exports. Their number is limited, streams share one reader of the ledger, and streams end
+//! before the process stops.
 
 use std::sync::Arc;
 
@@ -12,14 +13,14 @@ use ledger::store::History;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-/// Streams of events at once. Those who are refused try again, here or at another process.
+/// The most streams of events at once. Refused clients try again, at this process or another one.
 const FOLLOWERS: usize = 64;
-/// Exports at once.
+/// The most exports at once.
 const EXPORTS: usize = 8;
-/// Events that a stream holds at the most.
+/// The most events in memory for a stream.
 const BATCH: usize = 256;
 
-/// What all answers that go on for long share.
+/// The slots and the reader that long answers share.
 #[derive(Clone)]
 pub struct Streams {
     tail: Arc<Tail>,
@@ -29,8 +30,7 @@ pub struct Streams {
 }
 
 impl Streams {
-    /// Streams of a ledger. They end when the process is about to stop; exports are finished like any
-    /// other request.
+    /// Streams of a ledger. They end when the process is about to stop. Exports are finished like other requests.
     pub fn new(history: Arc<dyn History>, stopping: CancellationToken) -> Self {
         Self {
             tail: Tail::new(history, BATCH),
@@ -55,7 +55,7 @@ impl Streams {
         self.tail.follow(after)
     }
 
-    /// Whether, or when, the process is about to stop.
+    /// Is cancelled when the process is about to stop.
     pub(crate) fn stopping(&self) -> CancellationToken {
         self.stopping.clone()
     }

@@ -26,7 +26,7 @@ use crate::{health, metrics, playground};
 const BODY_BYTES: usize = 1024;
 const TIME: Duration = Duration::from_secs(10);
 
-/// What every process serves, described.
+/// The routes of every process.
 #[derive(OpenApi)]
 #[openapi(
     paths(
@@ -41,7 +41,7 @@ const TIME: Duration = Duration::from_secs(10);
 )]
 struct Everywhere;
 
-/// What a process with these roles serves.
+/// The routes of a process with these roles.
 fn part(roles: Roles) -> described::OpenApi {
     let mut part = described::OpenApi::default();
     if roles.commands {
@@ -79,7 +79,7 @@ pub(crate) fn router(roles: Roles, server: Option<&str>) -> Router {
         .with_state(Arc::new(documents))
 }
 
-/// The document described.
+/// The document in the OpenAPI document.
 struct Described;
 
 impl IntoResponses for Described {
@@ -92,7 +92,7 @@ impl IntoResponses for Described {
 
 /// Read this document
 ///
-/// A process that has one role describes what it serves.
+/// A process with one role describes only its own routes.
 #[utoipa::path(
     get,
     path = "/openapi.json",

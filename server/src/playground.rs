@@ -1,5 +1,5 @@
-//! `GET /docs` and its files: a page that shows the API and tries it out, on this server and on configured ones. It is part
-//! of the binary and asks nobody but those servers for anything.
+//! `GET /docs` and its files: a page that shows the API and tries it out, on this server and on configured ones. It is
+//! part of the binary and contacts only these servers.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -53,18 +53,18 @@ const FILES: [&str; 5] = [
     "texts.js",
 ];
 
-/// What the page says to a browser that runs no scripts.
+/// The message for a browser without JavaScript.
 const NO_SCRIPT: &str = "This page needs JavaScript.";
 
-/// What the page says, and what the component says in it, in English. Of the component's own texts these are the ones
-/// that the page can show.
+/// The sentences of the page and of its component, in English. Of the component, these are the sentences that the page
+/// can show.
 fn english() -> Map<String, Value> {
     let texts = include_str!("playground/texts.json");
     serde_json::from_str(texts).expect("the file is an object of texts")
 }
 
-/// What the page may do: run its own scripts, and ask this server and the configured ones. The component makes elements with
-/// styles of their own as it draws, so styles may stand in the page; scripts may not.
+/// What the page may do: run its own scripts, and ask this server and the configured ones. The component makes elements
+/// with styles of their own as it draws, so styles may stand in the page; scripts may not.
 fn policy(servers: &[ApiServer]) -> HeaderValue {
     let servers = servers.iter().map(|server| format!(" {}", server.source()));
     let servers: String = servers.collect();
@@ -166,7 +166,7 @@ pub(crate) fn router(servers: &[ApiServer], has_token: bool) -> Router {
 
 /// The page that tries the API out
 ///
-/// It shows this document, and sends requests to this server and to those that its operator named.
+/// The page shows this document and sends requests to this server and to the servers that the operator configured.
 #[utoipa::path(
     get,
     path = "/docs",

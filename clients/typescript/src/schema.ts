@@ -31,7 +31,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Read the own profile */
+        /** Read your own profile */
         get: operations["getUsersProfileV1"];
         /**
          * Replace the own profile
@@ -94,7 +94,7 @@ export interface paths {
         };
         /**
          * Read a public profile
-         * @description By the id of the user. No token is needed; a bad one is refused.
+         * @description By the id of the user. A token is optional, but an invalid token is refused.
          */
         get: operations["getUsersProfileByUseridV1"];
         put?: never;
@@ -114,7 +114,7 @@ export interface paths {
         };
         /**
          * Read a public profile by username
-         * @description Upper case is lowered. No token is needed; a bad one is refused.
+         * @description Upper case is lowered. A token is optional, but an invalid token is refused.
          */
         get: operations["getUsersProfileUsernameByUsernameV1"];
         put?: never;
@@ -174,7 +174,7 @@ export interface paths {
         };
         /**
          * Read the bytes of a photo
-         * @description The URLs in `profilePhoto` lead here. The bytes of a URL never change.
+         * @description The URLs in `profilePhoto` lead here. The bytes at a URL never change.
          */
         get: operations["getUsersPhotoFile"];
         put?: never;
@@ -193,8 +193,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Read a user as it was
-         * @description At a version, a position or a time; without one, as it is in the ledger now. A look at somebody else's history is recorded.
+         * Read a user at a moment in the past
+         * @description The moment is a version, a position or a time. Without one, the answer shows the ledger now. Reading the history of another user is recorded.
          */
         get: operations["getUsersAsTheyWereV1"];
         put?: never;
@@ -213,8 +213,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List what happened to a user
-         * @description By version, from either end. Auditors read everybody's history, users their own; a look at somebody else's is recorded.
+         * List the events of a user
+         * @description By version, in either direction. Auditors may read every history, users their own. Reading the history of another user is recorded.
          */
         get: operations["listUsersEventsV1"];
         put?: never;
@@ -234,7 +234,7 @@ export interface paths {
         };
         /**
          * Compare two versions of a user
-         * @description Field by field, in either order. A look at somebody else's history is recorded.
+         * @description Field by field, in either order. Reading the history of another user is recorded.
          */
         get: operations["compareUsersVersionsV1"];
         put?: never;
@@ -253,8 +253,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List what happened to everybody
-         * @description By position. `Accept: application/x-ndjson` gets all events that are asked for, up to the head at that moment, one stored envelope a line; an answer that breaks off is not whole.
+         * List the events of all users
+         * @description By position. `Accept: application/x-ndjson` gets all matching events up to the newest one, with one stored envelope on each line. An answer that breaks off is incomplete.
          */
         get: operations["listEventsV1"];
         put?: never;
@@ -273,8 +273,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List who looked at whose history
-         * @description A look at this list is recorded, too.
+         * List the reads of histories
+         * @description Reading this list is recorded, too.
          */
         get: operations["listReadsV1"];
         put?: never;
@@ -293,8 +293,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Prove that the history of a user is whole
-         * @description Each event carries the hash of its user's one before, so the newest shows that none was left out. A look at somebody else's history is recorded.
+         * Prove that the history of a user is complete
+         * @description Each event contains the hash of the previous event of its user, so the newest event proves that none is missing. Reading the history of another user is recorded.
          */
         get: operations["getUsersHistoryProofV1"];
         put?: never;
@@ -334,7 +334,7 @@ export interface paths {
         };
         /**
          * Read the key of the log
-         * @description To verify checkpoints with. It is worth as much as the way it came: have it from somebody you trust.
+         * @description The key verifies checkpoints. Get it from a source that you trust.
          */
         get: operations["getLogKeyV1"];
         put?: never;
@@ -354,7 +354,7 @@ export interface paths {
         };
         /**
          * Read a tile
-         * @description 256 hashes of a level of the tree, or with `entries` as level the stored envelopes themselves, each after its length in two bytes; those are for auditors, and a look at them is recorded. An index beyond 999 is written in groups, such as `x001/x234/067`; the first `w` hashes of a tile that is not full are `067.p/w`.
+         * @description A tile has 256 hashes of a level of the tree. With the level `entries` it has the stored envelopes, each after its length in two bytes. Entries are for auditors, and reading them is recorded. An index above 999 is written in groups, such as `x001/x234/067`. The first `w` hashes of a tile that is not full are `067.p/w`.
          */
         get: operations["getLogTileV1"];
         put?: never;
@@ -374,7 +374,7 @@ export interface paths {
         };
         /**
          * Prove that an event is in the ledger
-         * @description Hashes from the leaf's sibling up (RFC 6962, 2.1.1), which lead to the root of a checkpoint.
+         * @description Hashes from the sibling of the leaf upwards (RFC 6962, 2.1.1). They lead to the root of a checkpoint.
          */
         get: operations["getLogInclusionProofV1"];
         put?: never;
@@ -393,8 +393,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Prove that a ledger is the beginning of a later one
-         * @description Hashes that lead to the roots of two checkpoints (RFC 6962, 2.1.2).
+         * Prove that a ledger is the beginning of a later ledger
+         * @description The hashes lead to the roots of two checkpoints (RFC 6962, 2.1.2).
          */
         get: operations["getLogConsistencyProofV1"];
         put?: never;
@@ -414,7 +414,7 @@ export interface paths {
         };
         /**
          * Follow events
-         * @description Every event as it is committed, as server-sent events: `id` is the position, `event` the type, `data` the stored CloudEvents envelope. Without `after` and `Last-Event-ID`, only new ones. A heartbeat comes every 15 seconds. The stream goes on until either side ends it; who was cut goes on with `Last-Event-ID`.
+         * @description Every event as it is committed, as server-sent events: `id` is the position, `event` the type, `data` the stored CloudEvents envelope. Without `after` and `Last-Event-ID`, the stream contains only new events. A heartbeat is sent every 15 seconds. The stream continues until either side ends it. After a disconnection, continue with `Last-Event-ID`.
          */
         get: operations["streamEventsV1"];
         put?: never;
@@ -453,7 +453,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Read how events are followed
+         * Read how to follow events
          * @description The AsyncAPI document: the subjects, headers and bodies of events over NATS JetStream, and of the stream over HTTP.
          */
         get: operations["getAsyncApi"];
@@ -474,7 +474,7 @@ export interface paths {
         };
         /**
          * The page for auditors
-         * @description It asks no other origin for anything, and reads with the token that its reader gives it.
+         * @description The page contacts only its own origin, and reads with the token of its user.
          */
         get: operations["getConsole"];
         put?: never;
@@ -568,7 +568,7 @@ export interface paths {
         };
         /**
          * Read this document
-         * @description A process that has one role describes what it serves.
+         * @description A process with one role describes only its own routes.
          */
         get: operations["getOpenApi"];
         put?: never;
@@ -588,7 +588,7 @@ export interface paths {
         };
         /**
          * The page that tries the API out
-         * @description It shows this document, and sends requests to this server and to those that its operator named.
+         * @description The page shows this document and sends requests to this server and to the servers that the operator configured.
          */
         get: operations["getDocs"];
         put?: never;
@@ -620,7 +620,7 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
-        /** @description A user as it was. */
+        /** @description A user at a moment in the past. */
         AsItWas: components["schemas"]["Moment"] & {
             document: components["schemas"]["OwnProfile"];
         };
@@ -628,7 +628,7 @@ export interface components {
         Availability: {
             available: boolean;
         };
-        /** @description A proof that a ledger is the beginning of a later one. Hashes are hexadecimal digits. */
+        /** @description A proof that a ledger is the beginning of a later ledger. Hashes are hexadecimal digits. */
         Consistency: {
             /**
              * Format: int64
@@ -637,12 +637,12 @@ export interface components {
             from: number;
             /**
              * Format: int64
-             * @description The size of the later one.
+             * @description The size of the later tree.
              */
             to: number;
             hashes: string[];
         };
-        /** @description What differs between two versions of a user. */
+        /** @description The differences between two versions of a user. */
         Difference: {
             from: components["schemas"]["Moment"];
             to: components["schemas"]["Moment"];
@@ -650,7 +650,7 @@ export interface components {
             changes: components["schemas"]["FieldChange"][];
         };
         /**
-         * @description How a request failed: a stable name to switch on. There may be more in time.
+         * @description The error code: a stable name to switch on. More codes may be added.
          * @enum {string}
          */
         ErrorCode: "VALIDATION_FAILED" | "AUTHENTICATION_REQUIRED" | "INSUFFICIENT_PERMISSIONS" | "RESOURCE_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "NOT_ACCEPTABLE" | "REQUEST_TIMEOUT" | "USERNAME_TAKEN" | "USERNAME_HELD" | "USERNAME_CHANGE_TOO_SOON" | "USER_EXISTS" | "VERSION_MISMATCH" | "BODY_TOO_LARGE" | "UNSUPPORTED_MEDIA_TYPE" | "IDEMPOTENCY_KEY_REUSED" | "TOO_MANY_REQUESTS" | "HEADERS_TOO_LARGE" | "INTERNAL_ERROR" | "UNAVAILABLE" | "QUEUE_FULL" | "TOO_MANY_STREAMS" | "NOT_YET_READABLE" | "SHUTTING_DOWN";
@@ -673,16 +673,16 @@ export interface components {
             /** @description What it is afterwards. */
             after: unknown;
         };
-        /** @description What is wrong with a field. */
+        /** @description The problem of a field. */
         FieldProblem: {
-            /** @description The member, parameter, header or part. */
+            /** @description The name of the member, parameter, header or part. */
             field: string;
             /**
-             * @description What is wrong: a stable name to switch on.
+             * @description The problem as a stable name to switch on.
              * @example REQUIRED
              */
             code: string;
-            /** @description The same as a sentence. */
+            /** @description The problem as a sentence. */
             detail: string;
         };
         /** @description A page of users. */
@@ -699,57 +699,57 @@ export interface components {
         Inclusion: {
             /**
              * Format: int64
-             * @description Of the event; its leaf has this index less one.
+             * @description The position of the event. The index of its leaf is this minus one.
              */
             position: number;
             /**
              * Format: int64
-             * @description Of the tree: so many events.
+             * @description The size of the tree: its number of events.
              */
             size: number;
             leafHash: string;
-            /** @description From the leaf's sibling up. */
+            /** @description From the sibling of the leaf upwards. */
             hashes: string[];
             root: string;
         };
-        /** @description An event as it is listed. */
+        /** @description An event in a list. */
         ListedEvent: {
             /**
              * Format: int64
-             * @description Its place among all events.
+             * @description The number of the event among all events.
              */
             position: number;
             /**
              * Format: int64
-             * @description Its place among the events of its user.
+             * @description The number of the event among the events of its user.
              */
             version: number;
-            /** @description The stored CloudEvents envelope itself: what happened, who did it, when, from where, in which request. */
+            /** @description The stored CloudEvents envelope: the event, its actor, time, client and request. */
             event: Record<string, never>;
-            /** @description What it changed, field by field; `null` for an event that a newer program wrote. */
+            /** @description The changes, field by field. `null` for an event from a newer program. */
             changes?: components["schemas"]["FieldChange"][] | null;
         };
-        /** @description Some items, and where to go on. */
+        /** @description A part of a list. */
         ListedEventPage: {
             items: components["schemas"]["ListedEvent"][];
             /**
              * Format: int64
-             * @description To be given as `after`.
+             * @description The value of `after` for the next page.
              */
             nextAfter: number;
-            /** @description Whether there is more; a page may be short, or even empty, all the same. */
+            /** @description Whether there are more items. A page can be short or empty even if there are more. */
             hasMore: boolean;
         };
-        /** @description The last event within. */
+        /** @description The last event up to the moment. */
         Moment: {
             /**
              * Format: int64
-             * @description How many events of the user are within.
+             * @description The number of events of the user up to the moment.
              */
             version: number;
             /**
              * Format: int64
-             * @description The place of the last one among all events.
+             * @description The position of the last of them.
              */
             position: number;
             recordedAt: components["schemas"]["Time"];
@@ -831,10 +831,10 @@ export interface components {
              * @description The status of the answer.
              */
             status: number;
-            /** @description Why, precisely. */
+            /** @description The precise reason. */
             detail?: string;
             code: components["schemas"]["ErrorCode"];
-            /** @description What is wrong with each bad field; empty where no field is. */
+            /** @description The problem of each bad field. Empty if all fields are good. */
             errors: components["schemas"]["FieldProblem"][];
         };
         /** @description The whole new profile: an optional member that is absent or `null` is cleared. */
@@ -986,32 +986,32 @@ export interface components {
             /** @description Users whose events cannot be folded. */
             parkedUsers?: number;
         };
-        /** @description A look at a history. */
+        /** @description A recorded read of a history. */
         RecordedRead: {
             /**
              * Format: int64
-             * @description Its place among all looks.
+             * @description The number of the read among all reads.
              */
             number: number;
             at: components["schemas"]["Time"];
-            /** @description Who looked: the subject of its token. */
+            /** @description The reader: the subject of the token. */
             actor: string;
-            /** @description What was asked: a pattern of a path. */
+            /** @description The route, as a pattern of its path. */
             route: string;
             userId?: components["schemas"]["UserId"] | null;
             /** @description The query string. */
             query: string;
             requestId: string;
         };
-        /** @description Some items, and where to go on. */
+        /** @description A part of a list. */
         RecordedReadPage: {
             items: components["schemas"]["RecordedRead"][];
             /**
              * Format: int64
-             * @description To be given as `after`.
+             * @description The value of `after` for the next page.
              */
             nextAfter: number;
-            /** @description Whether there is more; a page may be short, or even empty, all the same. */
+            /** @description Whether there are more items. A page can be short or empty even if there are more. */
             hasMore: boolean;
         };
         /** @description A new user. `countryCode` and `phoneNumber` come together, with at most 15 digits. */
@@ -1166,25 +1166,25 @@ export interface components {
              */
             username: string;
         };
-        /** @description A proof that the history of a user is whole. Hashes are hexadecimal digits. */
+        /** @description A proof that the history of a user is complete. Hashes are hexadecimal digits. */
         WholeHistory: {
             userId: components["schemas"]["UserId"];
             /**
              * Format: int64
-             * @description Of the newest event within the checkpoint.
+             * @description The version of the newest event within the checkpoint.
              */
             version: number;
             /**
              * Format: int64
-             * @description Of the same event.
+             * @description The position of the same event.
              */
             position: number;
             leafHash: string;
-            /** @description From the leaf's sibling up. */
+            /** @description From the sibling of the leaf upwards. */
             hashes: string[];
             /**
              * Format: int64
-             * @description Of the tree of the checkpoint.
+             * @description The size of the tree of the checkpoint.
              */
             size: number;
             /** @description The signed note. */
@@ -1192,7 +1192,7 @@ export interface components {
         };
     };
     responses: {
-        /** @description Something in the request is malformed. Every bad field is named at once. */
+        /** @description Something in the request is malformed. The answer names every bad field. */
         BadRequest: {
             headers: {
                 "X-Error-Code": components["headers"]["X-Error-Code"];
@@ -1204,7 +1204,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description There is no token, or it is not good. */
+        /** @description The token is missing or invalid. */
         Unauthorized: {
             headers: {
                 "WWW-Authenticate": components["headers"]["WWW-Authenticate"];
@@ -1217,7 +1217,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description The token is good, and its roles are not enough. */
+        /** @description The token is valid, but its roles are not sufficient. */
         Forbidden: {
             headers: {
                 "X-Error-Code": components["headers"]["X-Error-Code"];
@@ -1229,7 +1229,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description The request took too long. A command may have happened all the same. */
+        /** @description The request took too long. A command may have been executed nevertheless. */
         RequestTimeout: {
             headers: {
                 "X-Error-Code": components["headers"]["X-Error-Code"];
@@ -1241,7 +1241,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description `If-Match` names another version than that of the user; read it again. */
+        /** @description `If-Match` does not name the current version of the user. Read the profile again. */
         PreconditionFailed: {
             headers: {
                 "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
@@ -1254,7 +1254,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description The body is larger than the route takes. */
+        /** @description The body is larger than the route accepts. */
         PayloadTooLarge: {
             headers: {
                 "X-Error-Code": components["headers"]["X-Error-Code"];
@@ -1266,7 +1266,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description The body is of a type that the route does not read. */
+        /** @description The route does not read bodies of this type. */
         UnsupportedMediaType: {
             headers: {
                 "X-Error-Code": components["headers"]["X-Error-Code"];
@@ -1290,7 +1290,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description There are more than 100 header fields, or they have more than 32 KiB. */
+        /** @description There are more than 100 header fields, or they are larger than 32 KiB. */
         RequestHeaderFieldsTooLarge: {
             headers: {
                 "X-Error-Code": components["headers"]["X-Error-Code"];
@@ -1302,7 +1302,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description A defect of the service. It is logged. */
+        /** @description The service has a defect. It is logged. */
         InternalServerError: {
             headers: {
                 "X-Error-Code": components["headers"]["X-Error-Code"];
@@ -1314,7 +1314,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description The service cannot answer right now, and nothing is half done. Send the same again after `Retry-After`. */
+        /** @description The service cannot answer right now. Nothing was changed in part. Send the same request again after `Retry-After`. */
         ServiceUnavailable: {
             headers: {
                 "Retry-After": components["headers"]["Retry-After"];
@@ -1327,7 +1327,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description There is no such user or file. */
+        /** @description The user or file does not exist. */
         NotFound: {
             headers: {
                 "X-Error-Code": components["headers"]["X-Error-Code"];
@@ -1341,54 +1341,54 @@ export interface components {
         };
     };
     parameters: {
-        /** @description The language of every sentence. Anything else is English. */
+        /** @description The language of every sentence. Other values mean English. */
         "X-Language": "en" | "tr";
-        /** @description Where the client is: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. Kept with every event. */
+        /** @description The time zone of the client: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. It is stored with every event. */
         "X-Timezone": string;
-        /** @description What the client is. Kept with every event. */
+        /** @description The platform of the client. It is stored with every event. */
         "X-Platform": "web" | "mobile_ios" | "mobile_android" | "admin" | "api" | "unknown" | "all";
-        /** @description The version of the app. Kept with every event. */
+        /** @description The version of the app. It is stored with every event. */
         "X-App-Version": string;
-        /** @description The device, in a form that says nothing to anybody else. Kept with every event. */
+        /** @description The device, as an identifier that only the client understands. It is stored with every event. */
         "X-Device-ID": string;
-        /** @description Names the request in the answer, in logs and in events. One that is no text of 1 to 128 visible characters is replaced. */
+        /** @description The id of the request in the answer, in logs and in events. A value that does not have 1 to 128 visible characters is replaced. */
         "X-Request-ID": string;
-        /** @description The `ETag` of the profile that the command was decided on. Another version now is answered with 412, and nothing is changed. */
+        /** @description The `ETag` of the profile that the client has seen. If the profile has another version now, the answer is 412 and nothing is changed. */
         "If-Match": string;
-        /** @description Makes it safe to send the command again: within 7 days the same request under the same key happens once and gets the same answer. */
+        /** @description Makes it safe to send the command again. Within 7 days, the same request with the same key is executed once and gets the same answer. */
         "Idempotency-Key": string;
-        /** @description The `ETag` of what the client has already; if it is still that, the answer is 304 without a body. */
+        /** @description The `ETag` that the client already has. If it is still current, the answer is 304 without a body. */
         "If-None-Match": string;
-        /** @description Waits up to two seconds until the answer shows this position, else 503: `Ledger-Position` of a command reads your own write. */
+        /** @description Waits up to two seconds until the answer shows this position; otherwise the answer is 503. Send the `Ledger-Position` of a command to read your own write. */
         minPosition: number;
-        /** @description The same as `minPosition`; the greater one counts. */
+        /** @description The same as `minPosition`. The greater one counts. */
         "Ledger-Min-Position": number;
         /** @description The id of the user. */
         userId: components["schemas"]["UserId"];
-        /** @description Items a page. */
+        /** @description Items on a page. */
         limit: number;
-        /** @description From which end. */
+        /** @description The direction of the list. */
         order: "oldest" | "newest";
-        /** @description Begins after this one: `nextAfter` of the page before. */
+        /** @description Begins after this item: `nextAfter` of the previous page. */
         after: number;
         /** @description The language of the descriptions. */
         lang: "en" | "tr";
     };
     requestBodies: never;
     headers: {
-        /** @description Names the bytes. */
+        /** @description Identifies the bytes. */
         ETag: string;
-        /** @description The answer is that of an earlier request under the same `Idempotency-Key`. */
+        /** @description This is the answer to an earlier request with the same `Idempotency-Key`. */
         "Idempotent-Replayed": "true";
-        /** @description The position of the last event in the answer: give it as `minPosition` to read your own write. */
+        /** @description The position of the last event in the answer. Send it as `minPosition` to read your own write. */
         "Ledger-Position": number;
-        /** @description The client's own, or the one that was made for the request. */
+        /** @description The id from the client, or a generated one. */
         "X-Request-ID": string;
-        /** @description How the request failed: a stable name to switch on. */
+        /** @description The error code: a stable name to switch on. */
         "X-Error-Code": components["schemas"]["ErrorCode"];
         /** @description The scheme of `Authorization`. */
         "WWW-Authenticate": "Bearer";
-        /** @description After how many seconds trying again makes sense. */
+        /** @description The number of seconds to wait before trying again. */
         "Retry-After": number;
         /** @description Public, for a year. */
         "Cache-Control": string;
@@ -1401,21 +1401,21 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description The language of every sentence. Anything else is English. */
+                /** @description The language of every sentence. Other values mean English. */
                 "X-Language"?: components["parameters"]["X-Language"];
-                /** @description Where the client is: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. Kept with every event. */
+                /** @description The time zone of the client: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. It is stored with every event. */
                 "X-Timezone"?: components["parameters"]["X-Timezone"];
-                /** @description What the client is. Kept with every event. */
+                /** @description The platform of the client. It is stored with every event. */
                 "X-Platform"?: components["parameters"]["X-Platform"];
-                /** @description The version of the app. Kept with every event. */
+                /** @description The version of the app. It is stored with every event. */
                 "X-App-Version"?: components["parameters"]["X-App-Version"];
-                /** @description The device, in a form that says nothing to anybody else. Kept with every event. */
+                /** @description The device, as an identifier that only the client understands. It is stored with every event. */
                 "X-Device-ID"?: components["parameters"]["X-Device-ID"];
-                /** @description Names the request in the answer, in logs and in events. One that is no text of 1 to 128 visible characters is replaced. */
+                /** @description The id of the request in the answer, in logs and in events. A value that does not have 1 to 128 visible characters is replaced. */
                 "X-Request-ID"?: components["parameters"]["X-Request-ID"];
-                /** @description The `ETag` of the profile that the command was decided on. Another version now is answered with 412, and nothing is changed. */
+                /** @description The `ETag` of the profile that the client has seen. If the profile has another version now, the answer is 412 and nothing is changed. */
                 "If-Match"?: components["parameters"]["If-Match"];
-                /** @description Makes it safe to send the command again: within 7 days the same request under the same key happens once and gets the same answer. */
+                /** @description Makes it safe to send the command again. Within 7 days, the same request with the same key is executed once and gets the same answer. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
             path?: never;
@@ -1449,7 +1449,7 @@ export interface operations {
             /** @description The whole own profile, as it is now. */
             201: {
                 headers: {
-                    /** @description The version of the user, in quotes: for `If-Match` and `If-None-Match`. */
+                    /** @description The version of the user in quotes, for `If-Match` and `If-None-Match`. */
                     ETag?: string;
                     "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
                     "Ledger-Position": components["headers"]["Ledger-Position"];
@@ -1529,7 +1529,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Something in the request is malformed. Every bad field is named at once. */
+            /** @description Something in the request is malformed. The answer names every bad field. */
             400: {
                 headers: {
                     "X-Error-Code": components["headers"]["X-Error-Code"];
@@ -1544,7 +1544,7 @@ export interface operations {
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
             408: components["responses"]["RequestTimeout"];
-            /** @description It is against the state of things. The code and the second sentence say why. */
+            /** @description The current state does not allow the request. The code and the second sentence say why. */
             409: {
                 headers: {
                     "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
@@ -1557,7 +1557,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `If-Match` names another version than that of the user; read it again. */
+            /** @description `If-Match` does not name the current version of the user. Read the profile again. */
             412: {
                 headers: {
                     "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
@@ -1575,7 +1575,7 @@ export interface operations {
             422: components["responses"]["UnprocessableEntity"];
             431: components["responses"]["RequestHeaderFieldsTooLarge"];
             500: components["responses"]["InternalServerError"];
-            /** @description The service cannot answer right now, and nothing is half done. Send the same again after `Retry-After`. */
+            /** @description The service cannot answer right now. Nothing was changed in part. Send the same request again after `Retry-After`. */
             503: {
                 headers: {
                     "Retry-After": components["headers"]["Retry-After"];
@@ -1593,25 +1593,25 @@ export interface operations {
     getUsersProfileV1: {
         parameters: {
             query?: {
-                /** @description Waits up to two seconds until the answer shows this position, else 503: `Ledger-Position` of a command reads your own write. */
+                /** @description Waits up to two seconds until the answer shows this position; otherwise the answer is 503. Send the `Ledger-Position` of a command to read your own write. */
                 minPosition?: components["parameters"]["minPosition"];
             };
             header?: {
-                /** @description The `ETag` of what the client has already; if it is still that, the answer is 304 without a body. */
+                /** @description The `ETag` that the client already has. If it is still current, the answer is 304 without a body. */
                 "If-None-Match"?: components["parameters"]["If-None-Match"];
-                /** @description The same as `minPosition`; the greater one counts. */
+                /** @description The same as `minPosition`. The greater one counts. */
                 "Ledger-Min-Position"?: components["parameters"]["Ledger-Min-Position"];
-                /** @description The language of every sentence. Anything else is English. */
+                /** @description The language of every sentence. Other values mean English. */
                 "X-Language"?: components["parameters"]["X-Language"];
-                /** @description Where the client is: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. Kept with every event. */
+                /** @description The time zone of the client: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. It is stored with every event. */
                 "X-Timezone"?: components["parameters"]["X-Timezone"];
-                /** @description What the client is. Kept with every event. */
+                /** @description The platform of the client. It is stored with every event. */
                 "X-Platform"?: components["parameters"]["X-Platform"];
-                /** @description The version of the app. Kept with every event. */
+                /** @description The version of the app. It is stored with every event. */
                 "X-App-Version"?: components["parameters"]["X-App-Version"];
-                /** @description The device, in a form that says nothing to anybody else. Kept with every event. */
+                /** @description The device, as an identifier that only the client understands. It is stored with every event. */
                 "X-Device-ID"?: components["parameters"]["X-Device-ID"];
-                /** @description Names the request in the answer, in logs and in events. One that is no text of 1 to 128 visible characters is replaced. */
+                /** @description The id of the request in the answer, in logs and in events. A value that does not have 1 to 128 visible characters is replaced. */
                 "X-Request-ID"?: components["parameters"]["X-Request-ID"];
             };
             path?: never;
@@ -1622,7 +1622,7 @@ export interface operations {
             /** @description The profile. */
             200: {
                 headers: {
-                    /** @description The version of the user, in quotes: for `If-Match` and `If-None-Match`. */
+                    /** @description The version of the user in quotes, for `If-Match` and `If-None-Match`. */
                     ETag?: string;
                     "Ledger-Position": components["headers"]["Ledger-Position"];
                     "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -1701,10 +1701,10 @@ export interface operations {
                     };
                 };
             };
-            /** @description The client has this version already. */
+            /** @description The client already has this version. */
             304: {
                 headers: {
-                    /** @description The version of the user, in quotes: for `If-Match` and `If-None-Match`. */
+                    /** @description The version of the user in quotes, for `If-Match` and `If-None-Match`. */
                     ETag?: string;
                     "Ledger-Position": components["headers"]["Ledger-Position"];
                     "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -1726,21 +1726,21 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description The language of every sentence. Anything else is English. */
+                /** @description The language of every sentence. Other values mean English. */
                 "X-Language"?: components["parameters"]["X-Language"];
-                /** @description Where the client is: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. Kept with every event. */
+                /** @description The time zone of the client: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. It is stored with every event. */
                 "X-Timezone"?: components["parameters"]["X-Timezone"];
-                /** @description What the client is. Kept with every event. */
+                /** @description The platform of the client. It is stored with every event. */
                 "X-Platform"?: components["parameters"]["X-Platform"];
-                /** @description The version of the app. Kept with every event. */
+                /** @description The version of the app. It is stored with every event. */
                 "X-App-Version"?: components["parameters"]["X-App-Version"];
-                /** @description The device, in a form that says nothing to anybody else. Kept with every event. */
+                /** @description The device, as an identifier that only the client understands. It is stored with every event. */
                 "X-Device-ID"?: components["parameters"]["X-Device-ID"];
-                /** @description Names the request in the answer, in logs and in events. One that is no text of 1 to 128 visible characters is replaced. */
+                /** @description The id of the request in the answer, in logs and in events. A value that does not have 1 to 128 visible characters is replaced. */
                 "X-Request-ID"?: components["parameters"]["X-Request-ID"];
-                /** @description The `ETag` of the profile that the command was decided on. Another version now is answered with 412, and nothing is changed. */
+                /** @description The `ETag` of the profile that the client has seen. If the profile has another version now, the answer is 412 and nothing is changed. */
                 "If-Match"?: components["parameters"]["If-Match"];
-                /** @description Makes it safe to send the command again: within 7 days the same request under the same key happens once and gets the same answer. */
+                /** @description Makes it safe to send the command again. Within 7 days, the same request with the same key is executed once and gets the same answer. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
             path?: never;
@@ -1773,7 +1773,7 @@ export interface operations {
             /** @description The whole own profile, as it is now. */
             200: {
                 headers: {
-                    /** @description The version of the user, in quotes: for `If-Match` and `If-None-Match`. */
+                    /** @description The version of the user in quotes, for `If-Match` and `If-None-Match`. */
                     ETag?: string;
                     "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
                     "Ledger-Position": components["headers"]["Ledger-Position"];
@@ -1853,7 +1853,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Something in the request is malformed. Every bad field is named at once. */
+            /** @description Something in the request is malformed. The answer names every bad field. */
             400: {
                 headers: {
                     "X-Error-Code": components["headers"]["X-Error-Code"];
@@ -1867,7 +1867,7 @@ export interface operations {
             };
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
-            /** @description There is no such user or file. */
+            /** @description The user or file does not exist. */
             404: {
                 headers: {
                     "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
@@ -1887,7 +1887,7 @@ export interface operations {
             422: components["responses"]["UnprocessableEntity"];
             431: components["responses"]["RequestHeaderFieldsTooLarge"];
             500: components["responses"]["InternalServerError"];
-            /** @description The service cannot answer right now, and nothing is half done. Send the same again after `Retry-After`. */
+            /** @description The service cannot answer right now. Nothing was changed in part. Send the same request again after `Retry-After`. */
             503: {
                 headers: {
                     "Retry-After": components["headers"]["Retry-After"];
@@ -1906,21 +1906,21 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description The language of every sentence. Anything else is English. */
+                /** @description The language of every sentence. Other values mean English. */
                 "X-Language"?: components["parameters"]["X-Language"];
-                /** @description Where the client is: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. Kept with every event. */
+                /** @description The time zone of the client: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. It is stored with every event. */
                 "X-Timezone"?: components["parameters"]["X-Timezone"];
-                /** @description What the client is. Kept with every event. */
+                /** @description The platform of the client. It is stored with every event. */
                 "X-Platform"?: components["parameters"]["X-Platform"];
-                /** @description The version of the app. Kept with every event. */
+                /** @description The version of the app. It is stored with every event. */
                 "X-App-Version"?: components["parameters"]["X-App-Version"];
-                /** @description The device, in a form that says nothing to anybody else. Kept with every event. */
+                /** @description The device, as an identifier that only the client understands. It is stored with every event. */
                 "X-Device-ID"?: components["parameters"]["X-Device-ID"];
-                /** @description Names the request in the answer, in logs and in events. One that is no text of 1 to 128 visible characters is replaced. */
+                /** @description The id of the request in the answer, in logs and in events. A value that does not have 1 to 128 visible characters is replaced. */
                 "X-Request-ID"?: components["parameters"]["X-Request-ID"];
-                /** @description The `ETag` of the profile that the command was decided on. Another version now is answered with 412, and nothing is changed. */
+                /** @description The `ETag` of the profile that the client has seen. If the profile has another version now, the answer is 412 and nothing is changed. */
                 "If-Match"?: components["parameters"]["If-Match"];
-                /** @description Makes it safe to send the command again: within 7 days the same request under the same key happens once and gets the same answer. */
+                /** @description Makes it safe to send the command again. Within 7 days, the same request with the same key is executed once and gets the same answer. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
             path?: never;
@@ -1940,7 +1940,7 @@ export interface operations {
             /** @description The whole own profile, as it is now. */
             200: {
                 headers: {
-                    /** @description The version of the user, in quotes: for `If-Match` and `If-None-Match`. */
+                    /** @description The version of the user in quotes, for `If-Match` and `If-None-Match`. */
                     ETag?: string;
                     "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
                     "Ledger-Position": components["headers"]["Ledger-Position"];
@@ -2020,7 +2020,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Something in the request is malformed. Every bad field is named at once. */
+            /** @description Something in the request is malformed. The answer names every bad field. */
             400: {
                 headers: {
                     "X-Error-Code": components["headers"]["X-Error-Code"];
@@ -2034,7 +2034,7 @@ export interface operations {
             };
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
-            /** @description There is no such user or file. */
+            /** @description The user or file does not exist. */
             404: {
                 headers: {
                     "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
@@ -2048,7 +2048,7 @@ export interface operations {
                 };
             };
             408: components["responses"]["RequestTimeout"];
-            /** @description It is against the state of things. The code and the second sentence say why. */
+            /** @description The current state does not allow the request. The code and the second sentence say why. */
             409: {
                 headers: {
                     "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
@@ -2067,7 +2067,7 @@ export interface operations {
             422: components["responses"]["UnprocessableEntity"];
             431: components["responses"]["RequestHeaderFieldsTooLarge"];
             500: components["responses"]["InternalServerError"];
-            /** @description The service cannot answer right now, and nothing is half done. Send the same again after `Retry-After`. */
+            /** @description The service cannot answer right now. Nothing was changed in part. Send the same request again after `Retry-After`. */
             503: {
                 headers: {
                     "Retry-After": components["headers"]["Retry-After"];
@@ -2086,21 +2086,21 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description The language of every sentence. Anything else is English. */
+                /** @description The language of every sentence. Other values mean English. */
                 "X-Language"?: components["parameters"]["X-Language"];
-                /** @description Where the client is: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. Kept with every event. */
+                /** @description The time zone of the client: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. It is stored with every event. */
                 "X-Timezone"?: components["parameters"]["X-Timezone"];
-                /** @description What the client is. Kept with every event. */
+                /** @description The platform of the client. It is stored with every event. */
                 "X-Platform"?: components["parameters"]["X-Platform"];
-                /** @description The version of the app. Kept with every event. */
+                /** @description The version of the app. It is stored with every event. */
                 "X-App-Version"?: components["parameters"]["X-App-Version"];
-                /** @description The device, in a form that says nothing to anybody else. Kept with every event. */
+                /** @description The device, as an identifier that only the client understands. It is stored with every event. */
                 "X-Device-ID"?: components["parameters"]["X-Device-ID"];
-                /** @description Names the request in the answer, in logs and in events. One that is no text of 1 to 128 visible characters is replaced. */
+                /** @description The id of the request in the answer, in logs and in events. A value that does not have 1 to 128 visible characters is replaced. */
                 "X-Request-ID"?: components["parameters"]["X-Request-ID"];
-                /** @description The `ETag` of the profile that the command was decided on. Another version now is answered with 412, and nothing is changed. */
+                /** @description The `ETag` of the profile that the client has seen. If the profile has another version now, the answer is 412 and nothing is changed. */
                 "If-Match"?: components["parameters"]["If-Match"];
-                /** @description Makes it safe to send the command again: within 7 days the same request under the same key happens once and gets the same answer. */
+                /** @description Makes it safe to send the command again. Within 7 days, the same request with the same key is executed once and gets the same answer. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
             path?: never;
@@ -2115,7 +2115,7 @@ export interface operations {
             /** @description The whole own profile, as it is now. */
             200: {
                 headers: {
-                    /** @description The version of the user, in quotes: for `If-Match` and `If-None-Match`. */
+                    /** @description The version of the user in quotes, for `If-Match` and `If-None-Match`. */
                     ETag?: string;
                     "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
                     "Ledger-Position": components["headers"]["Ledger-Position"];
@@ -2195,7 +2195,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Something in the request is malformed. Every bad field is named at once. */
+            /** @description Something in the request is malformed. The answer names every bad field. */
             400: {
                 headers: {
                     "X-Error-Code": components["headers"]["X-Error-Code"];
@@ -2209,7 +2209,7 @@ export interface operations {
             };
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
-            /** @description There is no such user or file. */
+            /** @description The user or file does not exist. */
             404: {
                 headers: {
                     "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
@@ -2224,7 +2224,7 @@ export interface operations {
             };
             408: components["responses"]["RequestTimeout"];
             412: components["responses"]["PreconditionFailed"];
-            /** @description The body is larger than the route takes. */
+            /** @description The body is larger than the route accepts. */
             413: {
                 headers: {
                     "X-Error-Code": components["headers"]["X-Error-Code"];
@@ -2238,7 +2238,7 @@ export interface operations {
             };
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["UnprocessableEntity"];
-            /** @description The caller does too much at once. */
+            /** @description The caller has too many requests in progress. */
             429: {
                 headers: {
                     "Retry-After": components["headers"]["Retry-After"];
@@ -2253,7 +2253,7 @@ export interface operations {
             };
             431: components["responses"]["RequestHeaderFieldsTooLarge"];
             500: components["responses"]["InternalServerError"];
-            /** @description The service cannot answer right now, and nothing is half done. Send the same again after `Retry-After`. */
+            /** @description The service cannot answer right now. Nothing was changed in part. Send the same request again after `Retry-After`. */
             503: {
                 headers: {
                     "Retry-After": components["headers"]["Retry-After"];
@@ -2271,25 +2271,25 @@ export interface operations {
     getUsersProfileByUseridV1: {
         parameters: {
             query?: {
-                /** @description Waits up to two seconds until the answer shows this position, else 503: `Ledger-Position` of a command reads your own write. */
+                /** @description Waits up to two seconds until the answer shows this position; otherwise the answer is 503. Send the `Ledger-Position` of a command to read your own write. */
                 minPosition?: components["parameters"]["minPosition"];
             };
             header?: {
-                /** @description The `ETag` of what the client has already; if it is still that, the answer is 304 without a body. */
+                /** @description The `ETag` that the client already has. If it is still current, the answer is 304 without a body. */
                 "If-None-Match"?: components["parameters"]["If-None-Match"];
-                /** @description The same as `minPosition`; the greater one counts. */
+                /** @description The same as `minPosition`. The greater one counts. */
                 "Ledger-Min-Position"?: components["parameters"]["Ledger-Min-Position"];
-                /** @description The language of every sentence. Anything else is English. */
+                /** @description The language of every sentence. Other values mean English. */
                 "X-Language"?: components["parameters"]["X-Language"];
-                /** @description Where the client is: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. Kept with every event. */
+                /** @description The time zone of the client: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. It is stored with every event. */
                 "X-Timezone"?: components["parameters"]["X-Timezone"];
-                /** @description What the client is. Kept with every event. */
+                /** @description The platform of the client. It is stored with every event. */
                 "X-Platform"?: components["parameters"]["X-Platform"];
-                /** @description The version of the app. Kept with every event. */
+                /** @description The version of the app. It is stored with every event. */
                 "X-App-Version"?: components["parameters"]["X-App-Version"];
-                /** @description The device, in a form that says nothing to anybody else. Kept with every event. */
+                /** @description The device, as an identifier that only the client understands. It is stored with every event. */
                 "X-Device-ID"?: components["parameters"]["X-Device-ID"];
-                /** @description Names the request in the answer, in logs and in events. One that is no text of 1 to 128 visible characters is replaced. */
+                /** @description The id of the request in the answer, in logs and in events. A value that does not have 1 to 128 visible characters is replaced. */
                 "X-Request-ID"?: components["parameters"]["X-Request-ID"];
             };
             path: {
@@ -2303,7 +2303,7 @@ export interface operations {
             /** @description The profile. */
             200: {
                 headers: {
-                    /** @description The version of the user, in quotes: for `If-Match` and `If-None-Match`. */
+                    /** @description The version of the user in quotes, for `If-Match` and `If-None-Match`. */
                     ETag?: string;
                     "Ledger-Position": components["headers"]["Ledger-Position"];
                     "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -2365,10 +2365,10 @@ export interface operations {
                     };
                 };
             };
-            /** @description The client has this version already. */
+            /** @description The client already has this version. */
             304: {
                 headers: {
-                    /** @description The version of the user, in quotes: for `If-Match` and `If-None-Match`. */
+                    /** @description The version of the user in quotes, for `If-Match` and `If-None-Match`. */
                     ETag?: string;
                     "Ledger-Position": components["headers"]["Ledger-Position"];
                     "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -2388,25 +2388,25 @@ export interface operations {
     getUsersProfileUsernameByUsernameV1: {
         parameters: {
             query?: {
-                /** @description Waits up to two seconds until the answer shows this position, else 503: `Ledger-Position` of a command reads your own write. */
+                /** @description Waits up to two seconds until the answer shows this position; otherwise the answer is 503. Send the `Ledger-Position` of a command to read your own write. */
                 minPosition?: components["parameters"]["minPosition"];
             };
             header?: {
-                /** @description The `ETag` of what the client has already; if it is still that, the answer is 304 without a body. */
+                /** @description The `ETag` that the client already has. If it is still current, the answer is 304 without a body. */
                 "If-None-Match"?: components["parameters"]["If-None-Match"];
-                /** @description The same as `minPosition`; the greater one counts. */
+                /** @description The same as `minPosition`. The greater one counts. */
                 "Ledger-Min-Position"?: components["parameters"]["Ledger-Min-Position"];
-                /** @description The language of every sentence. Anything else is English. */
+                /** @description The language of every sentence. Other values mean English. */
                 "X-Language"?: components["parameters"]["X-Language"];
-                /** @description Where the client is: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. Kept with every event. */
+                /** @description The time zone of the client: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. It is stored with every event. */
                 "X-Timezone"?: components["parameters"]["X-Timezone"];
-                /** @description What the client is. Kept with every event. */
+                /** @description The platform of the client. It is stored with every event. */
                 "X-Platform"?: components["parameters"]["X-Platform"];
-                /** @description The version of the app. Kept with every event. */
+                /** @description The version of the app. It is stored with every event. */
                 "X-App-Version"?: components["parameters"]["X-App-Version"];
-                /** @description The device, in a form that says nothing to anybody else. Kept with every event. */
+                /** @description The device, as an identifier that only the client understands. It is stored with every event. */
                 "X-Device-ID"?: components["parameters"]["X-Device-ID"];
-                /** @description Names the request in the answer, in logs and in events. One that is no text of 1 to 128 visible characters is replaced. */
+                /** @description The id of the request in the answer, in logs and in events. A value that does not have 1 to 128 visible characters is replaced. */
                 "X-Request-ID"?: components["parameters"]["X-Request-ID"];
             };
             path: {
@@ -2423,7 +2423,7 @@ export interface operations {
             /** @description The profile. */
             200: {
                 headers: {
-                    /** @description The version of the user, in quotes: for `If-Match` and `If-None-Match`. */
+                    /** @description The version of the user in quotes, for `If-Match` and `If-None-Match`. */
                     ETag?: string;
                     "Ledger-Position": components["headers"]["Ledger-Position"];
                     "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -2485,10 +2485,10 @@ export interface operations {
                     };
                 };
             };
-            /** @description The client has this version already. */
+            /** @description The client already has this version. */
             304: {
                 headers: {
-                    /** @description The version of the user, in quotes: for `If-Match` and `If-None-Match`. */
+                    /** @description The version of the user in quotes, for `If-Match` and `If-None-Match`. */
                     ETag?: string;
                     "Ledger-Position": components["headers"]["Ledger-Position"];
                     "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -2508,23 +2508,23 @@ export interface operations {
     checkUsersUsernameV1: {
         parameters: {
             query?: {
-                /** @description Waits up to two seconds until the answer shows this position, else 503: `Ledger-Position` of a command reads your own write. */
+                /** @description Waits up to two seconds until the answer shows this position; otherwise the answer is 503. Send the `Ledger-Position` of a command to read your own write. */
                 minPosition?: components["parameters"]["minPosition"];
             };
             header?: {
-                /** @description The same as `minPosition`; the greater one counts. */
+                /** @description The same as `minPosition`. The greater one counts. */
                 "Ledger-Min-Position"?: components["parameters"]["Ledger-Min-Position"];
-                /** @description The language of every sentence. Anything else is English. */
+                /** @description The language of every sentence. Other values mean English. */
                 "X-Language"?: components["parameters"]["X-Language"];
-                /** @description Where the client is: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. Kept with every event. */
+                /** @description The time zone of the client: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. It is stored with every event. */
                 "X-Timezone"?: components["parameters"]["X-Timezone"];
-                /** @description What the client is. Kept with every event. */
+                /** @description The platform of the client. It is stored with every event. */
                 "X-Platform"?: components["parameters"]["X-Platform"];
-                /** @description The version of the app. Kept with every event. */
+                /** @description The version of the app. It is stored with every event. */
                 "X-App-Version"?: components["parameters"]["X-App-Version"];
-                /** @description The device, in a form that says nothing to anybody else. Kept with every event. */
+                /** @description The device, as an identifier that only the client understands. It is stored with every event. */
                 "X-Device-ID"?: components["parameters"]["X-Device-ID"];
-                /** @description Names the request in the answer, in logs and in events. One that is no text of 1 to 128 visible characters is replaced. */
+                /** @description The id of the request in the answer, in logs and in events. A value that does not have 1 to 128 visible characters is replaced. */
                 "X-Request-ID"?: components["parameters"]["X-Request-ID"];
             };
             path?: never;
@@ -2541,7 +2541,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description What was asked for. */
+            /** @description The requested data. */
             200: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -2570,7 +2570,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Something in the request is malformed. Every bad field is named at once. */
+            /** @description Something in the request is malformed. The answer names every bad field. */
             400: {
                 headers: {
                     "X-Error-Code": components["headers"]["X-Error-Code"];
@@ -2597,29 +2597,29 @@ export interface operations {
             query?: {
                 /** @description Beginnings of words, letters and digits. Needed unless `expertise` is given. */
                 q?: string;
-                /** @description Only users who are expert in this. */
-                expertise?: "musician" | "trainer" | "chef" | "photographer" | "designer" | "stylist" | "gamer" | "educator" | "coach" | "entertainer" | "developer" | "creator";
                 /** @description Which page. */
                 page?: number;
                 /** @description Users a page. */
                 limit?: number;
-                /** @description Waits up to two seconds until the answer shows this position, else 503: `Ledger-Position` of a command reads your own write. */
+                /** @description Only users who are expert in this. */
+                expertise?: "musician" | "trainer" | "chef" | "photographer" | "designer" | "stylist" | "gamer" | "educator" | "coach" | "entertainer" | "developer" | "creator";
+                /** @description Waits up to two seconds until the answer shows this position; otherwise the answer is 503. Send the `Ledger-Position` of a command to read your own write. */
                 minPosition?: components["parameters"]["minPosition"];
             };
             header?: {
-                /** @description The same as `minPosition`; the greater one counts. */
+                /** @description The same as `minPosition`. The greater one counts. */
                 "Ledger-Min-Position"?: components["parameters"]["Ledger-Min-Position"];
-                /** @description The language of every sentence. Anything else is English. */
+                /** @description The language of every sentence. Other values mean English. */
                 "X-Language"?: components["parameters"]["X-Language"];
-                /** @description Where the client is: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. Kept with every event. */
+                /** @description The time zone of the client: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. It is stored with every event. */
                 "X-Timezone"?: components["parameters"]["X-Timezone"];
-                /** @description What the client is. Kept with every event. */
+                /** @description The platform of the client. It is stored with every event. */
                 "X-Platform"?: components["parameters"]["X-Platform"];
-                /** @description The version of the app. Kept with every event. */
+                /** @description The version of the app. It is stored with every event. */
                 "X-App-Version"?: components["parameters"]["X-App-Version"];
-                /** @description The device, in a form that says nothing to anybody else. Kept with every event. */
+                /** @description The device, as an identifier that only the client understands. It is stored with every event. */
                 "X-Device-ID"?: components["parameters"]["X-Device-ID"];
-                /** @description Names the request in the answer, in logs and in events. One that is no text of 1 to 128 visible characters is replaced. */
+                /** @description The id of the request in the answer, in logs and in events. A value that does not have 1 to 128 visible characters is replaced. */
                 "X-Request-ID"?: components["parameters"]["X-Request-ID"];
             };
             path?: never;
@@ -2627,7 +2627,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description What was asked for. */
+            /** @description The requested data. */
             200: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -2696,7 +2696,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Something in the request is malformed. Every bad field is named at once. */
+            /** @description Something in the request is malformed. The answer names every bad field. */
             400: {
                 headers: {
                     "X-Error-Code": components["headers"]["X-Error-Code"];
@@ -2720,7 +2720,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description The `ETag` of what the client has already; if it is still that, the answer is 304 without a body. */
+                /** @description The `ETag` that the client already has. If it is still current, the answer is 304 without a body. */
                 "If-None-Match"?: components["parameters"]["If-None-Match"];
             };
             path: {
@@ -2750,7 +2750,7 @@ export interface operations {
                     "image/jpeg": unknown;
                 };
             };
-            /** @description The client has these bytes already. */
+            /** @description The client already has these bytes. */
             304: {
                 headers: {
                     "Cache-Control": components["headers"]["Cache-Control"];
@@ -2764,7 +2764,7 @@ export interface operations {
             408: components["responses"]["RequestTimeout"];
             431: components["responses"]["RequestHeaderFieldsTooLarge"];
             500: components["responses"]["InternalServerError"];
-            /** @description The service cannot answer right now, and nothing is half done. Send the same again after `Retry-After`. */
+            /** @description The service cannot answer right now. Nothing was changed in part. Send the same request again after `Retry-After`. */
             503: {
                 headers: {
                     "Retry-After": components["headers"]["Retry-After"];
@@ -2782,29 +2782,29 @@ export interface operations {
     getUsersAsTheyWereV1: {
         parameters: {
             query?: {
-                /** @description After so many events of the user. At most one of the three is given. */
+                /** @description The version of the user. At most one of the three parameters may be given. */
                 atVersion?: number;
-                /** @description After the event at this position of the ledger. */
+                /** @description The position of the ledger. */
                 atPosition?: number;
-                /** @description At this time, which must not be in the future. */
+                /** @description The time. It must not be in the future. */
                 at?: string;
-                /** @description Waits up to two seconds until the answer shows this position, else 503: `Ledger-Position` of a command reads your own write. */
+                /** @description Waits up to two seconds until the answer shows this position; otherwise the answer is 503. Send the `Ledger-Position` of a command to read your own write. */
                 minPosition?: components["parameters"]["minPosition"];
             };
             header?: {
-                /** @description The same as `minPosition`; the greater one counts. */
+                /** @description The same as `minPosition`. The greater one counts. */
                 "Ledger-Min-Position"?: components["parameters"]["Ledger-Min-Position"];
-                /** @description The language of every sentence. Anything else is English. */
+                /** @description The language of every sentence. Other values mean English. */
                 "X-Language"?: components["parameters"]["X-Language"];
-                /** @description Where the client is: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. Kept with every event. */
+                /** @description The time zone of the client: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. It is stored with every event. */
                 "X-Timezone"?: components["parameters"]["X-Timezone"];
-                /** @description What the client is. Kept with every event. */
+                /** @description The platform of the client. It is stored with every event. */
                 "X-Platform"?: components["parameters"]["X-Platform"];
-                /** @description The version of the app. Kept with every event. */
+                /** @description The version of the app. It is stored with every event. */
                 "X-App-Version"?: components["parameters"]["X-App-Version"];
-                /** @description The device, in a form that says nothing to anybody else. Kept with every event. */
+                /** @description The device, as an identifier that only the client understands. It is stored with every event. */
                 "X-Device-ID"?: components["parameters"]["X-Device-ID"];
-                /** @description Names the request in the answer, in logs and in events. One that is no text of 1 to 128 visible characters is replaced. */
+                /** @description The id of the request in the answer, in logs and in events. A value that does not have 1 to 128 visible characters is replaced. */
                 "X-Request-ID"?: components["parameters"]["X-Request-ID"];
             };
             path: {
@@ -2815,10 +2815,10 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The user as it was. */
+            /** @description The user at that moment. */
             200: {
                 headers: {
-                    /** @description The version of the user, in quotes: for `If-Match` and `If-None-Match`. */
+                    /** @description The version of the user in quotes, for `If-Match` and `If-None-Match`. */
                     ETag?: string;
                     "Ledger-Position": components["headers"]["Ledger-Position"];
                     "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -2902,7 +2902,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Something in the request is malformed. Every bad field is named at once. */
+            /** @description Something in the request is malformed. The answer names every bad field. */
             400: {
                 headers: {
                     "X-Error-Code": components["headers"]["X-Error-Code"];
@@ -2916,7 +2916,7 @@ export interface operations {
             };
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
-            /** @description There is no such user or file. */
+            /** @description The user or file does not exist. */
             404: {
                 headers: {
                     "X-Error-Code": components["headers"]["X-Error-Code"];
@@ -2937,29 +2937,29 @@ export interface operations {
     listUsersEventsV1: {
         parameters: {
             query?: {
-                /** @description From which end. */
+                /** @description The direction of the list. */
                 order?: components["parameters"]["order"];
-                /** @description Begins after this one: `nextAfter` of the page before. */
+                /** @description Begins after this item: `nextAfter` of the previous page. */
                 after?: components["parameters"]["after"];
-                /** @description Items a page. */
+                /** @description Items on a page. */
                 limit?: components["parameters"]["limit"];
-                /** @description Waits up to two seconds until the answer shows this position, else 503: `Ledger-Position` of a command reads your own write. */
+                /** @description Waits up to two seconds until the answer shows this position; otherwise the answer is 503. Send the `Ledger-Position` of a command to read your own write. */
                 minPosition?: components["parameters"]["minPosition"];
             };
             header?: {
-                /** @description The same as `minPosition`; the greater one counts. */
+                /** @description The same as `minPosition`. The greater one counts. */
                 "Ledger-Min-Position"?: components["parameters"]["Ledger-Min-Position"];
-                /** @description The language of every sentence. Anything else is English. */
+                /** @description The language of every sentence. Other values mean English. */
                 "X-Language"?: components["parameters"]["X-Language"];
-                /** @description Where the client is: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. Kept with every event. */
+                /** @description The time zone of the client: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. It is stored with every event. */
                 "X-Timezone"?: components["parameters"]["X-Timezone"];
-                /** @description What the client is. Kept with every event. */
+                /** @description The platform of the client. It is stored with every event. */
                 "X-Platform"?: components["parameters"]["X-Platform"];
-                /** @description The version of the app. Kept with every event. */
+                /** @description The version of the app. It is stored with every event. */
                 "X-App-Version"?: components["parameters"]["X-App-Version"];
-                /** @description The device, in a form that says nothing to anybody else. Kept with every event. */
+                /** @description The device, as an identifier that only the client understands. It is stored with every event. */
                 "X-Device-ID"?: components["parameters"]["X-Device-ID"];
-                /** @description Names the request in the answer, in logs and in events. One that is no text of 1 to 128 visible characters is replaced. */
+                /** @description The id of the request in the answer, in logs and in events. A value that does not have 1 to 128 visible characters is replaced. */
                 "X-Request-ID"?: components["parameters"]["X-Request-ID"];
             };
             path: {
@@ -2973,7 +2973,7 @@ export interface operations {
             /** @description A page of events of the user. */
             200: {
                 headers: {
-                    /** @description The version of the user, in quotes: for `If-Match` and `If-None-Match`. */
+                    /** @description The version of the user in quotes, for `If-Match` and `If-None-Match`. */
                     ETag?: string;
                     "X-Request-ID": components["headers"]["X-Request-ID"];
                     [name: string]: unknown;
@@ -3030,7 +3030,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Something in the request is malformed. Every bad field is named at once. */
+            /** @description Something in the request is malformed. The answer names every bad field. */
             400: {
                 headers: {
                     "X-Error-Code": components["headers"]["X-Error-Code"];
@@ -3056,25 +3056,25 @@ export interface operations {
             query: {
                 /** @description A version of the user. */
                 from: number;
-                /** @description Another one. */
+                /** @description Another version of the user. */
                 to: number;
-                /** @description Waits up to two seconds until the answer shows this position, else 503: `Ledger-Position` of a command reads your own write. */
+                /** @description Waits up to two seconds until the answer shows this position; otherwise the answer is 503. Send the `Ledger-Position` of a command to read your own write. */
                 minPosition?: components["parameters"]["minPosition"];
             };
             header?: {
-                /** @description The same as `minPosition`; the greater one counts. */
+                /** @description The same as `minPosition`. The greater one counts. */
                 "Ledger-Min-Position"?: components["parameters"]["Ledger-Min-Position"];
-                /** @description The language of every sentence. Anything else is English. */
+                /** @description The language of every sentence. Other values mean English. */
                 "X-Language"?: components["parameters"]["X-Language"];
-                /** @description Where the client is: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. Kept with every event. */
+                /** @description The time zone of the client: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. It is stored with every event. */
                 "X-Timezone"?: components["parameters"]["X-Timezone"];
-                /** @description What the client is. Kept with every event. */
+                /** @description The platform of the client. It is stored with every event. */
                 "X-Platform"?: components["parameters"]["X-Platform"];
-                /** @description The version of the app. Kept with every event. */
+                /** @description The version of the app. It is stored with every event. */
                 "X-App-Version"?: components["parameters"]["X-App-Version"];
-                /** @description The device, in a form that says nothing to anybody else. Kept with every event. */
+                /** @description The device, as an identifier that only the client understands. It is stored with every event. */
                 "X-Device-ID"?: components["parameters"]["X-Device-ID"];
-                /** @description Names the request in the answer, in logs and in events. One that is no text of 1 to 128 visible characters is replaced. */
+                /** @description The id of the request in the answer, in logs and in events. A value that does not have 1 to 128 visible characters is replaced. */
                 "X-Request-ID"?: components["parameters"]["X-Request-ID"];
             };
             path: {
@@ -3085,7 +3085,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description What was asked for. */
+            /** @description The requested data. */
             200: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -3130,7 +3130,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Something in the request is malformed. Every bad field is named at once. */
+            /** @description Something in the request is malformed. The answer names every bad field. */
             400: {
                 headers: {
                     "X-Error-Code": components["headers"]["X-Error-Code"];
@@ -3154,39 +3154,39 @@ export interface operations {
     listEventsV1: {
         parameters: {
             query?: {
-                /** @description Begins after this position: `nextAfter` of the page before. */
+                /** @description Begins after this position: `nextAfter` of the previous page. */
                 after?: number;
-                /** @description Events a page, at most 100; of `application/x-ndjson` any number, and all without it. */
+                /** @description Events on a page, at most 100. For `application/x-ndjson` any number is allowed, and the default is all events. */
                 limit?: number;
-                /** @description Only events of this type. */
-                type?: "user-registered" | "profile-updated" | "photo-changed" | "username-changed";
-                /** @description Only events of this user. */
-                user?: components["schemas"]["UserId"];
-                /** @description Only what this caller did: the subject of its token. */
-                actor?: string;
                 /** @description Recorded at this time or later. */
                 from?: string;
                 /** @description Recorded at this time or before. */
                 to?: string;
-                /** @description Only what this request did. */
+                /** @description Only events of this user. */
+                user?: components["schemas"]["UserId"];
+                /** @description Only events of this type. */
+                type?: "user-registered" | "profile-updated" | "photo-changed" | "username-changed";
+                /** @description Only events caused by this caller: the subject of the token. */
+                actor?: string;
+                /** @description Only events caused by this request. */
                 requestId?: string;
-                /** @description Waits up to two seconds until the answer shows this position, else 503: `Ledger-Position` of a command reads your own write. */
+                /** @description Waits up to two seconds until the answer shows this position; otherwise the answer is 503. Send the `Ledger-Position` of a command to read your own write. */
                 minPosition?: components["parameters"]["minPosition"];
             };
             header?: {
-                /** @description The same as `minPosition`; the greater one counts. */
+                /** @description The same as `minPosition`. The greater one counts. */
                 "Ledger-Min-Position"?: components["parameters"]["Ledger-Min-Position"];
-                /** @description The language of every sentence. Anything else is English. */
+                /** @description The language of every sentence. Other values mean English. */
                 "X-Language"?: components["parameters"]["X-Language"];
-                /** @description Where the client is: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. Kept with every event. */
+                /** @description The time zone of the client: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. It is stored with every event. */
                 "X-Timezone"?: components["parameters"]["X-Timezone"];
-                /** @description What the client is. Kept with every event. */
+                /** @description The platform of the client. It is stored with every event. */
                 "X-Platform"?: components["parameters"]["X-Platform"];
-                /** @description The version of the app. Kept with every event. */
+                /** @description The version of the app. It is stored with every event. */
                 "X-App-Version"?: components["parameters"]["X-App-Version"];
-                /** @description The device, in a form that says nothing to anybody else. Kept with every event. */
+                /** @description The device, as an identifier that only the client understands. It is stored with every event. */
                 "X-Device-ID"?: components["parameters"]["X-Device-ID"];
-                /** @description Names the request in the answer, in logs and in events. One that is no text of 1 to 128 visible characters is replaced. */
+                /** @description The id of the request in the answer, in logs and in events. A value that does not have 1 to 128 visible characters is replaced. */
                 "X-Request-ID"?: components["parameters"]["X-Request-ID"];
             };
             path?: never;
@@ -3255,7 +3255,7 @@ export interface operations {
                     "application/x-ndjson": string;
                 };
             };
-            /** @description Something in the request is malformed. Every bad field is named at once. */
+            /** @description Something in the request is malformed. The answer names every bad field. */
             400: {
                 headers: {
                     "X-Error-Code": components["headers"]["X-Error-Code"];
@@ -3269,7 +3269,7 @@ export interface operations {
             };
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
-            /** @description `Accept` names no form in which the route answers. */
+            /** @description `Accept` does not name a media type of this route. */
             406: {
                 headers: {
                     "X-Error-Code": components["headers"]["X-Error-Code"];
@@ -3284,7 +3284,7 @@ export interface operations {
             408: components["responses"]["RequestTimeout"];
             431: components["responses"]["RequestHeaderFieldsTooLarge"];
             500: components["responses"]["InternalServerError"];
-            /** @description The service cannot answer right now, and nothing is half done. Send the same again after `Retry-After`. */
+            /** @description The service cannot answer right now. Nothing was changed in part. Send the same request again after `Retry-After`. */
             503: {
                 headers: {
                     "Retry-After": components["headers"]["Retry-After"];
@@ -3302,33 +3302,33 @@ export interface operations {
     listReadsV1: {
         parameters: {
             query?: {
-                /** @description From which end. */
+                /** @description The direction of the list. */
                 order?: components["parameters"]["order"];
-                /** @description Begins after this one: `nextAfter` of the page before. */
+                /** @description Begins after this item: `nextAfter` of the previous page. */
                 after?: components["parameters"]["after"];
-                /** @description Items a page. */
+                /** @description Items on a page. */
                 limit?: components["parameters"]["limit"];
-                /** @description Only looks of this caller: the subject of its token. */
+                /** @description Only reads by this caller: the subject of the token. */
                 actor?: string;
-                /** @description Only looks at the history of this user. */
+                /** @description Only reads of the history of this user. */
                 user?: components["schemas"]["UserId"];
-                /** @description Waits up to two seconds until the answer shows this position, else 503: `Ledger-Position` of a command reads your own write. */
+                /** @description Waits up to two seconds until the answer shows this position; otherwise the answer is 503. Send the `Ledger-Position` of a command to read your own write. */
                 minPosition?: components["parameters"]["minPosition"];
             };
             header?: {
-                /** @description The same as `minPosition`; the greater one counts. */
+                /** @description The same as `minPosition`. The greater one counts. */
                 "Ledger-Min-Position"?: components["parameters"]["Ledger-Min-Position"];
-                /** @description The language of every sentence. Anything else is English. */
+                /** @description The language of every sentence. Other values mean English. */
                 "X-Language"?: components["parameters"]["X-Language"];
-                /** @description Where the client is: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. Kept with every event. */
+                /** @description The time zone of the client: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. It is stored with every event. */
                 "X-Timezone"?: components["parameters"]["X-Timezone"];
-                /** @description What the client is. Kept with every event. */
+                /** @description The platform of the client. It is stored with every event. */
                 "X-Platform"?: components["parameters"]["X-Platform"];
-                /** @description The version of the app. Kept with every event. */
+                /** @description The version of the app. It is stored with every event. */
                 "X-App-Version"?: components["parameters"]["X-App-Version"];
-                /** @description The device, in a form that says nothing to anybody else. Kept with every event. */
+                /** @description The device, as an identifier that only the client understands. It is stored with every event. */
                 "X-Device-ID"?: components["parameters"]["X-Device-ID"];
-                /** @description Names the request in the answer, in logs and in events. One that is no text of 1 to 128 visible characters is replaced. */
+                /** @description The id of the request in the answer, in logs and in events. A value that does not have 1 to 128 visible characters is replaced. */
                 "X-Request-ID"?: components["parameters"]["X-Request-ID"];
             };
             path?: never;
@@ -3336,7 +3336,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description What was asked for. */
+            /** @description The requested data. */
             200: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -3377,7 +3377,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Something in the request is malformed. Every bad field is named at once. */
+            /** @description Something in the request is malformed. The answer names every bad field. */
             400: {
                 headers: {
                     "X-Error-Code": components["headers"]["X-Error-Code"];
@@ -3400,23 +3400,23 @@ export interface operations {
     getUsersHistoryProofV1: {
         parameters: {
             query?: {
-                /** @description Waits up to two seconds until the answer shows this position, else 503: `Ledger-Position` of a command reads your own write. */
+                /** @description Waits up to two seconds until the answer shows this position; otherwise the answer is 503. Send the `Ledger-Position` of a command to read your own write. */
                 minPosition?: components["parameters"]["minPosition"];
             };
             header?: {
-                /** @description The same as `minPosition`; the greater one counts. */
+                /** @description The same as `minPosition`. The greater one counts. */
                 "Ledger-Min-Position"?: components["parameters"]["Ledger-Min-Position"];
-                /** @description The language of every sentence. Anything else is English. */
+                /** @description The language of every sentence. Other values mean English. */
                 "X-Language"?: components["parameters"]["X-Language"];
-                /** @description Where the client is: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. Kept with every event. */
+                /** @description The time zone of the client: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. It is stored with every event. */
                 "X-Timezone"?: components["parameters"]["X-Timezone"];
-                /** @description What the client is. Kept with every event. */
+                /** @description The platform of the client. It is stored with every event. */
                 "X-Platform"?: components["parameters"]["X-Platform"];
-                /** @description The version of the app. Kept with every event. */
+                /** @description The version of the app. It is stored with every event. */
                 "X-App-Version"?: components["parameters"]["X-App-Version"];
-                /** @description The device, in a form that says nothing to anybody else. Kept with every event. */
+                /** @description The device, as an identifier that only the client understands. It is stored with every event. */
                 "X-Device-ID"?: components["parameters"]["X-Device-ID"];
-                /** @description Names the request in the answer, in logs and in events. One that is no text of 1 to 128 visible characters is replaced. */
+                /** @description The id of the request in the answer, in logs and in events. A value that does not have 1 to 128 visible characters is replaced. */
                 "X-Request-ID"?: components["parameters"]["X-Request-ID"];
             };
             path: {
@@ -3427,7 +3427,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description What was asked for. */
+            /** @description The requested data. */
             200: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -3471,7 +3471,7 @@ export interface operations {
             408: components["responses"]["RequestTimeout"];
             431: components["responses"]["RequestHeaderFieldsTooLarge"];
             500: components["responses"]["InternalServerError"];
-            /** @description The service cannot answer right now, and nothing is half done. Send the same again after `Retry-After`. */
+            /** @description The service cannot answer right now. Nothing was changed in part. Send the same request again after `Retry-After`. */
             503: {
                 headers: {
                     "Retry-After": components["headers"]["Retry-After"];
@@ -3489,23 +3489,23 @@ export interface operations {
     getLogCheckpointV1: {
         parameters: {
             query?: {
-                /** @description Waits up to two seconds until the answer shows this position, else 503: `Ledger-Position` of a command reads your own write. */
+                /** @description Waits up to two seconds until the answer shows this position; otherwise the answer is 503. Send the `Ledger-Position` of a command to read your own write. */
                 minPosition?: components["parameters"]["minPosition"];
             };
             header?: {
-                /** @description The same as `minPosition`; the greater one counts. */
+                /** @description The same as `minPosition`. The greater one counts. */
                 "Ledger-Min-Position"?: components["parameters"]["Ledger-Min-Position"];
-                /** @description The language of every sentence. Anything else is English. */
+                /** @description The language of every sentence. Other values mean English. */
                 "X-Language"?: components["parameters"]["X-Language"];
-                /** @description Where the client is: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. Kept with every event. */
+                /** @description The time zone of the client: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. It is stored with every event. */
                 "X-Timezone"?: components["parameters"]["X-Timezone"];
-                /** @description What the client is. Kept with every event. */
+                /** @description The platform of the client. It is stored with every event. */
                 "X-Platform"?: components["parameters"]["X-Platform"];
-                /** @description The version of the app. Kept with every event. */
+                /** @description The version of the app. It is stored with every event. */
                 "X-App-Version"?: components["parameters"]["X-App-Version"];
-                /** @description The device, in a form that says nothing to anybody else. Kept with every event. */
+                /** @description The device, as an identifier that only the client understands. It is stored with every event. */
                 "X-Device-ID"?: components["parameters"]["X-Device-ID"];
-                /** @description Names the request in the answer, in logs and in events. One that is no text of 1 to 128 visible characters is replaced. */
+                /** @description The id of the request in the answer, in logs and in events. A value that does not have 1 to 128 visible characters is replaced. */
                 "X-Request-ID"?: components["parameters"]["X-Request-ID"];
             };
             path?: never;
@@ -3541,23 +3541,23 @@ export interface operations {
     getLogKeyV1: {
         parameters: {
             query?: {
-                /** @description Waits up to two seconds until the answer shows this position, else 503: `Ledger-Position` of a command reads your own write. */
+                /** @description Waits up to two seconds until the answer shows this position; otherwise the answer is 503. Send the `Ledger-Position` of a command to read your own write. */
                 minPosition?: components["parameters"]["minPosition"];
             };
             header?: {
-                /** @description The same as `minPosition`; the greater one counts. */
+                /** @description The same as `minPosition`. The greater one counts. */
                 "Ledger-Min-Position"?: components["parameters"]["Ledger-Min-Position"];
-                /** @description The language of every sentence. Anything else is English. */
+                /** @description The language of every sentence. Other values mean English. */
                 "X-Language"?: components["parameters"]["X-Language"];
-                /** @description Where the client is: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. Kept with every event. */
+                /** @description The time zone of the client: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. It is stored with every event. */
                 "X-Timezone"?: components["parameters"]["X-Timezone"];
-                /** @description What the client is. Kept with every event. */
+                /** @description The platform of the client. It is stored with every event. */
                 "X-Platform"?: components["parameters"]["X-Platform"];
-                /** @description The version of the app. Kept with every event. */
+                /** @description The version of the app. It is stored with every event. */
                 "X-App-Version"?: components["parameters"]["X-App-Version"];
-                /** @description The device, in a form that says nothing to anybody else. Kept with every event. */
+                /** @description The device, as an identifier that only the client understands. It is stored with every event. */
                 "X-Device-ID"?: components["parameters"]["X-Device-ID"];
-                /** @description Names the request in the answer, in logs and in events. One that is no text of 1 to 128 visible characters is replaced. */
+                /** @description The id of the request in the answer, in logs and in events. A value that does not have 1 to 128 visible characters is replaced. */
                 "X-Request-ID"?: components["parameters"]["X-Request-ID"];
             };
             path?: never;
@@ -3565,7 +3565,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The public key, in the form of a signed note's verifier. */
+            /** @description The public key, in the format of a verifier of signed notes. */
             200: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -3587,23 +3587,23 @@ export interface operations {
     getLogTileV1: {
         parameters: {
             query?: {
-                /** @description Waits up to two seconds until the answer shows this position, else 503: `Ledger-Position` of a command reads your own write. */
+                /** @description Waits up to two seconds until the answer shows this position; otherwise the answer is 503. Send the `Ledger-Position` of a command to read your own write. */
                 minPosition?: components["parameters"]["minPosition"];
             };
             header?: {
-                /** @description The same as `minPosition`; the greater one counts. */
+                /** @description The same as `minPosition`. The greater one counts. */
                 "Ledger-Min-Position"?: components["parameters"]["Ledger-Min-Position"];
-                /** @description The language of every sentence. Anything else is English. */
+                /** @description The language of every sentence. Other values mean English. */
                 "X-Language"?: components["parameters"]["X-Language"];
-                /** @description Where the client is: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. Kept with every event. */
+                /** @description The time zone of the client: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. It is stored with every event. */
                 "X-Timezone"?: components["parameters"]["X-Timezone"];
-                /** @description What the client is. Kept with every event. */
+                /** @description The platform of the client. It is stored with every event. */
                 "X-Platform"?: components["parameters"]["X-Platform"];
-                /** @description The version of the app. Kept with every event. */
+                /** @description The version of the app. It is stored with every event. */
                 "X-App-Version"?: components["parameters"]["X-App-Version"];
-                /** @description The device, in a form that says nothing to anybody else. Kept with every event. */
+                /** @description The device, as an identifier that only the client understands. It is stored with every event. */
                 "X-Device-ID"?: components["parameters"]["X-Device-ID"];
-                /** @description Names the request in the answer, in logs and in events. One that is no text of 1 to 128 visible characters is replaced. */
+                /** @description The id of the request in the answer, in logs and in events. A value that does not have 1 to 128 visible characters is replaced. */
                 "X-Request-ID"?: components["parameters"]["X-Request-ID"];
             };
             path: {
@@ -3646,25 +3646,25 @@ export interface operations {
             query: {
                 /** @description The position of the event. */
                 position: number;
-                /** @description The size of the tree; without it, that of the newest checkpoint. */
+                /** @description The size of the tree. The default is the size of the newest checkpoint. */
                 size?: number;
-                /** @description Waits up to two seconds until the answer shows this position, else 503: `Ledger-Position` of a command reads your own write. */
+                /** @description Waits up to two seconds until the answer shows this position; otherwise the answer is 503. Send the `Ledger-Position` of a command to read your own write. */
                 minPosition?: components["parameters"]["minPosition"];
             };
             header?: {
-                /** @description The same as `minPosition`; the greater one counts. */
+                /** @description The same as `minPosition`. The greater one counts. */
                 "Ledger-Min-Position"?: components["parameters"]["Ledger-Min-Position"];
-                /** @description The language of every sentence. Anything else is English. */
+                /** @description The language of every sentence. Other values mean English. */
                 "X-Language"?: components["parameters"]["X-Language"];
-                /** @description Where the client is: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. Kept with every event. */
+                /** @description The time zone of the client: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. It is stored with every event. */
                 "X-Timezone"?: components["parameters"]["X-Timezone"];
-                /** @description What the client is. Kept with every event. */
+                /** @description The platform of the client. It is stored with every event. */
                 "X-Platform"?: components["parameters"]["X-Platform"];
-                /** @description The version of the app. Kept with every event. */
+                /** @description The version of the app. It is stored with every event. */
                 "X-App-Version"?: components["parameters"]["X-App-Version"];
-                /** @description The device, in a form that says nothing to anybody else. Kept with every event. */
+                /** @description The device, as an identifier that only the client understands. It is stored with every event. */
                 "X-Device-ID"?: components["parameters"]["X-Device-ID"];
-                /** @description Names the request in the answer, in logs and in events. One that is no text of 1 to 128 visible characters is replaced. */
+                /** @description The id of the request in the answer, in logs and in events. A value that does not have 1 to 128 visible characters is replaced. */
                 "X-Request-ID"?: components["parameters"]["X-Request-ID"];
             };
             path?: never;
@@ -3672,7 +3672,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description What was asked for. */
+            /** @description The requested data. */
             200: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -3707,7 +3707,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Something in the request is malformed. Every bad field is named at once. */
+            /** @description Something in the request is malformed. The answer names every bad field. */
             400: {
                 headers: {
                     "X-Error-Code": components["headers"]["X-Error-Code"];
@@ -3723,7 +3723,7 @@ export interface operations {
             408: components["responses"]["RequestTimeout"];
             431: components["responses"]["RequestHeaderFieldsTooLarge"];
             500: components["responses"]["InternalServerError"];
-            /** @description The service cannot answer right now, and nothing is half done. Send the same again after `Retry-After`. */
+            /** @description The service cannot answer right now. Nothing was changed in part. Send the same request again after `Retry-After`. */
             503: {
                 headers: {
                     "Retry-After": components["headers"]["Retry-After"];
@@ -3743,25 +3743,25 @@ export interface operations {
             query: {
                 /** @description The size of the earlier tree. */
                 from: number;
-                /** @description The size of the tree; without it, that of the newest checkpoint. */
+                /** @description The size of the tree. The default is the size of the newest checkpoint. */
                 to?: number;
-                /** @description Waits up to two seconds until the answer shows this position, else 503: `Ledger-Position` of a command reads your own write. */
+                /** @description Waits up to two seconds until the answer shows this position; otherwise the answer is 503. Send the `Ledger-Position` of a command to read your own write. */
                 minPosition?: components["parameters"]["minPosition"];
             };
             header?: {
-                /** @description The same as `minPosition`; the greater one counts. */
+                /** @description The same as `minPosition`. The greater one counts. */
                 "Ledger-Min-Position"?: components["parameters"]["Ledger-Min-Position"];
-                /** @description The language of every sentence. Anything else is English. */
+                /** @description The language of every sentence. Other values mean English. */
                 "X-Language"?: components["parameters"]["X-Language"];
-                /** @description Where the client is: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. Kept with every event. */
+                /** @description The time zone of the client: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. It is stored with every event. */
                 "X-Timezone"?: components["parameters"]["X-Timezone"];
-                /** @description What the client is. Kept with every event. */
+                /** @description The platform of the client. It is stored with every event. */
                 "X-Platform"?: components["parameters"]["X-Platform"];
-                /** @description The version of the app. Kept with every event. */
+                /** @description The version of the app. It is stored with every event. */
                 "X-App-Version"?: components["parameters"]["X-App-Version"];
-                /** @description The device, in a form that says nothing to anybody else. Kept with every event. */
+                /** @description The device, as an identifier that only the client understands. It is stored with every event. */
                 "X-Device-ID"?: components["parameters"]["X-Device-ID"];
-                /** @description Names the request in the answer, in logs and in events. One that is no text of 1 to 128 visible characters is replaced. */
+                /** @description The id of the request in the answer, in logs and in events. A value that does not have 1 to 128 visible characters is replaced. */
                 "X-Request-ID"?: components["parameters"]["X-Request-ID"];
             };
             path?: never;
@@ -3769,7 +3769,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description What was asked for. */
+            /** @description The requested data. */
             200: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -3803,7 +3803,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Something in the request is malformed. Every bad field is named at once. */
+            /** @description Something in the request is malformed. The answer names every bad field. */
             400: {
                 headers: {
                     "X-Error-Code": components["headers"]["X-Error-Code"];
@@ -3819,7 +3819,7 @@ export interface operations {
             408: components["responses"]["RequestTimeout"];
             431: components["responses"]["RequestHeaderFieldsTooLarge"];
             500: components["responses"]["InternalServerError"];
-            /** @description The service cannot answer right now, and nothing is half done. Send the same again after `Retry-After`. */
+            /** @description The service cannot answer right now. Nothing was changed in part. Send the same request again after `Retry-After`. */
             503: {
                 headers: {
                     "Retry-After": components["headers"]["Retry-After"];
@@ -3839,25 +3839,25 @@ export interface operations {
             query?: {
                 /** @description Begins with the event after this position. */
                 after?: number;
-                /** @description Waits up to two seconds until the answer shows this position, else 503: `Ledger-Position` of a command reads your own write. */
+                /** @description Waits up to two seconds until the answer shows this position; otherwise the answer is 503. Send the `Ledger-Position` of a command to read your own write. */
                 minPosition?: components["parameters"]["minPosition"];
             };
             header?: {
-                /** @description The same, sent by a client that comes back; it counts before `after`. */
+                /** @description The same, for a client that connects again. It has precedence over `after`. */
                 "Last-Event-ID"?: number;
-                /** @description The same as `minPosition`; the greater one counts. */
+                /** @description The same as `minPosition`. The greater one counts. */
                 "Ledger-Min-Position"?: components["parameters"]["Ledger-Min-Position"];
-                /** @description The language of every sentence. Anything else is English. */
+                /** @description The language of every sentence. Other values mean English. */
                 "X-Language"?: components["parameters"]["X-Language"];
-                /** @description Where the client is: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. Kept with every event. */
+                /** @description The time zone of the client: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. It is stored with every event. */
                 "X-Timezone"?: components["parameters"]["X-Timezone"];
-                /** @description What the client is. Kept with every event. */
+                /** @description The platform of the client. It is stored with every event. */
                 "X-Platform"?: components["parameters"]["X-Platform"];
-                /** @description The version of the app. Kept with every event. */
+                /** @description The version of the app. It is stored with every event. */
                 "X-App-Version"?: components["parameters"]["X-App-Version"];
-                /** @description The device, in a form that says nothing to anybody else. Kept with every event. */
+                /** @description The device, as an identifier that only the client understands. It is stored with every event. */
                 "X-Device-ID"?: components["parameters"]["X-Device-ID"];
-                /** @description Names the request in the answer, in logs and in events. One that is no text of 1 to 128 visible characters is replaced. */
+                /** @description The id of the request in the answer, in logs and in events. A value that does not have 1 to 128 visible characters is replaced. */
                 "X-Request-ID"?: components["parameters"]["X-Request-ID"];
             };
             path?: never;
@@ -3885,7 +3885,7 @@ export interface operations {
                     "text/event-stream": unknown;
                 };
             };
-            /** @description Something in the request is malformed. Every bad field is named at once. */
+            /** @description Something in the request is malformed. The answer names every bad field. */
             400: {
                 headers: {
                     "X-Error-Code": components["headers"]["X-Error-Code"];
@@ -3902,7 +3902,7 @@ export interface operations {
             408: components["responses"]["RequestTimeout"];
             431: components["responses"]["RequestHeaderFieldsTooLarge"];
             500: components["responses"]["InternalServerError"];
-            /** @description The service cannot answer right now, and nothing is half done. Send the same again after `Retry-After`. */
+            /** @description The service cannot answer right now. Nothing was changed in part. Send the same request again after `Retry-After`. */
             503: {
                 headers: {
                     "Retry-After": components["headers"]["Retry-After"];
@@ -3924,7 +3924,7 @@ export interface operations {
                 lang?: components["parameters"]["lang"];
             };
             header?: {
-                /** @description The `ETag` of what the client has already; if it is still that, the answer is 304 without a body. */
+                /** @description The `ETag` that the client already has. If it is still current, the answer is 304 without a body. */
                 "If-None-Match"?: components["parameters"]["If-None-Match"];
             };
             path: {
@@ -3948,7 +3948,7 @@ export interface operations {
                     "application/schema+json": unknown;
                 };
             };
-            /** @description The client has it already. */
+            /** @description The client already has the file. */
             304: {
                 headers: {
                     ETag: components["headers"]["ETag"];
@@ -3957,7 +3957,7 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description Something in the request is malformed. Every bad field is named at once. */
+            /** @description Something in the request is malformed. The answer names every bad field. */
             400: {
                 headers: {
                     "X-Error-Code": components["headers"]["X-Error-Code"];
@@ -3982,7 +3982,7 @@ export interface operations {
                 lang?: components["parameters"]["lang"];
             };
             header?: {
-                /** @description The `ETag` of what the client has already; if it is still that, the answer is 304 without a body. */
+                /** @description The `ETag` that the client already has. If it is still current, the answer is 304 without a body. */
                 "If-None-Match"?: components["parameters"]["If-None-Match"];
             };
             path?: never;
@@ -4001,7 +4001,7 @@ export interface operations {
                     "application/json": unknown;
                 };
             };
-            /** @description The client has it already. */
+            /** @description The client already has the file. */
             304: {
                 headers: {
                     ETag: components["headers"]["ETag"];
@@ -4010,7 +4010,7 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description Something in the request is malformed. Every bad field is named at once. */
+            /** @description Something in the request is malformed. The answer names every bad field. */
             400: {
                 headers: {
                     "X-Error-Code": components["headers"]["X-Error-Code"];
@@ -4031,7 +4031,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description The `ETag` of what the client has already; if it is still that, the answer is 304 without a body. */
+                /** @description The `ETag` that the client already has. If it is still current, the answer is 304 without a body. */
                 "If-None-Match"?: components["parameters"]["If-None-Match"];
             };
             path?: never;
@@ -4050,7 +4050,7 @@ export interface operations {
                     "text/html": unknown;
                 };
             };
-            /** @description The client has it already. */
+            /** @description The client already has the file. */
             304: {
                 headers: {
                     ETag: components["headers"]["ETag"];
@@ -4068,7 +4068,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description The `ETag` of what the client has already; if it is still that, the answer is 304 without a body. */
+                /** @description The `ETag` that the client already has. If it is still current, the answer is 304 without a body. */
                 "If-None-Match"?: components["parameters"]["If-None-Match"];
             };
             path: {
@@ -4092,7 +4092,7 @@ export interface operations {
                     "text/javascript": unknown;
                 };
             };
-            /** @description The client has it already. */
+            /** @description The client already has the file. */
             304: {
                 headers: {
                     ETag: components["headers"]["ETag"];
@@ -4223,7 +4223,7 @@ export interface operations {
                 lang?: components["parameters"]["lang"];
             };
             header?: {
-                /** @description The `ETag` of what the client has already; if it is still that, the answer is 304 without a body. */
+                /** @description The `ETag` that the client already has. If it is still current, the answer is 304 without a body. */
                 "If-None-Match"?: components["parameters"]["If-None-Match"];
             };
             path?: never;
@@ -4249,7 +4249,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description The client has it already. */
+            /** @description The client already has the file. */
             304: {
                 headers: {
                     ETag: components["headers"]["ETag"];
@@ -4258,7 +4258,7 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description Something in the request is malformed. Every bad field is named at once. */
+            /** @description Something in the request is malformed. The answer names every bad field. */
             400: {
                 headers: {
                     "X-Error-Code": components["headers"]["X-Error-Code"];
@@ -4282,7 +4282,7 @@ export interface operations {
                 lang?: components["parameters"]["lang"];
             };
             header?: {
-                /** @description The `ETag` of what the client has already; if it is still that, the answer is 304 without a body. */
+                /** @description The `ETag` that the client already has. If it is still current, the answer is 304 without a body. */
                 "If-None-Match"?: components["parameters"]["If-None-Match"];
             };
             path?: never;
@@ -4301,7 +4301,7 @@ export interface operations {
                     "text/html": unknown;
                 };
             };
-            /** @description The client has it already. */
+            /** @description The client already has the file. */
             304: {
                 headers: {
                     ETag: components["headers"]["ETag"];
@@ -4310,7 +4310,7 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description Something in the request is malformed. Every bad field is named at once. */
+            /** @description Something in the request is malformed. The answer names every bad field. */
             400: {
                 headers: {
                     "X-Error-Code": components["headers"]["X-Error-Code"];
@@ -4331,7 +4331,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description The `ETag` of what the client has already; if it is still that, the answer is 304 without a body. */
+                /** @description The `ETag` that the client already has. If it is still current, the answer is 304 without a body. */
                 "If-None-Match"?: components["parameters"]["If-None-Match"];
             };
             path: {
@@ -4355,7 +4355,7 @@ export interface operations {
                     "text/css": unknown;
                 };
             };
-            /** @description The client has it already. */
+            /** @description The client already has the file. */
             304: {
                 headers: {
                     ETag: components["headers"]["ETag"];

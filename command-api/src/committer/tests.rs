@@ -27,7 +27,7 @@ impl Service {
     }
 
     fn on(store: Arc<Faulty>) -> Self {
-        // No two services of a test may draw the same bytes: they become ids of events.
+        // No two services of a test may draw the same bytes, because the bytes become event ids.
         static DRAWN: AtomicU64 = AtomicU64::new(1);
         Self::with_randomness(store, |bytes| count_up(&DRAWN, bytes))
     }
@@ -64,7 +64,7 @@ impl Service {
         join_all(commands.into_iter().map(|command| self.submit(command))).await
     }
 
-    /// Registers users and gives the version that each has then.
+    /// Registers users. Returns the version of each afterwards.
     async fn registered(&self, numbers: std::ops::RangeInclusive<u64>) {
         let commands = numbers.map(|n| register(n, &format!("user{n}"))).collect();
         for result in self.submit_all(commands).await {
@@ -72,8 +72,8 @@ impl Service {
         }
     }
 
-    /// The whole ledger, after checking what must always hold: positions and versions without a hole,
-    /// every event once, time that never goes back.
+    /// The whole ledger, after checking its invariants: positions and versions without gaps, every
+    /// event once, times that never decrease.
     async fn ledger(&self) -> Vec<StoredEvent> {
         let events = self.store.read(0, 1_000_000).await.unwrap();
         let mut versions: HashMap<UserId, Version> = HashMap::new();
@@ -84,8 +84,8 @@ impl Service {
             let version = versions.entry(event.user_id).or_default();
             *version += 1;
             assert_eq!(event.version, *version, "versions have no gap");
-            assert!(ids.insert(event.event_id), "an event is there twice");
-            assert!(event.recorded_at >= before, "time goes back");
+            assert!(ids.insert(event.event_id), "an event appears twice");
+            assert!(event.recorded_at >= before, "time went back");
             before = event.recorded_at;
         }
         events
@@ -177,7 +177,7 @@ async fn a_batch_is_decided_in_arrival_order() {
 }
 
 #[tokio::test]
-async fn commands_that_wait_for_a_commit_are_written_as_one_batch() {
+async fn commands_that_queue_during_a_commit_are_written_as_one_batch() {
     let service = Service::start().await;
     service.registered(1..=100).await;
     service.store.gate.forget_permits(Semaphore::MAX_PERMITS);
@@ -186,7 +186,7 @@ async fn commands_that_wait_for_a_commit_are_written_as_one_batch() {
     let first = service.submit(replace(1, "Ann"));
     let mut first = Box::pin(first);
     let mut rest = Box::pin(service.submit_all(commands));
-    // The first is being written and the others are queued once each has been polled.
+    // After each is polled once, the first is being written and the others are queued.
     assert!(futures::poll!(&mut first).is_pending());
     while service.store.appends.load(Ordering::SeqCst) == before {
         tokio::task::yield_now().await;
@@ -203,7 +203,7 @@ async fn commands_that_wait_for_a_commit_are_written_as_one_batch() {
 }
 
 #[tokio::test]
-async fn a_full_disk_refuses_the_batch_and_nothing_else() {
+async fn a_full_disk_refuses_only_the_batch() {
     let service = Service::start().await;
     service.registered(1..=2).await;
     service.store.fail_next(Fault::Full);
@@ -235,12 +235,13 @@ async fn a_commit_whose_answer_was_lost_is_found_again() {
 }
 
 #[tokio::test]
-async fn a_panicking_decision_disturbs_nobody_else() {
+async fn a_panicking_decision_does_not_affect_other_commands() {
     let drawn = AtomicU64::new(1);
     let service = Service::with_randomness(Faulty::open().await, move |bytes| {
         let is_id = bytes.len() == 10;
         count_up(&drawn, bytes);
-        // The id of the second event that is decided; deciding again passes it, so only its command fails.
+        // The id of the second decided event. Deciding again moves past it, so only this command
+        // fails.
         assert!(
             !is_id || bytes[9] != 2,
             "a defect of the aggregate that a test planted"
@@ -340,17 +341,17 @@ async fn a_key_has_one_outcome() {
         .submit(with_key(replace(1, "Jane"), "k", 1))
         .await
         .unwrap();
-    assert!(!first.replayed);
+    assert!(!first.is_repeat);
     service.submit(replace(1, "Jack")).await.unwrap();
     service.advance(1000);
-    // A restart in between changes nothing.
+    // Also after a restart.
     let restarted = Service::on(Arc::clone(&service.store));
     for service in [&service, &restarted] {
         let again = service
             .submit(with_key(replace(1, "Jane"), "k", 1))
             .await
             .unwrap();
-        assert!(again.replayed);
+        assert!(again.is_repeat);
         assert_eq!((again.at, &again.result), (first.at, &first.result));
         let reused = service
             .submit(with_key(replace(1, "Jill"), "k", 2))
@@ -372,24 +373,24 @@ async fn the_same_key_twice_in_a_batch_happens_once() {
             with_key(replace(1, "Jack"), "k", 2),
         ])
         .await;
-    assert!(!results[0].as_ref().unwrap().replayed);
-    assert!(results[1].as_ref().unwrap().replayed);
+    assert!(!results[0].as_ref().unwrap().is_repeat);
+    assert!(results[1].as_ref().unwrap().is_repeat);
     assert!(matches!(results[2], Err(Undecided::KeyReused)));
     assert_eq!(service.ledger().await.len(), 2);
 }
 
 #[tokio::test]
-async fn a_conflict_is_remembered_and_a_missing_user_is_not() {
+async fn a_conflict_is_stored_and_a_missing_user_is_not() {
     let service = Service::start().await;
     service.registered(1..=2).await;
     let taken = with_key(rename(1, "user2"), "k", 1);
     let refused = service.submit(taken.clone()).await.unwrap();
     assert!(refused.result.is_err());
-    // The name comes free, and the old answer stays.
+    // The name becomes free, but the earlier answer stays.
     service.submit(rename(2, "other")).await.unwrap();
     service.advance(3 * DAY);
     let again = service.submit(taken).await.unwrap();
-    assert!(again.replayed);
+    assert!(again.is_repeat);
     assert_eq!(again.result, refused.result);
 
     let missing = with_key(replace(3, "Jane"), "k", 1);
@@ -408,9 +409,9 @@ async fn a_key_is_free_again_after_exactly_7_days() {
     let keyed = || with_key(replace(1, "Jane"), "k", 1);
     service.submit(keyed()).await.unwrap();
     service.advance(7 * DAY - 1);
-    assert!(service.submit(keyed()).await.unwrap().replayed);
+    assert!(service.submit(keyed()).await.unwrap().is_repeat);
     service.advance(1);
-    assert!(!service.submit(keyed()).await.unwrap().replayed);
+    assert!(!service.submit(keyed()).await.unwrap().is_repeat);
 }
 
 #[tokio::test]
@@ -422,12 +423,12 @@ async fn keys_of_different_actors_are_different_keys() {
             .submit(with_key(replace(n, "Jane"), "k", u8::try_from(n).unwrap()))
             .await
             .unwrap();
-        assert!(!decided.replayed);
+        assert!(!decided.is_repeat);
     }
 }
 
 #[tokio::test]
-async fn a_clock_that_is_set_back_does_not_take_time_back() {
+async fn a_clock_that_is_set_back_does_not_make_time_go_back() {
     let service = Service::start().await;
     service.registered(1..=1).await;
     service.advance(-400 * DAY);
@@ -437,7 +438,7 @@ async fn a_clock_that_is_set_back_does_not_take_time_back() {
 }
 
 #[tokio::test]
-async fn a_user_whose_history_is_damaged_keeps_nobody_else_waiting() {
+async fn a_user_with_a_damaged_history_delays_nobody_else() {
     let store = Faulty::open().await;
     Service::on(Arc::clone(&store)).registered(1..=2).await;
     *store.damaged.lock().unwrap() = Some(user(1));
@@ -477,7 +478,7 @@ async fn a_full_queue_refuses_at_once() {
 }
 
 #[tokio::test]
-async fn what_was_handed_in_is_done_before_the_loop_ends() {
+async fn submitted_commands_are_done_before_the_loop_ends() {
     let store = Faulty::open().await;
     let drawn = AtomicU64::new(1);
     let (committer, commit_loop) = Committer::new(

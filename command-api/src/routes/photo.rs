@@ -1,4 +1,4 @@
-//! `PATCH /api/v1/users/profile/photo`: gives the caller another photo.
+//! `PATCH /api/v1/users/profile/photo`: sets a new photo of the caller.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,15 +30,15 @@ use crate::CommandApi;
 use crate::committer::Undecided;
 use crate::user::{Action, NewPhoto};
 
-/// The upload and what a multipart body has around it.
+/// The maximum upload with the multipart framing around it.
 pub(super) const BODY_BYTES: usize = MAX_BYTES + 64 * 1024;
 /// Long enough for 10 MiB over a slow mobile network.
 pub(super) const TIME: Duration = Duration::from_mins(1);
-/// Uploads held in memory at once.
+/// The maximum number of uploads in memory.
 const UPLOADS: usize = 3;
 
-/// Which uploads are under way: at most 3 in a process, and one a user, so that the memory of
-/// uploads is bounded and one user alone cannot keep others out.
+/// The uploads in progress: at most 3 per process and one per user. This bounds the memory, and one
+/// user cannot lock others out.
 #[derive(Clone)]
 pub struct Uploads {
     places: Arc<Semaphore>,
@@ -119,7 +119,7 @@ pub(super) async fn change(
         .await
         .map_err(bad_photo)?;
 
-    // Bytes first, event second: an event never names bytes that are not there.
+    // Write the bytes first and the event second: an event never names missing bytes.
     let photo_id = PhotoId::new(Time::from(api.clock.now()), api.randomness.bytes());
     let content_hash = processed.content_hash_hex();
     let writes = try_join_all(processed.renditions.iter().map(async |rendition| {
@@ -148,7 +148,7 @@ pub(super) async fn change(
                 .is_some_and(|photo| photo.id == photo_id)
         }),
         Err(Undecided::QueueFull | Undecided::KeyReused) => false,
-        // The event may have been written; the sweep will know.
+        // The event may have been written; the sweep will decide.
         Err(Undecided::ShuttingDown | Undecided::Store(_) | Undecided::Panicked) => true,
     };
     if !may_be_used
@@ -159,13 +159,13 @@ pub(super) async fn change(
     {
         tracing::warn!(
             error = events::chain(&error),
-            "Bytes of an unused photo stay until they are swept"
+            "The bytes of an unused photo stay until the next sweep"
         );
     }
     answer(&api, StatusCode::OK, decided.map_err(undecided)?)
 }
 
-/// What an upload has.
+/// The OpenAPI description of an upload.
 struct PhotoBody;
 
 impl PartialSchema for PhotoBody {
@@ -188,7 +188,7 @@ impl PartialSchema for PhotoBody {
 
 impl ToSchema for PhotoBody {}
 
-/// What an upload is refused for.
+/// The refusals of an upload.
 struct BadPhoto;
 
 impl Refuses for BadPhoto {
@@ -203,7 +203,7 @@ impl Refuses for BadPhoto {
     }
 }
 
-/// Awaits one stage of an upload and records how long it took.
+/// Awaits one stage of an upload and records its duration.
 async fn timed<T>(api: &CommandApi, stage: &'static str, work: impl Future<Output = T>) -> T {
     let began = api.clock.now();
     let done = work.await;
@@ -267,7 +267,7 @@ async fn read_file(mut multipart: Multipart) -> Result<Bytes, ApiError> {
 }
 
 async fn read_part(mut field: Field<'_>) -> Result<Bytes, ApiError> {
-    // Grown step by step it would be there twice at each step; what is not written to costs nothing.
+    // Growing step by step would copy the bytes each time. Untouched memory costs nothing.
     let mut bytes = BytesMut::with_capacity(MAX_BYTES);
     while let Some(chunk) = field.chunk().await.map_err(|error| bad_multipart(&error))? {
         if bytes.len() + chunk.len() > MAX_BYTES {

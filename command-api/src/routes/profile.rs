@@ -13,9 +13,9 @@ use super::{Done, OfUser, Sender, answer, today, undecided};
 use crate::CommandApi;
 use crate::committer::Undecided;
 use crate::user::Action;
-use crate::values::{self, described::ProfileBody};
+use crate::values::{self, schemas::ProfileBody};
 
-/// What a new profile is refused for.
+/// The refusals of a new profile.
 struct BadProfile;
 
 impl Refuses for BadProfile {
@@ -29,7 +29,8 @@ impl Refuses for BadProfile {
 
 /// Replace the own profile
 ///
-/// Full replacement: an optional member that is absent or `null` is cleared. Where nothing changes, nothing is recorded.
+/// Full replacement: an optional member that is absent or `null` is cleared. Without a change, no
+/// event is recorded.
 #[utoipa::path(
     put,
     path = "/api/v1/users/profile",
@@ -169,7 +170,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_event_holds_only_what_changed() {
+    async fn an_event_contains_only_the_changed_members() {
         let api = Api::with_users().await;
         let body = json!({"name": "John", "surname": "Doe", "bio": "hi"});
         assert_eq!(api.send(replace(&body)).await.status, 200);
@@ -189,7 +190,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_bad_member_is_named_at_once() {
+    async fn every_bad_member_is_reported_at_once() {
         let api = Api::with_users().await;
         let ask = replace(&json!({
             "name": "", "surname": "a\u{202e}b", "availabilityStatus": "x", "gender": "x", "birthDate": "15.06.1995",
@@ -262,7 +263,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_bad_header_is_named_at_once() {
+    async fn every_bad_header_is_reported_at_once() {
         let api = Api::with_users().await;
         let ask = replace(&whole())
             .header("x-timezone", "Europe/Istanbul")
@@ -288,7 +289,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_no_user_replaces_nothing() {
+    async fn a_caller_without_a_user_replaces_nothing() {
         let api = Api::with_users().await;
         let ask = service("PUT", PATH).json(&whole());
         let code = "INSUFFICIENT_PERMISSIONS";
@@ -301,7 +302,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_store_that_fails_is_answered_503_and_the_next_command_is_taken() {
+    async fn a_store_failure_is_answered_503_and_the_next_command_succeeds() {
         let api = Api::with_users().await;
         for _ in 0..3 {
             api.store.fail_next(Fault::Full);
@@ -326,7 +327,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_of_the_store_is_answered_500_and_the_next_command_is_taken() {
+    async fn a_panic_of_the_store_is_answered_500_and_the_next_command_succeeds() {
         let api = Api::with_users().await;
         let ask = replace(&whole()).header("idempotency-key", "k");
         for _ in 0..3 {
@@ -349,7 +350,7 @@ mod tests {
         assert_eq!(api.send(of_one.clone()).await.status, 200);
         let refused = api.send(of_other).await;
         assert_eq!(refused.header("x-error-code"), Some("VERSION_MISMATCH"));
-        // Who is refused its own change under a key has it already.
+        // A device whose own change is refused under a key has already made it.
         assert_eq!(api.send(of_one).await.status, 412);
         assert_eq!(api.ledger().await.len(), 3);
     }

@@ -1,4 +1,4 @@
-//! `PATCH /api/v1/users/username`: gives the caller another username, once in `USERNAME_DAYS`.
+//! `PATCH /api/v1/users/username`: changes the username of the caller, at most once in `USERNAME_DAYS`.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -14,9 +14,9 @@ use super::{Done, OfUser, Sender, answer, remembered, undecided};
 use crate::CommandApi;
 use crate::committer::Undecided;
 use crate::user::{Action, Rejection, USERNAME_DAYS};
-use crate::values::{self, described::UsernameBody};
+use crate::values::{self, schemas::UsernameBody};
 
-/// What a change of the username is refused for.
+/// The refusals of a username change.
 struct BadUsername;
 
 impl Refuses for BadUsername {
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_bad_name_is_refused_with_what_would_be_good() {
+    async fn a_bad_name_is_refused_with_a_suggestion() {
         let api = Api::with_users().await;
         for (name, english, turkish) in [
             (
@@ -142,7 +142,7 @@ mod tests {
                 "newUsername: may only have the letters a-z, digits, . and _; how about: ali_isik",
                 "newUsername: yalnızca a-z harfleri, rakam, . ve _ içerebilir; şuna ne dersiniz: ali_isik",
             ),
-            // What would be left is no username either, so nothing is suggested.
+            // The remaining letters would not be a username either, so nothing is suggested.
             (
                 "李小龍",
                 "newUsername: may only have the letters a-z, digits, . and _",
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_bad_member_is_named_at_once() {
+    async fn every_bad_member_is_reported_at_once() {
         let api = Api::with_users().await;
         api.refuses_name(
             json!({"newUsername": 7, "username": "johnny", "_id": JANE}),
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_no_user_changes_nothing() {
+    async fn a_caller_without_a_user_changes_nothing() {
         let api = Api::with_users().await;
         let ask = service("PATCH", PATH).json(&json!({"newUsername": "johnny"}));
         refuses(
@@ -363,19 +363,19 @@ mod tests {
         let code = "IDEMPOTENCY_KEY_REUSED";
         let other = rename(JOHN, "jack").header("idempotency-key", "k");
         refuses(&api.router, &other, 422, code, &english, &turkish).await;
-        // Another route under the same key is another request, too.
+        // Another route under the same key is also another request.
         let other = user(JOHN, "PUT", "/api/v1/users/profile")
             .json(&json!({"name": "John", "surname": "Doe"}))
             .header("idempotency-key", "k");
         assert_eq!(api.send(other).await.status, 422);
         assert_eq!(api.ledger().await.len(), 3);
-        // Another user's key of the same name is another key.
+        // The same key of another user is a different key.
         let other = rename(JANE, "janet").header("idempotency-key", "k");
         assert_eq!(api.send(other).await.status, 200);
     }
 
     #[tokio::test]
-    async fn a_conflict_is_remembered_and_a_failure_of_the_store_is_not() {
+    async fn a_conflict_is_stored_and_a_failure_of_the_store_is_not() {
         let api = Api::with_users().await;
         let taken = rename(JOHN, "jane").header("idempotency-key", "taken");
         let first = api.send(taken.clone()).await;
@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_missing_user_and_a_wrong_version_are_not_remembered() {
+    async fn a_missing_user_and_a_wrong_version_are_not_stored() {
         let api = Api::with_users().await;
         let ask = rename(JOHN, "johnny")
             .header("idempotency-key", "k")

@@ -1,4 +1,4 @@
-//! `POST /api/v1/users`: how the sign-up service creates a user.
+//! `POST /api/v1/users`: registers a user for the sign-up service.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -15,9 +15,9 @@ use super::{Done, Sender, answer, remembered, today, undecided};
 use crate::CommandApi;
 use crate::committer::Undecided;
 use crate::user::{Action, Rejection, USERNAME_DAYS};
-use crate::values::{self, described::RegistrationBody};
+use crate::values::{self, schemas::RegistrationBody};
 
-/// What a registration is refused for.
+/// The refusals of a registration.
 struct BadRegistration;
 
 impl Refuses for BadRegistration {
@@ -40,14 +40,14 @@ impl Refuses for BadRegistration {
     }
 }
 
-/// A username that somebody has, for examples.
+/// A taken username, for examples.
 pub(super) fn taken() -> Rejection {
     Rejection::UsernameTaken {
         username: example(),
     }
 }
 
-/// A username that somebody had, for examples.
+/// A held username, for examples.
 pub(super) fn held() -> Rejection {
     Rejection::UsernameHeld {
         username: example(),
@@ -63,7 +63,7 @@ fn example() -> String {
 
 /// Register a user
 ///
-/// How the sign-up service creates a user. Without an `_id` one is made.
+/// The sign-up service registers users with this route. Without an `_id` the service makes one.
 #[utoipa::path(
     post,
     path = "/api/v1/users",
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_has_no_id_gets_one() {
+    async fn a_registration_without_an_id_gets_one() {
         let api = Api::start().await;
         let answer = api.send(register(&minimal())).await;
         let mut wanted = john();
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_event_says_who_sent_it_and_from_where() {
+    async fn the_event_records_the_actor_and_the_client() {
         let api = Api::start().await;
         let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let ask = register(&minimal())
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn services_and_admins_register_and_nobody_else() {
+    async fn only_services_and_admins_register_users() {
         let api = Api::start().await;
         for roles in [&[Role::User][..], &[Role::Auditor], &[]] {
             let ask = Ask::new("POST", PATH)
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_bad_member_is_named_at_once() {
+    async fn every_bad_member_is_reported_at_once() {
         let api = Api::start().await;
         let ask = register(&json!({
             "_id": "507F1F77BCF86CD799439011", "username": "Ali Işık", "name": 7, "countryCode": "0", "phoneNumber": "1",
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_not_there_yet_has_no_version_to_match() {
+    async fn a_new_user_has_no_version_to_match() {
         let api = Api::start().await;
         let ask = register(&minimal()).header("if-match", "\"3\"");
         let english = [
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_registration_that_is_sent_again_under_its_key_happens_once() {
+    async fn a_registration_repeated_under_its_key_happens_once() {
         let api = Api::start().await;
         let ask = register(&minimal()).header("idempotency-key", "k");
         api.store.fail_next(Fault::Full);
@@ -359,7 +359,7 @@ mod tests {
         assert_eq!(
             (again.status, &again.body),
             (201, &first.body),
-            "also the id that was made"
+            "also the generated id"
         );
         let mut other = minimal();
         other["username"] = json!("jill");
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_conflict_is_remembered_under_its_key() {
+    async fn a_conflict_is_stored_under_its_key() {
         let api = Api::with_users().await;
         let mut body = minimal();
         body["username"] = json!("jane");
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_in_the_route_is_answered_and_the_service_lives() {
+    async fn a_panic_in_the_route_is_answered_and_the_service_continues() {
         let api = Api::start().await;
         api.panic_next();
         let answer = api.send(register(&minimal())).await;

@@ -51,7 +51,7 @@ fn photo(id: &str, content_hash: &str) -> Action {
     }))
 }
 
-/// A user and the claims on names, after some accepted actions at their times.
+/// A user and the claims to names after some accepted actions.
 struct Given {
     user: Option<User>,
     claims: Vec<Claim>,
@@ -112,7 +112,7 @@ impl Given {
                 hash: LeafHash([0; 32]),
             };
             self.user =
-                Some(apply(self.user.take(), &recorded, last).expect("decided events follow"));
+                Some(apply(self.user.take(), &recorded, last).expect("decided events are valid next events"));
         }
     }
 
@@ -137,7 +137,7 @@ fn claim(name: &str, user: &str, held_until: Option<i64>) -> Claim {
 }
 
 #[test]
-fn nobody_can_be_registered() {
+fn a_user_that_does_not_exist_can_be_registered() {
     assert_eq!(
         given(&[]).when(0, &register("john")),
         Ok(vec!["user-registered"])
@@ -163,7 +163,7 @@ fn a_taken_name_cannot_be_registered() {
 }
 
 #[test]
-fn who_is_not_registered_cannot_change() {
+fn a_user_that_is_not_registered_cannot_change() {
     for action in [
         Action::ChangeUsername(username("jane")),
         Action::ReplaceProfile(profile(r#"{"name":"Jane","surname":"Doe"}"#)),
@@ -270,7 +270,7 @@ fn an_owner_takes_its_old_name_back() {
 }
 
 #[test]
-fn a_replaced_profile_records_only_what_changed() {
+fn a_replaced_profile_records_only_the_changes() {
     let given = given(&[(0, register("john"))]);
     let replace = Action::ReplaceProfile(profile(r#"{"name":"Jane","surname":"Doe","bio":"hi"}"#));
     let events = given.decide(&replace, None, at(1)).unwrap();
@@ -337,7 +337,7 @@ fn a_new_photo_names_the_one_before() {
 }
 
 #[test]
-fn who_is_not_there_yet_has_version_0() {
+fn a_user_that_does_not_exist_yet_has_version_0() {
     let rejection = Rejection::VersionMismatch {
         expected: 1,
         actual: 0,

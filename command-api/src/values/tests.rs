@@ -6,7 +6,7 @@ use super::*;
 
 const TODAY: Date = jiff::civil::date(2026, 5, 22);
 
-/// What a member of a profile becomes, or the sentence that refuses it.
+/// The parsed member of a profile, or the sentence of its refusal.
 fn member(name: &str, value: &Value) -> Result<Value, String> {
     let mut body = json!({"name": "John", "surname": "Doe"});
     body[name] = value.clone();
@@ -40,7 +40,7 @@ fn refuses(name: &str, values: &[Value]) {
     }
 }
 
-/// Values that no text field may take.
+/// Values that no text field accepts.
 fn not_texts() -> Vec<Value> {
     vec![json!(1), json!(true), json!([]), json!({}), json!(["a"])]
 }
@@ -247,7 +247,7 @@ fn handles_have_no_at_sign() {
     }
 }
 
-/// The sentences that refuse a registration; none when it is accepted.
+/// The sentences of a registration's refusal; none when it is accepted.
 fn registration_problems(members: &Value) -> Vec<String> {
     let mut body = json!({"username": "john", "name": "John", "surname": "Doe"});
     for (name, value) in members.as_object().unwrap() {
@@ -257,7 +257,7 @@ fn registration_problems(members: &Value) -> Vec<String> {
     let registration = registration(&mut fields, TODAY);
     match fields.finish() {
         Ok(()) => {
-            registration.expect("what has no problem is there");
+            registration.expect("a registration without a problem is complete");
             Vec::new()
         }
         Err(error) => error.sentences(Language::En).split_off(1),
@@ -307,7 +307,7 @@ proptest! {
         let name = ["name", "birthDate", "gender", "bio", "email", "instagram", "x", "expertise", "interests",
             "availabilityStatus"][name];
         if let Ok(Value::String(kept)) = member(name, &json!(text)) {
-            prop_assert_eq!(member(name, &json!(&kept)), Ok(json!(kept)), "what is kept is kept as it is");
+            prop_assert_eq!(member(name, &json!(&kept)), Ok(json!(kept)), "a stored value is parsed to itself");
         }
     }
 
@@ -333,8 +333,8 @@ proptest! {
         if let Ok(digits) = phone_number(&text) {
             prop_assert!((4..=14).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit()));
         }
-        if let Ok(label) = label(&text) {
-            prop_assert!((1..=32).contains(&label.chars().count()) && !label.chars().any(is_hidden));
+        if let Ok(Some(label)) = Label::parse(&json!(text), TODAY) {
+            prop_assert!((1..=32).contains(&label.chars().count()) && !label.chars().any(http_kit::hidden::is_hidden));
         }
         if let Ok(time) = time(&text) {
             prop_assert_eq!(super::time(&time.to_string()), Ok(time));
@@ -366,7 +366,7 @@ proptest! {
 
     #[test]
     fn any_text_is_a_birth_date_in_range_or_a_problem(text in "[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9:.Z+-]{0,20})?") {
-        if let Ok(date) = birth_date(&text, TODAY) {
+        if let Ok(Some(date)) = kinds::BirthDate::parse(&json!(text), TODAY) {
             prop_assert!(("1900-01-01".to_owned()..="2013-05-22".to_owned()).contains(&date));
         }
     }

@@ -94,7 +94,7 @@ fn registered() -> impl Strategy<Value = UserEvent> {
 fn updated() -> impl Strategy<Value = UserEvent> {
     (profile(), profile()).prop_map(|(before, after)| {
         let changes = ProfileUpdated::between(&before, &after);
-        // Those that are equal are as good an example of the least that an event can hold.
+        // An update without a change is also an example: the smallest event of its type.
         UserEvent::ProfileUpdated(Box::new(changes.unwrap_or_else(|| ProfileUpdated {
             name: Some(Change {
                 before: before.name,
@@ -172,14 +172,14 @@ fn context() -> impl Strategy<Value = Context> {
 pub(crate) fn any_event() -> impl Strategy<Value = Recorded> {
     let event = prop_oneof![registered(), updated(), photo(), renamed()];
     let previous = of((any::<u64>(), any::<[u8; 32]>()));
-    let place = (
+    let numbers = (
         any::<[u64; 2]>(),
         time(),
         time(),
         any::<([u8; 10], [u8; 8])>(),
     );
-    (place, previous, context(), event).prop_map(|(place, previous, context, event)| {
-        let ([position, version], time, recorded_at, (of_event, of_user)) = place;
+    (numbers, previous, context(), event).prop_map(|(numbers, previous, context, event)| {
+        let ([position, version], time, recorded_at, (of_event, of_user)) = numbers;
         Recorded {
             position,
             event_id: EventId::new(time, of_event),

@@ -1,14 +1,14 @@
-//! What a schema may become without breaking a reader of what it was. Pure.
+//! The changes that a schema may make without breaking readers of its released form. Pure.
 
 use std::fmt;
 
 use serde_json::{Map, Value};
 
-/// One way in which a reader of the released schema would be broken.
+/// One change that would break a reader of the released schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Break {
-    /// The place, such as `variants[].size`; empty for the whole.
-    place: String,
+    /// The path of the member, such as `variants[].size`; empty for the whole schema.
+    path: String,
     why: Why,
 }
 
@@ -38,59 +38,59 @@ enum Why {
 
 impl fmt::Display for Break {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let place = match self.place.as_str() {
+        let path = match self.path.as_str() {
             "" => "the whole",
-            place => place,
+            path => path,
         };
         match &self.why {
-            Why::Removed => write!(f, "{place} was removed: readers take it from events"),
-            Why::NowOptional => write!(f, "{place} may be left out now: readers count on it"),
+            Why::Removed => write!(f, "{path} was removed: readers take it from events"),
+            Why::NowOptional => write!(f, "{path} may be left out now: readers count on it"),
             Why::NowRequired => write!(
                 f,
-                "{place} is required now: events that were written without it have no place any more"
+                "{path} is required now: events that were written without it are not valid any more"
             ),
             Why::AddedAsRequired => write!(
                 f,
-                "{place} is new and required: events that were written before do not have it"
+                "{path} is new and required: events that were written before do not have it"
             ),
             Why::Type { was, is } => write!(
                 f,
-                "{place} was of type {was} and is {is} now: readers take it as {was}"
+                "{path} was of type {was} and is {is} now: readers take it as {was}"
             ),
             Why::Narrowed { gone } => write!(
                 f,
-                "{place} can be {gone} no more: events that were written have it"
+                "{path} cannot be {gone} any more: written events have this value"
             ),
             Why::Widened { new } => {
-                write!(f, "{place} can be {new} now: readers know no such value")
+                write!(f, "{path} can be {new} now: readers do not know this value")
             }
             Why::Closed => write!(
                 f,
-                "{place} allows no unknown members any more: none could be added later"
+                "{path} does not allow unknown members any more: none could be added later"
             ),
             Why::Keyword { name, was, is } => write!(
                 f,
-                "{place} had {name} {was} and has {is} now: readers count on what was promised"
+                "{path} had {name} {was} and has {is} now: readers count on the released value"
             ),
         }
     }
 }
 
-/// What people read; a reader's program does not.
+/// Keywords for people; programs ignore them.
 const ANNOTATIONS: [&str; 4] = ["title", "description", "examples", "$comment"];
 
-/// Everything by which a schema breaks readers of the released one. Only words may change, and members
-/// be added that need not be there; whatever else is different is a break, also what nobody thought of.
+/// Every change of a schema that breaks readers of the released one. Annotations may change, and
+/// optional members may be added. Any other difference is a break, also one that nobody foresaw.
 pub(crate) fn breaks(released: &Value, now: &Value) -> Vec<Break> {
     let mut found = Vec::new();
     compare("", released, now, &mut found);
     found
 }
 
-fn compare(place: &str, was: &Value, is: &Value, found: &mut Vec<Break>) {
+fn compare(path: &str, was: &Value, is: &Value, found: &mut Vec<Break>) {
     let mut broken = |why| {
         found.push(Break {
-            place: place.to_owned(),
+            path: path.to_owned(),
             why,
         });
     };
@@ -146,17 +146,17 @@ fn compare(place: &str, was: &Value, is: &Value, found: &mut Vec<Break>) {
         }
     }
     match (was.get("items"), is.get("items")) {
-        (Some(was), Some(is)) => compare(&format!("{place}[]"), was, is, found),
+        (Some(was), Some(is)) => compare(&format!("{path}[]"), was, is, found),
         (was, is) if was != is => found.push(Break {
-            place: place.to_owned(),
+            path: path.to_owned(),
             why: keyword("items", was, is),
         }),
         _ => {}
     }
-    members(place, was, is, found);
+    members(path, was, is, found);
 }
 
-fn members(place: &str, was: &Map<String, Value>, is: &Map<String, Value>, found: &mut Vec<Break>) {
+fn members(path: &str, was: &Map<String, Value>, is: &Map<String, Value>, found: &mut Vec<Break>) {
     let none = Map::new();
     let of = |schema: &'_ Map<String, Value>| {
         schema
@@ -171,23 +171,23 @@ fn members(place: &str, was: &Map<String, Value>, is: &Map<String, Value>, found
     };
     let (before, after) = (of(was), of(is));
     for (name, member) in &before {
-        let place = within(place, name);
+        let path = within(path, name);
         let why = match (after.get(name), requires(was, name), requires(is, name)) {
             (None, ..) => Why::Removed,
             (Some(_), true, false) => Why::NowOptional,
             (Some(_), false, true) => Why::NowRequired,
             (Some(now), ..) => {
-                compare(&place, member, now, found);
+                compare(&path, member, now, found);
                 continue;
             }
         };
-        found.push(Break { place, why });
+        found.push(Break { path, why });
     }
     let required = is.get("required").and_then(Value::as_array);
     let required = required.into_iter().flatten().filter_map(Value::as_str);
     for name in required.filter(|name| !before.contains_key(*name) && !requires(was, name)) {
         found.push(Break {
-            place: within(place, name),
+            path: within(path, name),
             why: Why::AddedAsRequired,
         });
     }
@@ -216,11 +216,11 @@ fn shown(value: Option<&Value>) -> String {
     value.map_or_else(|| "none".to_owned(), Value::to_string)
 }
 
-fn within(place: &str, name: &str) -> String {
-    if place.is_empty() {
+fn within(path: &str, name: &str) -> String {
+    if path.is_empty() {
         name.to_owned()
     } else {
-        format!("{place}.{name}")
+        format!("{path}.{name}")
     }
 }
 
@@ -249,7 +249,8 @@ mod tests {
         })
     }
 
-    /// What is said of a change that is written as a JSON Pointer and a value; `null` removes.
+    /// The breaks after a change of the test's schema. The change is a JSON Pointer and a value;
+    /// `null` removes.
     fn told(pointer: &str, value: Value) -> Vec<String> {
         let mut now = released();
         let (parent, name) = pointer.rsplit_once('/').unwrap();
@@ -279,14 +280,14 @@ mod tests {
     }
 
     #[test]
-    fn words_may_change() {
+    fn annotations_may_change() {
         assert_eq!(told("/description", json!("They met.")), [""; 0]);
         assert_eq!(told("/properties/with/description", Value::Null), [""; 0]);
         assert_eq!(told("/title", json!("Met")), [""; 0]);
     }
 
     #[test]
-    fn the_order_of_required_members_does_not_matter_but_nothing_else_is_equal_by_chance() {
+    fn the_order_of_required_members_does_not_matter() {
         let mut now = released();
         now["required"] = json!(["places", "mood", "with"]);
         assert_eq!(breaks(&released(), &now), []);
@@ -317,7 +318,7 @@ mod tests {
     fn an_optional_member_that_becomes_required_is_refused() {
         let said = told("/required", json!(["with", "mood", "places", "note"]));
         let why =
-            "note is required now: events that were written without it have no place any more";
+            "note is required now: events that were written without it are not valid any more";
         assert_eq!(said, [why]);
     }
 
@@ -332,13 +333,13 @@ mod tests {
             .map(Break::to_string)
             .collect();
         assert_eq!(said, [why]);
-        // Also one that nothing else is said about.
+        // Also when the member has no other description.
         let said = told("/required", json!(["with", "mood", "places", "since"]));
         assert_eq!(said, [why]);
     }
 
     #[test]
-    fn another_type_is_refused_also_where_null_is_added() {
+    fn a_changed_type_is_refused_even_when_null_is_added() {
         let said = told("/properties/note", json!({"type": "integer"}));
         let why =
             "note was of type \"string\" and is \"integer\" now: readers take it as \"string\"";
@@ -355,12 +356,12 @@ mod tests {
     }
 
     #[test]
-    fn an_enum_that_narrows_widens_or_goes_is_refused() {
+    fn an_enum_that_changes_or_disappears_is_refused() {
         let said = told("/properties/mood/enum", json!(["good"]));
-        let why = "mood can be \"bad\" no more: events that were written have it";
+        let why = "mood cannot be \"bad\" any more: written events have this value";
         assert_eq!(said, [why]);
         let said = told("/properties/mood/enum", json!(["good", "bad", "odd"]));
-        let why = "mood can be \"odd\" now: readers know no such value";
+        let why = "mood can be \"odd\" now: readers do not know this value";
         assert_eq!(said, [why]);
         assert_eq!(told("/properties/mood/enum", Value::Null).len(), 1);
         let said = told("/properties/note/enum", json!(["a"]));
@@ -369,7 +370,7 @@ mod tests {
 
     #[test]
     fn a_schema_that_closes_is_refused() {
-        let why = "allows no unknown members any more: none could be added later";
+        let why = "does not allow unknown members any more: none could be added later";
         let said = told("/additionalProperties", json!(false));
         assert_eq!(said, [format!("the whole {why}")]);
         let said = told(
@@ -382,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_else_is_promised_otherwise_is_refused() {
+    fn any_other_changed_promise_is_refused() {
         let said = told("/properties/with/pattern", json!("^[0-9a-f]{32}$"));
         let why = "with had pattern \"^[0-9a-f]{24}$\" and has \"^[0-9a-f]{32}$\" now: \
                    readers count on what was promised";

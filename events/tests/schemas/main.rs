@@ -1,7 +1,9 @@
-//! The published schemas against what is written, what was released and what is read.
+//! Compares the published schemas with the written events, the released schemas and the readable
+//! events.
 //!
-//! If a test here fails because a payload has changed: a schema that was released may gain optional members
-//! and other words. For all else write a new schema version, with an upcaster.
+//! When a test here fails because a payload has changed: a released schema may gain optional
+//! members, and its annotations may change. For every other change write a new schema version with
+//! an upcaster.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
@@ -34,7 +36,7 @@ fn corpus() -> Vec<Value> {
     files.map(|entry| read(&entry.unwrap().path())).collect()
 }
 
-/// Looks at formats, too.
+/// A validator that also checks formats.
 fn validator(schema: &Value) -> Validator {
     jsonschema::draft202012::options()
         .should_validate_formats(true)
@@ -80,7 +82,7 @@ fn no_schema_breaks_a_reader_of_the_released_one() {
     for (path, released) in released() {
         match now.get(&path) {
             None => refused.push(format!(
-                "{path} is not made any more: its events are there for ever"
+                "{path} is not generated any more, but its events stay in ledgers for ever"
             )),
             Some(now) => {
                 let breaks = breaks(&released, now);
@@ -123,7 +125,7 @@ fn every_type_and_version_of_the_golden_corpus_has_its_schema() {
 }
 
 #[test]
-fn the_golden_corpus_keeps_to_the_schemas() {
+fn the_golden_corpus_is_valid_by_the_schemas() {
     let validators = validators();
     for event in corpus() {
         keeps_to(&validators[&format!("/schemas/{ENVELOPE}/1.json")], &event);
@@ -132,33 +134,33 @@ fn the_golden_corpus_keeps_to_the_schemas() {
     }
 }
 
-/// Whether data is read as a type and version.
+/// Whether the program can read data as the type and version of an event.
 fn is_read(event: &Value, data: &Value) -> bool {
     let version = u32::try_from(event["schemaversion"].as_u64().unwrap()).unwrap();
     UserEvent::from_json(event["type"].as_str().unwrap(), version, &data.to_string()).is_ok()
 }
 
-/// Every member of an object, also of objects and lists within, by its JSON Pointer.
-fn members(value: &Value, place: &str, found: &mut Vec<String>) {
+/// Every member of an object, also in nested objects and lists, as a JSON Pointer.
+fn members(value: &Value, pointer: &str, found: &mut Vec<String>) {
     match value {
         Value::Object(object) => {
             for (name, member) in object {
-                let place = format!("{place}/{name}");
-                found.push(place.clone());
-                members(member, &place, found);
+                let pointer = format!("{pointer}/{name}");
+                found.push(pointer.clone());
+                members(member, &pointer, found);
             }
         }
         Value::Array(items) => {
             for (index, item) in items.iter().enumerate() {
-                members(item, &format!("{place}/{index}"), found);
+                members(item, &format!("{pointer}/{index}"), found);
             }
         }
         _ => {}
     }
 }
 
-/// What is read although it does not keep to the schema. What is not here is refused; `events/README.md` tells
-/// it to people.
+/// Differences from the schema that are read all the same. Any other difference is refused.
+/// `events/README.md` lists these for people.
 fn is_tolerated(event: &Value, schema: &Value, pointer: &str, change: &str) -> bool {
     let consents = [
         "/privacyPolicyAccepted",
@@ -171,13 +173,13 @@ fn is_tolerated(event: &Value, schema: &Value, pointer: &str, change: &str) -> b
     let required = schema["required"].as_array().into_iter().flatten();
     let is_optional = |name: &str| required.clone().all(|required| required != name);
     let [_, name] = pointer.split('/').collect::<Vec<_>>()[..] else {
-        // One side of a change of a member without a value then.
+        // One side of a change from or to no value.
         return event["type"] == "profile-updated" && change == "removed" && may_be_without_value;
     };
     match change {
-        // A consent that nobody gave.
+        // A consent that was not given.
         "removed" => consents.contains(&pointer),
-        // A member without a value that was not left out.
+        // A member without a value, written as `null`.
         "null" => is_optional(name),
         // Both sides are absent.
         "an object" => event["type"] == "profile-updated" && may_be_without_value,
@@ -186,7 +188,7 @@ fn is_tolerated(event: &Value, schema: &Value, pointer: &str, change: &str) -> b
 }
 
 #[test]
-fn what_breaks_a_schema_is_not_read_unless_it_is_known_to_be_harmless() {
+fn events_that_break_a_schema_are_refused_except_for_known_harmless_differences() {
     let published = schema::all();
     let (mut refused, mut unknown) = (0, Vec::new());
     for event in corpus() {
@@ -195,9 +197,9 @@ fn what_breaks_a_schema_is_not_read_unless_it_is_known_to_be_harmless() {
         let shape = shapes.find(|shape| event["dataschema"] == shape.path());
         let schema = &shape.unwrap().schema;
         let validator = validator(schema);
-        let mut places = Vec::new();
-        members(&event["data"], "", &mut places);
-        for place in places {
+        let mut pointers = Vec::new();
+        members(&event["data"], "", &mut pointers);
+        for pointer in pointers {
             for (change, value) in [
                 ("removed", None),
                 ("null", Some(Value::Null)),
@@ -208,20 +210,20 @@ fn what_breaks_a_schema_is_not_read_unless_it_is_known_to_be_harmless() {
                 ("true", Some(json!(true))),
             ] {
                 let mut data = event["data"].clone();
-                let (parent, name) = place.rsplit_once('/').unwrap();
+                let (parent, name) = pointer.rsplit_once('/').unwrap();
                 match (data.pointer_mut(parent).unwrap(), value) {
                     (Value::Object(object), None) => drop(object.shift_remove(name)),
                     (Value::Object(object), Some(value)) => object[name] = value,
                     _ => unreachable!("members are of objects"),
                 }
                 if validator.is_valid(&data) {
-                    assert!(is_read(&event, &data), "{event_type} {place}: {change}");
+                    assert!(is_read(&event, &data), "{event_type} {pointer}: {change}");
                     continue;
                 }
                 if !is_read(&event, &data) {
                     refused += 1;
-                } else if !is_tolerated(&event, schema, &place, change) {
-                    unknown.push(format!("{event_type} {place}: {change}"));
+                } else if !is_tolerated(&event, schema, &pointer, change) {
+                    unknown.push(format!("{event_type} {pointer}: {change}"));
                 }
             }
         }
@@ -231,7 +233,7 @@ fn what_breaks_a_schema_is_not_read_unless_it_is_known_to_be_harmless() {
 }
 
 #[test]
-fn times_are_read_in_any_form_and_written_in_one() {
+fn times_are_read_in_any_rfc_3339_form_and_written_in_one() {
     let mut events = corpus().into_iter();
     let event = events.find(|event| event["type"] == "username-changed");
     let event = event.unwrap();

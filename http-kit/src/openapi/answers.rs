@@ -1,4 +1,4 @@
-//! Answers described: what a success looks like, and everything that a request can fail with.
+//! Answers in the OpenAPI document: successes, and every failure of a request.
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -23,19 +23,19 @@ use crate::text::{Language, Text};
 /// The time of every example.
 const NOW: &str = "2026-05-22T16:11:26.808Z";
 
-/// Something that a handler goes through and that may refuse the request: an extractor, say.
+/// A part of a handler that can refuse the request, such as an extractor.
 pub trait Refuses {
-    /// One failure for each code that it can be answered with.
+    /// One failure for each possible error code.
     fn refusals() -> Vec<ApiError>;
 }
 
-/// The failures of everything that a handler goes through, in its order, and those that any request can meet.
+/// The failures of the parts of a handler, in order, and the failures that every request can have.
 pub struct Fails<T>(PhantomData<T>);
 
-/// What was asked for is not there.
+/// The requested resource does not exist.
 pub struct NotThere;
 
-/// Something that the service needs is away.
+/// A dependency of the service is not available.
 pub struct Away;
 
 macro_rules! refuses_in_order {
@@ -125,7 +125,7 @@ impl Refuses for Away {
     }
 }
 
-/// What any request can meet: too slow, too many headers, a defect.
+/// The failures that every request can have.
 fn anywhere() -> [ApiError; 3] {
     [Code::RequestTimeout, Code::HeadersTooLarge, Code::Internal].map(ApiError::new)
 }
@@ -135,7 +135,7 @@ impl<T: Refuses> IntoResponses for Fails<T> {
         let mut by_status: BTreeMap<StatusCode, Vec<ApiError>> = BTreeMap::new();
         for error in T::refusals().into_iter().chain(anywhere()) {
             let of_status = by_status.entry(error.code().status()).or_default();
-            // What comes later knows better what a request to this route is refused for.
+            // A later part is closer to the route, so its example is better.
             match of_status.iter_mut().find(|one| one.code() == error.code()) {
                 Some(one) => *one = error,
                 None => of_status.push(error),
@@ -148,7 +148,7 @@ impl<T: Refuses> IntoResponses for Fails<T> {
     }
 }
 
-/// The answer to failures of one status, in both forms.
+/// The answer to failures of one status, in both formats.
 fn failure(status: StatusCode, errors: &[ApiError]) -> Response {
     let now: Timestamp = NOW.parse().expect("it is a time");
     let envelopes = examples(errors, |error, language| {
@@ -181,7 +181,7 @@ fn failure(status: StatusCode, errors: &[ApiError]) -> Response {
         .build()
 }
 
-/// An example for each failure by the name of its code, in every language: [`super::document`] picks one.
+/// An example of each failure by the name of its code, in every language. [`super::document`] chooses one language.
 fn examples(
     errors: &[ApiError],
     render: impl Fn(&ApiError, Language) -> Value,
@@ -197,7 +197,7 @@ fn examples(
     errors.iter().map(example).collect()
 }
 
-/// A success with data in the envelope.
+/// A successful answer with data in the envelope.
 pub fn answer<T: ToSchema>(about: &str, status: u16, data: &Value) -> ResponseBuilder {
     let envelope = json!({
         "isSuccess": true, "statusCode": status, "data": data, "errors": [], "timestamp": NOW,
@@ -232,7 +232,7 @@ pub fn json(about: &str, json: Value, example: Value) -> ResponseBuilder {
     described(about).content("application/json", content.build())
 }
 
-/// A success that is a text.
+/// A successful answer that is text.
 pub fn text(about: &str, media_type: &str, example: &str) -> ResponseBuilder {
     let content = ContentBuilder::new()
         .schema(Some(schema(json!({"type": "string"}))))
@@ -240,15 +240,15 @@ pub fn text(about: &str, media_type: &str, example: &str) -> ResponseBuilder {
     described(about).content(media_type, content.build())
 }
 
-/// A success that goes on: of its parts, OpenAPI 3.1 can only show an example.
+/// A successful answer that is a stream. OpenAPI 3.1 can only show an example of one.
 pub fn stream(about: &str, media_type: &str, example: &str) -> ResponseBuilder {
     let content = ContentBuilder::new().example(Some(json!(example)));
     described(about).content(media_type, content.build())
 }
 
-/// A success that is bytes.
+/// A successful answer that is bytes.
 pub fn bytes(about: &str, media_types: &[&str]) -> ResponseBuilder {
-    // Of bytes, JSON Schema has nothing to say.
+    // JSON Schema does not describe bytes.
     let mut response = described(about);
     for media_type in media_types {
         response = response.content(*media_type, ContentBuilder::new().build());
@@ -256,7 +256,7 @@ pub fn bytes(about: &str, media_types: &[&str]) -> ResponseBuilder {
     response
 }
 
-/// An answer without a body that is worth describing.
+/// An answer without a described body.
 pub fn described(about: &str) -> ResponseBuilder {
     ResponseBuilder::new()
         .description(about)

@@ -1,4 +1,4 @@
-//! Headers described: those that clients send, beside what reads them, and those of answers.
+//! Headers in the OpenAPI document: those that clients send, and those of answers.
 
 use axum::http::StatusCode;
 use serde_json::json;
@@ -20,7 +20,7 @@ impl IntoParams for Client {
             header(
                 "X-Language",
                 json!({"type": "string", "enum": languages, "default": "en"}),
-                "The language of every sentence. Anything else is English.",
+                "The language of every sentence. Other values mean English.",
             ),
             header(
                 "X-Timezone",
@@ -30,27 +30,27 @@ impl IntoParams for Client {
                     "default": "UTC",
                     "examples": ["UTC", "UTC+03:00", "UTC-09:30"],
                 }),
-                "Where the client is: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. Kept with every event.",
+                "The time zone of the client: `UTC`, or an offset from `UTC-12:00` to `UTC+14:00`. It is stored with every event.",
             ),
             header(
                 "X-Platform",
                 json!({"type": "string", "enum": PLATFORMS, "default": "web"}),
-                "What the client is. Kept with every event.",
+                "The platform of the client. It is stored with every event.",
             ),
             header(
                 "X-App-Version",
                 json!({"type": "string", "maxLength": MAX_APP_VERSION, "pattern": "^[ -~]*$", "examples": ["3.1.4"]}),
-                "The version of the app. Kept with every event.",
+                "The version of the app. It is stored with every event.",
             ),
             header(
                 "X-Device-ID",
                 json!({"type": "string", "maxLength": MAX_DEVICE_ID, "pattern": "^[ -~]*$", "examples": ["9f6c1b52-device"]}),
-                "The device, in a form that says nothing to anybody else. Kept with every event.",
+                "The device, as an identifier that only the client understands. It is stored with every event.",
             ),
             header(
                 "X-Request-ID",
                 json!({"type": "string", "examples": ["0196f8a2-3c5e-7d10-8f3a-6b1f0c9d2e47"]}),
-                "Names the request in the answer, in logs and in events. One that is no text of 1 to 128 visible characters is replaced.",
+                "The id of the request in the answer, in logs and in events. A value that does not have 1 to 128 visible characters is replaced.",
             ),
         ]
     }
@@ -61,7 +61,7 @@ impl IntoParams for Precondition {
         vec![header(
             "If-Match",
             json!({"type": "string", "pattern": r#"^("[0-9]+"|\*)$"#, "examples": ["\"3\""]}),
-            "The `ETag` of the profile that the command was decided on. Another version now is answered with 412, and nothing is changed.",
+            "The `ETag` of the profile that the client has seen. If the profile has another version now, the answer is 412 and nothing is changed.",
         )]
     }
 }
@@ -74,7 +74,7 @@ impl IntoParams for IdempotencyKey {
                 "type": "string", "minLength": 1, "maxLength": MAX_IDEMPOTENCY_KEY, "pattern": "^[!-~]+$",
                 "examples": ["6f1c2a9e-4b7d-4e0f-9a53-2d8b1c7e5f60"],
             }),
-            "Makes it safe to send the command again: within 7 days the same request under the same key happens once and gets the same answer.",
+            "Makes it safe to send the command again. Within 7 days, the same request with the same key is executed once and gets the same answer.",
         )]
     }
 }
@@ -86,7 +86,7 @@ fn described(json: serde_json::Value, about: &str) -> Header {
         .build()
 }
 
-/// Another header of an answer.
+/// A header of an answer that is text.
 pub fn answer_header(about: &str) -> Header {
     described(json!({"type": "string"}), about)
 }
@@ -95,7 +95,7 @@ pub fn answer_header(about: &str) -> Header {
 pub fn etag() -> Header {
     described(
         json!({"type": "string", "examples": ["\"3\""]}),
-        "The version of the user, in quotes: for `If-Match` and `If-None-Match`.",
+        "The version of the user in quotes, for `If-Match` and `If-None-Match`.",
     )
 }
 
@@ -103,7 +103,7 @@ pub fn etag() -> Header {
 pub fn position() -> Header {
     described(
         json!({"type": "integer", "format": "int64", "minimum": 0, "examples": [42]}),
-        "The position of the last event in the answer: give it as `minPosition` to read your own write.",
+        "The position of the last event in the answer. Send it as `minPosition` to read your own write.",
     )
 }
 
@@ -111,21 +111,21 @@ pub fn position() -> Header {
 pub fn replayed() -> Header {
     described(
         json!({"type": "string", "enum": ["true"]}),
-        "The answer is that of an earlier request under the same `Idempotency-Key`.",
+        "This is the answer to an earlier request with the same `Idempotency-Key`.",
     )
 }
 
 pub(super) fn request_id() -> Header {
     described(
         json!({"type": "string", "examples": ["0196f8a2-3c5e-7d10-8f3a-6b1f0c9d2e47"]}),
-        "The client's own, or the one that was made for the request.",
+        "The id from the client, or a generated one.",
     )
 }
 
 pub(super) fn error_code() -> Header {
     described(
         json!({"$ref": "#/components/schemas/ErrorCode"}),
-        "How the request failed: a stable name to switch on.",
+        "The error code: a stable name to switch on.",
     )
 }
 
@@ -139,39 +139,39 @@ pub(super) fn challenge() -> Header {
 pub(super) fn retry_after() -> Header {
     described(
         json!({"type": "integer", "minimum": 0, "examples": [1]}),
-        "After how many seconds trying again makes sense.",
+        "The number of seconds to wait before trying again.",
     )
 }
 
-/// What a status of failure means here.
+/// The meaning of a status of failure.
 pub(super) fn meaning(status: StatusCode) -> &'static str {
     match status {
         StatusCode::BAD_REQUEST => {
-            "Something in the request is malformed. Every bad field is named at once."
+            "Something in the request is malformed. The answer names every bad field."
         }
-        StatusCode::UNAUTHORIZED => "There is no token, or it is not good.",
-        StatusCode::FORBIDDEN => "The token is good, and its roles are not enough.",
-        StatusCode::NOT_FOUND => "There is no such user or file.",
-        StatusCode::NOT_ACCEPTABLE => "`Accept` names no form in which the route answers.",
+        StatusCode::UNAUTHORIZED => "The token is missing or invalid.",
+        StatusCode::FORBIDDEN => "The token is valid, but its roles are not sufficient.",
+        StatusCode::NOT_FOUND => "The user or file does not exist.",
+        StatusCode::NOT_ACCEPTABLE => "`Accept` does not name a media type of this route.",
         StatusCode::REQUEST_TIMEOUT => {
-            "The request took too long. A command may have happened all the same."
+            "The request took too long. A command may have been executed nevertheless."
         }
         StatusCode::CONFLICT => {
-            "It is against the state of things. The code and the second sentence say why."
+            "The current state does not allow the request. The code and the second sentence say why."
         }
         StatusCode::PRECONDITION_FAILED => {
-            "`If-Match` names another version than that of the user; read it again."
+            "`If-Match` does not name the current version of the user. Read the profile again."
         }
-        StatusCode::PAYLOAD_TOO_LARGE => "The body is larger than the route takes.",
-        StatusCode::UNSUPPORTED_MEDIA_TYPE => "The body is of a type that the route does not read.",
+        StatusCode::PAYLOAD_TOO_LARGE => "The body is larger than the route accepts.",
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => "The route does not read bodies of this type.",
         StatusCode::UNPROCESSABLE_ENTITY => "The `Idempotency-Key` was used with another request.",
-        StatusCode::TOO_MANY_REQUESTS => "The caller does too much at once.",
+        StatusCode::TOO_MANY_REQUESTS => "The caller has too many requests in progress.",
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
-            "There are more than 100 header fields, or they have more than 32 KiB."
+            "There are more than 100 header fields, or they are larger than 32 KiB."
         }
-        StatusCode::INTERNAL_SERVER_ERROR => "A defect of the service. It is logged.",
+        StatusCode::INTERNAL_SERVER_ERROR => "The service has a defect. It is logged.",
         StatusCode::SERVICE_UNAVAILABLE => {
-            "The service cannot answer right now, and nothing is half done. Send the same again after `Retry-After`."
+            "The service cannot answer right now. Nothing was changed in part. Send the same request again after `Retry-After`."
         }
         _ => unreachable!("no code has the status {status}"),
     }

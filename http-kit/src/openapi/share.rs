@@ -1,4 +1,4 @@
-//! What several operations say in the same words is said once, in the components.
+//! Moves descriptions that several operations have in common into the components.
 
 use std::collections::HashMap;
 
@@ -6,11 +6,11 @@ use serde_json::{Map, Value, json};
 
 use super::members;
 
-/// Puts parameters, headers, examples and answers of failures that are the same everywhere into the components.
+/// Moves parameters, headers, examples and failures that are the same in several operations into the components.
 pub(super) fn share(document: &mut Value) {
     let mut paths = document["paths"].take();
     let mut components = document["components"].take();
-    // From the inside out, so that answers are compared with what is in them shared already.
+    // From the inside out, so that answers are compared after their own parts were moved.
     for part in [
         Part::Examples,
         Part::Headers,
@@ -52,7 +52,7 @@ impl Part {
     }
 }
 
-/// Visits each of a part, with the name that it has when it is shared.
+/// Visits each item of a part, with its name in the components.
 fn each(paths: &mut Value, part: Part, visit: &mut impl FnMut(String, &mut Value)) {
     let items = members(paths).values_mut();
     let operations = items.flat_map(|item| members(item).values_mut());
@@ -108,7 +108,7 @@ fn reason(status: &str) -> String {
     reason.split([' ', '-']).collect()
 }
 
-/// How often each value stands under a name, in the order of first appearance.
+/// Counts the values of each name, in the order of first appearance.
 #[derive(Default)]
 struct Count {
     names: Vec<String>,
@@ -127,7 +127,7 @@ impl Count {
         }
     }
 
-    /// The value that stands most often under each name, and more than once.
+    /// The most frequent value of each name, if it occurs more than once.
     fn most_common(mut self) -> Map<String, Value> {
         let mut kept = Map::new();
         for name in self.names {

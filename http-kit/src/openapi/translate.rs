@@ -1,10 +1,10 @@
-//! A document in the language that was asked for.
+//! Translates a document.
 
 use serde_json::Value;
 
 use crate::text::{self, Language};
 
-/// Turns every sentence into the language, and keeps of each example that is there in several the one in it.
+/// Translates every sentence. Of an example in several languages, it keeps the one in this language.
 pub(super) fn translate(document: &mut Value, language: Language) {
     match document {
         Value::Object(members) => {
@@ -12,7 +12,7 @@ pub(super) fn translate(document: &mut Value, language: Language) {
                 match name.as_str() {
                     "description" | "summary" if value.is_string() => sentence(value, language),
                     "examples" if value.is_object() => examples(value, language),
-                    // What stands there is data.
+                    // These are data.
                     "example" | "default" | "enum" => {}
                     _ => translate(value, language),
                 }
@@ -26,7 +26,7 @@ pub(super) fn translate(document: &mut Value, language: Language) {
 /// Each paragraph is looked up by itself.
 fn sentence(value: &mut Value, language: Language) {
     let written = value.as_str().unwrap_or_default();
-    // Where a line ends in a source file says nothing; an empty one begins a paragraph.
+    // Line ends of a source file have no meaning; an empty line begins a paragraph.
     let paragraphs = written.split("\n\n");
     let paragraphs: Vec<_> = paragraphs
         .map(|lines| text::translate(&lines.replace('\n', " "), language).to_owned())

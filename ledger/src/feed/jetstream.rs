@@ -1,5 +1,5 @@
-//! Following the ledger in its JetStream stream, and in its store for as long as the stream cannot
-//! serve: it is away, does not reach back far enough, or has not come far enough.
+//! Follows the ledger through its JetStream stream, and through its store while the stream cannot
+//! serve: it is unavailable, does not reach back far enough, or lags behind.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,12 +20,12 @@ use crate::stream::Connection;
 use events::Position;
 use events::envelope::StoredEvent;
 
-/// How long the stream may be behind a ledger that is known to have more.
+/// How long the stream may lag behind a ledger that is known to have more events.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How long to read the ledger before looking at the stream again.
+/// How long the feed reads the ledger before it tries the stream again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Follows the stream of the ledger.
+/// Follows the ledger's stream.
 pub struct JetStreamFeed {
     history: Arc<dyn History>,
     head: watch::Receiver<Position>,
@@ -33,49 +33,50 @@ pub struct JetStreamFeed {
     after: Position,
     batch: usize,
     source: Source,
-    /// Events of the stream that were not compared with the ledger yet. Here a dropped call does not lose
-    /// them.
+    /// Events of the stream that were not yet compared with the ledger. They are kept here so that
+    /// a dropped call does not lose them.
     unconfirmed: Vec<StoredEvent>,
-    /// An event of the stream that comes too early: those before it are not in the stream.
+    /// An event of the stream that came too early: the stream lacks the events before it.
     held: Option<StoredEvent>,
 }
 
-/// Where the events come from now.
+/// The current source of the events.
 enum Source {
     Stream {
         messages: Box<Ordered>,
-        /// When it has been silent for too long, since the ledger was seen to have more.
+        /// The time when the stream has been silent for too long, counted from when the ledger was
+        /// seen to have more.
         deadline: Option<Instant>,
         has_delivered: bool,
     },
-    /// The ledger, until the stream is there. It is looked for on the side, so that no event waits
-    /// for a server that does not answer.
+    /// The ledger, until the stream is available. A background future tries the stream, so no event
+    /// waits for a server that does not answer.
     Store { looking: BoxFuture<'static, Look> },
 }
 
-/// What looking for the stream comes to.
+/// The result of an attempt to use the stream.
 enum Look {
-    /// It is time to look.
+    /// It is time for an attempt.
     Due,
-    /// It is away, or has not come as far as this feed, or does not reach back to it.
+    /// The stream is unavailable, lags behind this feed, or does not reach back to it.
     Absent,
     Found(Box<Ordered>),
 }
 
-/// What a message of the stream comes to.
+/// The meaning of a message of the stream.
 pub(super) enum Taken {
     /// The next event.
     Next(StoredEvent),
-    /// An event that was there already.
+    /// An event that was already delivered.
     Old,
     /// A later event.
     Early(StoredEvent),
-    /// Nothing to be trusted.
+    /// A message that cannot be trusted.
     Unusable(String),
 }
 
 impl JetStreamFeed {
-    /// Events after a position, at most `batch` at a time.
+    /// A feed of the events after a position, at most `batch` at a time.
     pub fn new(
         history: Arc<dyn History>,
         connection: Connection,
@@ -96,12 +97,12 @@ impl JetStreamFeed {
         }
     }
 
-    /// Whether the events come from the stream at the moment.
+    /// Whether the events currently come from the stream.
     pub fn is_on_stream(&self) -> bool {
         matches!(self.source, Source::Stream { .. })
     }
 
-    /// Whether the last events came from the stream, and it may be expected to have the next.
+    /// Whether the last events came from the stream and the next may be expected there.
     #[cfg(test)]
     fn has_delivered(&self) -> bool {
         matches!(self.source, Source::Stream { has_delivered, .. } if has_delivered)
@@ -109,15 +110,15 @@ impl JetStreamFeed {
 
     fn leave_stream(&mut self, reason: &str) {
         let position = self.after;
-        // A stream that is found and of no use again and again is not told again and again.
+        // A stream that is found and repeatedly unusable is reported only once.
         if let Source::Stream {
             has_delivered: true,
             ..
         } = self.source
         {
-            tracing::info!(position, reason, "The feed goes on in the ledger");
+            tracing::info!(position, reason, "The feed continues from the ledger");
         } else {
-            tracing::debug!(position, reason, "The feed stays in the ledger");
+            tracing::debug!(position, reason, "The feed still reads the ledger");
         }
         self.look_again();
     }
@@ -129,9 +130,9 @@ impl JetStreamFeed {
         };
     }
 
-    /// What came from the stream, if the ledger has the same: the relay alone publishes there, but nothing
-    /// that somebody else put there may become true. Where stream and ledger come apart they do so for
-    /// good, so the last event speaks for those before it.
+    /// The events from the stream, if the ledger has the same. Only the relay may publish there,
+    /// but a foreign message must not be taken for history. Once stream and ledger differ, they
+    /// differ in all later events, so it is enough to compare the last event.
     async fn next_confirmed(&mut self) -> Result<Option<Vec<StoredEvent>>, Error> {
         let Some(last) = self.unconfirmed.last() else {
             return Ok(None);
@@ -144,7 +145,7 @@ impl JetStreamFeed {
         }
         tracing::warn!(
             position,
-            "The stream holds what the ledger does not; the feed stays in the ledger from now on"
+            "The stream contains an event that the ledger does not have; from now on the feed reads only the ledger"
         );
         self.unconfirmed.clear();
         self.held = None;
@@ -154,7 +155,7 @@ impl JetStreamFeed {
         Ok(None)
     }
 
-    /// The events before the held one; then its turn has come.
+    /// The events before the held event; afterwards the held event is next.
     async fn next_held(&mut self) -> Result<Option<Vec<StoredEvent>>, Error> {
         if let Some(held) = self.held.take_if(|held| held.position <= self.after + 1) {
             if held.position > self.after {
@@ -172,7 +173,7 @@ impl JetStreamFeed {
         Ok(Some(events))
     }
 
-    /// Takes what the stream has into `unconfirmed`.
+    /// Moves the available events of the stream into `unconfirmed`.
     async fn next_of_stream(&mut self) {
         let Source::Stream {
             messages, deadline, ..
@@ -184,11 +185,11 @@ impl JetStreamFeed {
             biased;
             message = messages.next() => message,
             () = overdue(&mut self.head, self.after, deadline) => {
-                self.leave_stream("the stream does not deliver what the ledger has");
+                self.leave_stream("the stream does not deliver an event that the ledger has");
                 return;
             }
         };
-        // No waiting from here on: what was taken from the stream is kept.
+        // No await from here on: events taken from the stream are kept.
         let mut last = self.after;
         let mut message = Some(message);
         while let Some(received) = message.take() {
@@ -225,7 +226,7 @@ impl JetStreamFeed {
         }
     }
 
-    /// `None`: look at the source again.
+    /// Returns `None` when the source has to be checked again.
     async fn next_of_store(&mut self) -> Result<Option<Vec<StoredEvent>>, Error> {
         let Source::Store { looking } = &mut self.source else {
             return Ok(None);
@@ -238,7 +239,7 @@ impl JetStreamFeed {
             biased;
             found = looking => {
                 match found {
-                    // From where the feed has come to by now.
+                    // Starts from the feed's current position.
                     Look::Due => {
                         self.source = Source::Store {
                             looking: look(self.connection.clone(), self.after),
@@ -289,7 +290,7 @@ impl Feed for JetStreamFeed {
     }
 }
 
-/// Looks for the stream, to follow it from a position.
+/// Tries to follow the stream from a position.
 fn look(connection: Connection, after: Position) -> BoxFuture<'static, Look> {
     async move {
         match async { connection.stream().await?.follow(after).await }.await {
@@ -304,13 +305,13 @@ fn look(connection: Connection, after: Position) -> BoxFuture<'static, Look> {
     .boxed()
 }
 
-/// Completes when the ledger has had more than the stream has delivered for too long.
+/// Completes when the ledger has been ahead of the stream's deliveries for too long.
 async fn overdue(
     head: &mut watch::Receiver<Position>,
     after: Position,
     deadline: &mut Option<Instant>,
 ) {
-    // A closed ledger has no more than it had.
+    // A closed ledger does not grow any more.
     if head.wait_for(|head| *head > after).await.is_err() {
         std::future::pending::<()>().await;
     }
@@ -318,7 +319,8 @@ async fn overdue(
     tokio::time::sleep_until(deadline).await;
 }
 
-/// Reads a message of the stream. What is not the event of its sequence was not published by a relay.
+/// Reads a message of the stream. A message that is not the event of its sequence was not published
+/// by a relay.
 pub(super) fn take(
     received: Option<Result<async_nats::jetstream::Message, OrderedError>>,
     after: Position,
@@ -341,7 +343,7 @@ fn read(sequence: u64, headers: Option<&HeaderMap>, body: &Bytes, after: Positio
     }
     match from_message(headers.unwrap_or(&HeaderMap::new()), body) {
         Ok(event) if event.position != sequence => {
-            Taken::Unusable(format!("sequence {sequence} holds another position"))
+            Taken::Unusable(format!("sequence {sequence} contains another position"))
         }
         Ok(event) if sequence == after + 1 => Taken::Next(event),
         Ok(event) => Taken::Early(event),

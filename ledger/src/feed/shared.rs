@@ -1,4 +1,4 @@
-//! Following the ledger by many at once, which costs its store what following by one does.
+//! Many followers of one ledger, for the read cost of one.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::store::History;
 use events::Position;
 use events::envelope::StoredEvent;
 
-/// The newest events, read once for all who follow the head.
+/// The newest events, read once for all followers near the head.
 pub struct Tail {
     history: Arc<dyn History>,
     batch: usize,
@@ -18,7 +18,8 @@ pub struct Tail {
 }
 
 impl Tail {
-    /// The end of a ledger, of which at most `batch` events are held and given at a time.
+    /// The tail of a ledger. It holds at most `batch` events, and delivers at most that many at a
+    /// time.
     pub fn new(history: Arc<dyn History>, batch: usize) -> Arc<Self> {
         Arc::new(Self {
             history,
@@ -27,7 +28,7 @@ impl Tail {
         })
     }
 
-    /// Events after a position.
+    /// A feed of the events after a position.
     pub fn follow(self: &Arc<Self>, after: Position) -> SharedFeed {
         SharedFeed {
             tail: Arc::clone(self),
@@ -36,9 +37,9 @@ impl Tail {
         }
     }
 
-    /// The next events, of which the head says that there are some.
+    /// The next events; the head says that there are some.
     async fn read(&self, after: Position, head: Position) -> Result<Vec<StoredEvent>, Error> {
-        // Who is far behind reads alone, and keeps nobody waiting.
+        // A follower that is far behind reads alone and delays nobody.
         if head - after > self.batch as u64 {
             return read_after(&*self.history, after, self.batch).await;
         }
@@ -53,7 +54,7 @@ impl Tail {
     }
 }
 
-/// One of many who follow.
+/// One of many followers.
 pub struct SharedFeed {
     tail: Arc<Tail>,
     head: watch::Receiver<Position>,
@@ -85,7 +86,7 @@ mod tests {
     const BATCH: usize = 16;
 
     #[tokio::test]
-    async fn many_who_follow_the_head_read_it_once() {
+    async fn many_followers_of_the_head_read_it_once() {
         let ledger = Memory::new();
         let tail = Tail::new(Arc::clone(&ledger) as _, BATCH);
         let mut feeds: Vec<_> = (0..50).map(|_| tail.follow(0)).collect();
@@ -99,12 +100,12 @@ mod tests {
                 let events = events.unwrap();
                 assert!(events.iter().map(|event| event.position).eq(end - 2..=end));
             }
-            assert_eq!(ledger.asked.load(Ordering::Relaxed), round);
+            assert_eq!(ledger.requests.load(Ordering::Relaxed), round);
         }
     }
 
     #[tokio::test]
-    async fn whoever_follows_from_wherever_sees_every_event_once_in_order() {
+    async fn every_follower_sees_every_event_once_in_order_from_any_start() {
         let ledger = TestLedger::new("shared").await;
         ledger.grow(100).await;
         let tail = Tail::new(ledger.history(), BATCH);

@@ -1,4 +1,4 @@
-//! Following the ledger in its store.
+//! Follows the ledger in its store.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::store::History;
 use events::Position;
 use events::envelope::StoredEvent;
 
-/// Tails the ledger itself. Idle, it waits on the head and asks nothing.
+/// Tails the ledger itself. While idle it waits for the head and queries nothing.
 pub struct StoreFeed {
     history: Arc<dyn History>,
     head: watch::Receiver<Position>,
@@ -19,7 +19,7 @@ pub struct StoreFeed {
 }
 
 impl StoreFeed {
-    /// Events after a position, at most `batch` at a time.
+    /// A feed of the events after a position, at most `batch` at a time.
     pub fn new(history: Arc<dyn History>, after: Position, batch: usize) -> Self {
         let head = history.watch_head();
         Self {

@@ -1,4 +1,4 @@
-//! Following the ledger in its JetStream stream alone, for who does not reach its store.
+//! Follows the ledger through its JetStream stream alone, for programs without access to the store.
 
 use std::time::Duration;
 
@@ -13,21 +13,22 @@ use crate::stream::Connection;
 use events::Position;
 use events::envelope::StoredEvent;
 
-/// How long to wait for an event, or for a stream that has not come far enough, before looking at the stream.
+/// How long to wait for an event, or for a stream that lags behind, before checking the stream.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Follows the stream of the ledger. What has left the stream is a gap here: the ledger has it still.
+/// Follows the ledger's stream. An event that has left the stream is a gap here, although the
+/// ledger still has it.
 pub struct StreamFeed {
     connection: Connection,
-    /// `None`: the end of the stream, once it is known.
+    /// `None` means the end of the stream, until that is known.
     after: Option<Position>,
     batch: usize,
     messages: Option<Box<Ordered>>,
 }
 
 impl StreamFeed {
-    /// Events after a position, or those that are published from the first look on; at most `batch` at a
-    /// time.
+    /// A feed of the events after a position, or of the events published from the first check on;
+    /// at most `batch` at a time.
     pub fn new(connection: Connection, after: Option<Position>, batch: usize) -> Self {
         Self {
             connection,
@@ -37,7 +38,7 @@ impl StreamFeed {
         }
     }
 
-    /// Looks for the stream. It is followed as soon as it reaches as far as this feed.
+    /// Checks the stream. It is followed as soon as it reaches as far as this feed.
     async fn look(&mut self) -> Result<(), Error> {
         let stream = self.connection.stream().await?;
         let bounds = stream.bounds().await?;
@@ -55,8 +56,9 @@ impl StreamFeed {
         Ok(())
     }
 
-    /// Nothing has come for a while. If there is more, the server has forgotten that somebody follows: it
-    /// started again, say. Or what would come next was taken away, and everything after it.
+    /// Checks a stream that has been silent. If it has more events, either the server has forgotten
+    /// this consumer, for example after a restart, or the next event and all later ones were
+    /// removed.
     async fn look_after(&mut self, after: Position) -> Result<(), Error> {
         let messages = self.messages.take();
         let last = self.connection.stream().await?.bounds().await?.last;
@@ -67,7 +69,8 @@ impl StreamFeed {
         Ok(())
     }
 
-    /// What came after a position was not the next event. An error unless it may still come.
+    /// Decides about a message that was not the next event. It is an error unless the next event
+    /// may still come.
     async fn judge(&mut self, after: Position) -> Result<(), Error> {
         let stream = self.connection.stream().await?;
         let bounds = stream.bounds().await?;
@@ -104,7 +107,7 @@ impl Feed for StreamFeed {
                 }
             };
             let mut message = Some(received);
-            // No waiting until they are given: a dropped call loses nothing.
+            // No await until the events are returned: a dropped call loses nothing.
             let (mut events, mut is_broken) = (Vec::new(), false);
             let mut last = after;
             while let Some(received) = message.take() {
@@ -146,7 +149,7 @@ mod tests {
     use super::*;
     use crate::test_ledger::{DEADLINE, event};
     use crate::test_servers::Nats;
-    use events::message::to_message;
+    use crate::message::to_message;
     use events::subject;
     use events::subject::STREAM;
 
@@ -168,7 +171,7 @@ mod tests {
             Self { nats, context }
         }
 
-        /// Publishes the events of some positions, one after the other.
+        /// Publishes the events of some positions in order.
         async fn publish(&self, positions: impl IntoIterator<Item = Position>) {
             for position in positions {
                 let event = event("ours", position);
@@ -197,7 +200,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_event_comes_once_in_order_and_exactly_as_it_was_published() {
+    async fn every_event_comes_once_in_order_and_exactly_as_published() {
         let stream = Stream::new().await;
         stream.publish(1..=50).await;
         let mut feed = stream.feed(Some(0)).await;
@@ -213,7 +216,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_hole_is_a_gap_after_what_is_before_it() {
+    async fn a_missing_event_is_a_gap_after_the_events_before_it() {
         let stream = Stream::new().await;
         stream.publish(1..=5).await;
         stream.delete(3).await;
@@ -227,7 +230,7 @@ mod tests {
         };
         assert_eq!(last, 2);
         assert!(matches!(error, Error::Gap { expected: 3, .. }), "{error:?}");
-        // And so is one at the beginning.
+        // Also at the beginning.
         stream.delete(1).await;
         let error = next(&mut stream.feed(Some(0)).await).await.unwrap_err();
         assert!(
@@ -243,7 +246,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_hole_at_the_end_is_a_gap_and_not_waited_for() {
+    async fn a_missing_event_at_the_end_is_a_gap_without_a_wait() {
         let stream = Stream::new().await;
         stream.publish(1..=5).await;
         stream.delete(4).await;
@@ -261,7 +264,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_not_the_event_of_its_sequence_is_never_given() {
+    async fn a_message_that_is_not_the_event_of_its_sequence_is_never_delivered() {
         let stream = Stream::new().await;
         stream.publish([1, 3]).await;
         let mut feed = stream.feed(Some(1)).await;
@@ -274,7 +277,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_a_position_it_begins_with_what_is_published_after_the_first_look() {
+    async fn without_a_position_it_starts_with_events_published_after_the_first_check() {
         let stream = Stream::new().await;
         stream.publish(1..=3).await;
         let mut feed = stream.feed(None).await;

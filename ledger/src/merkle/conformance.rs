@@ -1,16 +1,16 @@
-//! What every log of hashes and checkpoints must do, and the integrator on top of it.
+//! The contract of every store of the Merkle log, and of the integrator on top of it.
 
 use std::sync::Arc;
 
 use super::note::{PublicKey, Signer};
 use super::tree::{Hash, is_consistent, is_included};
-use super::{Integrator, LogStore, Reader, SignedCheckpoint};
+use super::{Integrator, LogStore, TreeReader, SignedCheckpoint};
 use crate::test_ledger::TestLedger;
 
 pub(super) async fn run_all(open: impl AsyncFn() -> Arc<dyn LogStore>) {
-    what_is_added_again_is_passed_over(&*open().await).await;
+    values_that_are_added_again_are_skipped(&*open().await).await;
     the_first_key_stays(&*open().await).await;
-    several_integrators_come_to_one_tree_that_proves_every_event(open().await).await;
+    several_integrators_build_one_tree_that_proves_every_event(open().await).await;
     another_key_signs_nothing(open().await).await;
 }
 
@@ -22,7 +22,7 @@ fn checkpoint(number: u64, size: u64) -> SignedCheckpoint {
     }
 }
 
-/// Something of everything that is kept.
+/// Stores something of every kind.
 pub(super) async fn fill(log: &dyn LogStore) {
     log.add_hashes(1, 0, &[[0; 32], [1; 32], [2; 32]])
         .await
@@ -31,7 +31,7 @@ pub(super) async fn fill(log: &dyn LogStore) {
     log.adopt_key("a key").await.unwrap();
 }
 
-async fn what_is_added_again_is_passed_over(log: &dyn LogStore) {
+async fn values_that_are_added_again_are_skipped(log: &dyn LogStore) {
     assert_eq!(log.count(1).await.unwrap(), 0);
     assert_eq!(log.checkpoint().await.unwrap(), None);
     let hashes: Vec<Hash> = (0..6).map(|n| [n; 32]).collect();
@@ -79,25 +79,25 @@ fn signer() -> Signer {
     Signer::new("example.com/log", [3; 32]).unwrap()
 }
 
-async fn several_integrators_come_to_one_tree_that_proves_every_event(log: Arc<dyn LogStore>) {
+async fn several_integrators_build_one_tree_that_proves_every_event(log: Arc<dyn LogStore>) {
     let ledger = TestLedger::new("proven").await;
     let history = ledger.history();
     let key: PublicKey = signer().public_key();
     let mut signed: Vec<(u64, Hash)> = Vec::new();
-    // Within a tile, at its end, just over it, and over several.
+    // Within a tile, at its end, just beyond it, and over several.
     for more in [1, 254, 1, 1, 600] {
         let size = ledger.grow(more).await;
         let one = Integrator::new(Arc::clone(&history), Arc::clone(&log), signer());
         let other = Integrator::new(Arc::clone(&history), Arc::clone(&log), signer());
         let (first, second) = tokio::join!(one.step(), other.step());
-        // Where one overtook the other in between, that one sees it at its next step.
+        // An integrator that was overtaken in between sees it at its next step.
         assert!(first.is_ok() || second.is_ok(), "{first:?} {second:?}");
         assert_eq!(one.step().await.unwrap(), size);
 
         let newest = log.checkpoint().await.unwrap().unwrap();
         let checkpoint = key.open(&newest.note).unwrap();
         assert_eq!((newest.size, checkpoint.size), (size, size));
-        let mut reader = Reader::new(&*history, &*log, size);
+        let mut reader = TreeReader::new(&*history, &*log, size);
         assert_eq!(reader.root().await.unwrap(), checkpoint.root);
         for event in history.read(0, 1000).await.unwrap() {
             let index = event.position - 1;

@@ -1,4 +1,4 @@
-//! What keeps the tree up with the ledger, and signs it.
+//! The task that extends the Merkle tree with the ledger and signs checkpoints.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::note::Signer;
 use super::tree::{TILE, perfect};
-use super::{LogStore, Reader, SignedCheckpoint};
+use super::{LogStore, SignedCheckpoint, TreeReader};
 use crate::backoff::Backoff;
 use crate::store::{Error, History};
 use events::Position;
@@ -17,11 +17,11 @@ use events::chain;
 const PAUSE: Duration = Duration::from_secs(1);
 /// The wait after a failure.
 const RETRY: Duration = Duration::from_secs(2);
-/// Hashes that are kept at once.
+/// The number of hashes stored at once.
 const AT_ONCE: usize = 256;
 
-/// Follows the ledger, works out inner hashes, and signs checkpoints. Any number of them may run at once: they
-/// all come to the same.
+/// Follows the ledger, computes inner hashes, and signs checkpoints. Any number of integrators may
+/// run at once: they all compute the same hashes.
 pub struct Integrator {
     history: Arc<dyn History>,
     log: Arc<dyn LogStore>,
@@ -30,7 +30,7 @@ pub struct Integrator {
 }
 
 impl Integrator {
-    /// An integrator that signs with a key.
+    /// An integrator that signs with the given key.
     pub fn new(history: Arc<dyn History>, log: Arc<dyn LogStore>, signer: Signer) -> Self {
         Self {
             head: history.watch_head(),
@@ -40,7 +40,7 @@ impl Integrator {
         }
     }
 
-    /// Runs until the ledger is closed. Failures are tried again for ever.
+    /// Runs until the ledger is closed. Failed steps are retried without limit.
     pub async fn run(mut self) {
         let mut backoff = Backoff::every(RETRY);
         loop {
@@ -64,12 +64,12 @@ impl Integrator {
         }
     }
 
-    /// Brings the tree up to the ledger's head and signs it; the size that is signed now.
+    /// Extends the tree to the ledger's head and signs it. Returns the signed size.
     pub async fn step(&self) -> Result<Position, Error> {
         let own = self.signer.public_key().to_string();
         let key = self.log.adopt_key(&own).await?;
         if key != own {
-            // Two keys of one log would be two histories that nobody can compare.
+            // With two keys, one log would have two histories that nobody can compare.
             return Err(Error::Damaged(format!(
                 "the log's checkpoints are signed by {key}, not by the key of this process, {own}: give it that key with --log-key"
             )));
@@ -84,7 +84,7 @@ impl Integrator {
             return Ok(signed);
         }
         self.integrate(head).await?;
-        let mut reader = Reader::new(&*self.history, &*self.log, head);
+        let mut reader = TreeReader::new(&*self.history, &*self.log, head);
         let root = reader.root().await?;
         let next = SignedCheckpoint {
             number: number + 1,
@@ -94,11 +94,11 @@ impl Integrator {
         if self.log.add_checkpoint(&next).await? {
             return Ok(head);
         }
-        // Another one signed meanwhile, perhaps less.
+        // Another process signed meanwhile, perhaps a smaller tree.
         Ok(self.log.checkpoint().await?.map_or(0, |last| last.size))
     }
 
-    /// Works out every inner hash that a tree of so many leaves has.
+    /// Computes every inner hash of a tree of this size.
     async fn integrate(&self, size: u64) -> Result<(), Error> {
         let mut below = size;
         for level in 1.. {
@@ -109,7 +109,7 @@ impl Integrator {
             let mut next = self.log.count(level).await?;
             while next < of_level {
                 let mut hashes = Vec::with_capacity(AT_ONCE);
-                let mut reader = Reader::new(&*self.history, &*self.log, size);
+                let mut reader = TreeReader::new(&*self.history, &*self.log, size);
                 while next + (hashes.len() as u64) < of_level && hashes.len() < AT_ONCE {
                     let index = next + hashes.len() as u64;
                     hashes.push(perfect(reader.tile(level - 1, index).await?));

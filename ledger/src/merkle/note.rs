@@ -1,5 +1,5 @@
-//! Signed checkpoints: what the ledger's tree was, in the words of the public formats
-//! `c2sp.org/signed-note` and `c2sp.org/tlog-checkpoint`, signed with Ed25519.
+//! Signed checkpoints of the ledger's tree, in the public formats `c2sp.org/signed-note` and
+//! `c2sp.org/tlog-checkpoint`, signed with Ed25519.
 
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use base64::Engine as _;
@@ -8,36 +8,36 @@ use sha2::{Digest as _, Sha256};
 
 use super::tree::Hash;
 
-/// The kind of signature, in keys: Ed25519.
+/// The signature type in keys: Ed25519.
 const ED25519_KIND: u8 = 1;
-/// No checkpoint of ours is longer; what is longer is refused unread.
+/// Longer than every checkpoint of this program. Longer texts are refused unread.
 const LONGEST: usize = 16 * 1024;
 
-/// A text that is no key or no checkpoint.
+/// A text that is not a key or not a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Not the form of a private key.
+    /// The text does not have the form of a private key.
     #[error("the private key of the log is not of the form PRIVATE+KEY+<name>+<hash>+<key>")]
     PrivateKey,
-    /// Not the form of a public key.
+    /// The text does not have the form of a public key.
     #[error("the public key of the log is not of the form <name>+<hash>+<key>")]
     PublicKey,
-    /// Not the form of a checkpoint.
+    /// The text does not have the form of a checkpoint.
     #[error("the checkpoint is malformed")]
     Form,
-    /// No signature of that key, or a wrong one.
+    /// The signature of the key is missing or wrong.
     #[error("the checkpoint is not signed by the log's key")]
     Signature,
 }
 
-/// What the tree was: how many leaves, and its root.
+/// A checkpoint: the size and the root of the tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// Which log: the name of its key.
+    /// The origin of the log: the name of its key.
     pub origin: String,
-    /// How many leaves.
+    /// The number of leaves.
     pub size: u64,
-    /// The root over them.
+    /// The root over these leaves.
     pub root: Hash,
 }
 
@@ -49,7 +49,7 @@ pub struct Signer {
 }
 
 impl Signer {
-    /// A key from 32 random bytes. The name must hold neither a plus sign nor white space.
+    /// A key from 32 random bytes. The name must not contain a plus sign or white space.
     pub fn new(name: &str, seed: [u8; 32]) -> Result<Self, Error> {
         if !is_name(name) {
             return Err(Error::PrivateKey);
@@ -62,7 +62,7 @@ impl Signer {
         })
     }
 
-    /// Reads a key in the form that Go's package `note` made usual.
+    /// Reads a key in the form of Go's package `note`.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let rest = text
             .trim()
@@ -85,7 +85,7 @@ impl Signer {
         format!("PRIVATE+KEY+{}+{id}+{}", self.name, STANDARD.encode(key))
     }
 
-    /// The key that others verify with.
+    /// The public key that verifies the signatures.
     pub fn public_key(&self) -> PublicKey {
         let key = self.pair.public_key().as_ref();
         PublicKey {
@@ -122,7 +122,7 @@ impl PublicKey {
             name: name.to_owned(),
             key,
         };
-        // A key has one form: hexadecimal digits are small.
+        // A key has one spelling: hexadecimal digits are lower-case.
         if is_name(name) && public.id() == id && public.to_string() == text.trim() {
             Ok(public)
         } else {
@@ -135,7 +135,7 @@ impl PublicKey {
         &self.name
     }
 
-    /// By which a signature tells whose it is.
+    /// The key id in signatures.
     fn id(&self) -> [u8; 4] {
         let digest = Sha256::new()
             .chain_update(&self.name)
@@ -145,7 +145,7 @@ impl PublicKey {
         [digest[0], digest[1], digest[2], digest[3]]
     }
 
-    /// The checkpoint that a note holds, if this key signed it. Other signatures are passed over.
+    /// The checkpoint in a note, if this key signed it. Other signatures are ignored.
     pub fn open(&self, note: &str) -> Result<Checkpoint, Error> {
         if note.len() > LONGEST {
             return Err(Error::Form);
@@ -179,7 +179,7 @@ impl PublicKey {
                 .and_then(|root| STANDARD.decode(root).ok()?.try_into().ok())
                 .ok_or(Error::Form)?,
         };
-        // One number has one form.
+        // A number has one spelling.
         if checkpoint.size.to_string() != size || checkpoint.origin != self.name {
             return Err(Error::Form);
         }
@@ -200,7 +200,7 @@ fn is_name(name: &str) -> bool {
     !name.is_empty() && !name.chars().any(|c| c.is_whitespace() || c == '+')
 }
 
-/// Name, id and key of either form of a key.
+/// Name, id and key of a private or public key.
 fn parts(text: &str) -> Option<(&str, [u8; 4], [u8; 32])> {
     let (name, rest) = text.split_once('+')?;
     let (id, key) = rest.split_once('+')?;

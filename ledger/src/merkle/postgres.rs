@@ -1,4 +1,4 @@
-//! The log of hashes and checkpoints in a PostgreSQL database, which many processes may share.
+//! The Merkle log in a PostgreSQL database, which many processes may share.
 
 use std::sync::{Arc, LazyLock};
 
@@ -21,16 +21,16 @@ static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
 });
 const SCHEMA: &str = "log";
 
-/// Connections that read and keep.
+/// Connections that read and write.
 const CONNECTIONS: u32 = 2;
 
-/// The log in a PostgreSQL database.
+/// The Merkle log in a PostgreSQL database.
 pub struct PostgresLog {
     database: Database,
 }
 
-/// Makes the log's tables in a database, or brings them up to date. Needs the right to do so, which the
-/// program needs for nothing else.
+/// Creates the log's tables in a database, or migrates them. Needs the right to do so; the program
+/// needs it for nothing else.
 pub async fn migrate(url: &str) -> Result<(), Error> {
     crate::postgres::migrate(url, SCHEMA, &MIGRATIONS)
         .await
@@ -38,7 +38,7 @@ pub async fn migrate(url: &str) -> Result<(), Error> {
 }
 
 impl PostgresLog {
-    /// Opens the log in a database, migrating it if it is not up to date.
+    /// Opens the log in a database, after migrating it if needed.
     pub async fn open(url: &str) -> Result<Self, Error> {
         let database = Database::new(url, CONNECTIONS)?;
         if !is_migrated(&database, SCHEMA, &MIGRATIONS).await? {
@@ -47,7 +47,7 @@ impl PostgresLog {
         Ok(Self { database })
     }
 
-    /// Opens the log in a database only to read it. Changes nothing: it is the database that refuses to.
+    /// Opens the log in a database for reading only. The database itself refuses changes.
     pub fn open_to_read(url: &str) -> Result<Self, Error> {
         let database = Database::read_only(url, CONNECTIONS)?;
         Ok(Self { database })
@@ -62,10 +62,11 @@ fn number(row: &PgRow, column: &str) -> Result<u64, Error> {
 fn hash(row: &PgRow) -> Result<Hash, Error> {
     let hash: &[u8] = row.try_get("hash")?;
     hash.try_into()
-        .map_err(|_| Error::Damaged("a hash of the tree has another length".to_owned()))
+        .map_err(|_| Error::Damaged("a hash of the tree has a wrong length".to_owned()))
 }
 
-/// No row: one of this number was counted, by another process or in an attempt whose answer was lost.
+/// Returns no row when a checkpoint of this number was already counted: by another process, or by
+/// an attempt whose answer was lost.
 const ADD_CHECKPOINT: &str = "\
 WITH moved AS (UPDATE log.head SET number = $1 WHERE number + 1 = $1 RETURNING number), kept AS (
     INSERT INTO log.checkpoints (number, size, note) SELECT number, $2, $3 FROM moved
@@ -87,7 +88,7 @@ impl LogStore for PostgresLog {
             .database
             .read(|| {
                 sqlx::query(
-                    "SELECT hash FROM log.hashes WHERE level = $1 AND place >= $2 ORDER BY place LIMIT $3",
+                    "SELECT hash FROM log.hashes WHERE level = $1 AND hash_index >= $2 ORDER BY hash_index LIMIT $3",
                 )
                 .bind(i32::try_from(level).unwrap_or(i32::MAX))
                 .bind(signed(skip))
@@ -102,7 +103,7 @@ impl LogStore for PostgresLog {
             .database
             .read(|| {
                 sqlx::query(
-                    "SELECT coalesce(max(place), -1) + 1 AS count FROM log.hashes WHERE level = $1",
+                    "SELECT coalesce(max(hash_index), -1) + 1 AS count FROM log.hashes WHERE level = $1",
                 )
                 .bind(i32::try_from(level).unwrap_or(i32::MAX))
             })
@@ -113,7 +114,7 @@ impl LogStore for PostgresLog {
     async fn add_hashes(&self, level: u32, first: u64, hashes: &[Hash]) -> Result<(), Error> {
         let hashes: Vec<&[u8]> = hashes.iter().map(<[u8; 32]>::as_slice).collect();
         let statement = sqlx::query(
-            "INSERT INTO log.hashes (level, place, hash) \
+            "INSERT INTO log.hashes (level, hash_index, hash) \
              SELECT $1, $2 + h.number - 1, h.hash FROM unnest($3::bytea[]) WITH ORDINALITY AS h(hash, number) \
              ON CONFLICT DO NOTHING",
         )
@@ -174,7 +175,7 @@ impl LogStore for PostgresLog {
         .bind(key);
         self.database.write(statement).await?;
         let adopted = self.key().await?;
-        adopted.ok_or_else(|| Error::Damaged("the key of the log was not kept".to_owned()))
+        adopted.ok_or_else(|| Error::Damaged("the key of the log was not stored".to_owned()))
     }
 
     async fn key(&self) -> Result<Option<String>, Error> {
@@ -193,7 +194,7 @@ impl LogStore for PostgresLog {
             .database
             .read(|| {
                 sqlx::query(
-                    "SELECT EXISTS (SELECT FROM log.hashes WHERE level < 1 OR level > 8 OR place < 0) \
+                    "SELECT EXISTS (SELECT FROM log.hashes WHERE level < 1 OR level > 8 OR hash_index < 0) \
                      OR EXISTS (SELECT FROM log.checkpoints WHERE number < 1) \
                      OR EXISTS (SELECT FROM log.head WHERE only_row <> 1) \
                      OR EXISTS (SELECT FROM log.log_key WHERE only_row <> 1)",
@@ -212,7 +213,7 @@ mod tests {
     use crate::test_servers::rights::{granted, refused, refused_to_owner};
 
     #[tokio::test]
-    async fn the_postgres_log_does_what_every_log_must() {
+    async fn the_postgres_log_passes_the_conformance_suite() {
         for parameters in ["", "?statement-cache-capacity=0"] {
             conformance::run_all(async || {
                 let url = Server::shared().database().await;
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_changes_or_deletes_what_is_kept_and_the_program_needs_no_right_to() {
+    async fn stored_values_cannot_change_and_the_program_needs_no_right_to_change_them() {
         let url = Server::shared().database().await;
         let log = PostgresLog::open(&url).await.unwrap();
         conformance::fill(&log).await;
@@ -251,7 +252,7 @@ mod tests {
         ];
         refused(&url_of_program, "42501", &changes).await;
         refused_to_owner(&url, &changes).await;
-        // The program moves the head and adds checkpoints, and only in order.
+        // The program moves the head and adds checkpoints, but only in order.
         let disorder = [
             "UPDATE log.head SET number = number - 1",
             "INSERT INTO log.checkpoints VALUES (3, 9, '')",

@@ -1,4 +1,4 @@
-//! The log of hashes and checkpoints in one SQLite file, beside the ledger and under its lock.
+//! The Merkle log in one SQLite file, beside the ledger and under its lock.
 
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
@@ -24,7 +24,7 @@ static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
 /// Connections that read.
 const READERS: u32 = 2;
 
-/// The log in one SQLite file.
+/// The Merkle log in one SQLite file.
 #[derive(Debug)]
 pub struct SqliteLog {
     writer: SqlitePool,
@@ -32,13 +32,13 @@ pub struct SqliteLog {
 }
 
 impl SqliteLog {
-    /// Opens the log in a file, making it if it is not there. The folder's ledger is opened first: its lock
-    /// keeps other processes out.
+    /// Opens the log in a file, and creates the file if it is missing. Open the ledger of the
+    /// folder first: its lock excludes other processes.
     pub async fn open(path: &Path) -> Result<Self, Error> {
         let options = options(path)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
-            // Hashes can be worked out again, but what was signed is not forgotten.
+            // Hashes can be computed again, but signatures must not be lost.
             .synchronous(SqliteSynchronous::Full)
             .pragma("recursive_triggers", "ON");
         let writer = pool(1).connect_with(options.clone()).await?;
@@ -52,8 +52,8 @@ impl SqliteLog {
         Ok(Self { writer, readers })
     }
 
-    /// Opens the log in a file only to read it, beside the process that has it open, or without one. Changes
-    /// nothing: it is SQLite that refuses to.
+    /// Opens the log in a file for reading only, beside the process that has it open, or without
+    /// one. SQLite itself refuses changes.
     pub async fn open_to_read(path: &Path) -> Result<Self, Error> {
         let options = options(path).read_only(true);
         let readers = pool(READERS).connect_with(options).await?;
@@ -72,11 +72,12 @@ fn unsigned(row: &SqliteRow, column: &str) -> Result<u64, Error> {
 fn hash(row: &SqliteRow) -> Result<Hash, Error> {
     let hash: &[u8] = row.try_get("hash")?;
     hash.try_into()
-        .map_err(|_| Error::Damaged("a hash of the tree has another length".to_owned()))
+        .map_err(|_| Error::Damaged("a hash of the tree has a wrong length".to_owned()))
 }
 
 fn checkpoint(row: &SqliteRow) -> Result<SignedCheckpoint, Error> {
-    // SQLite keeps bytes that are no text as text, too: such a note opens with no key.
+    // SQLite also stores bytes that are not UTF-8 as text. Such a note does not verify with any
+    // key.
     let note: Vec<u8> = row.try_get("note")?;
     Ok(SignedCheckpoint {
         number: unsigned(row, "number")?,
@@ -89,7 +90,7 @@ fn checkpoint(row: &SqliteRow) -> Result<SignedCheckpoint, Error> {
 impl LogStore for SqliteLog {
     async fn hashes(&self, level: u32, skip: u64, limit: usize) -> Result<Vec<Hash>, Error> {
         let rows = sqlx::query(
-            "SELECT hash FROM hashes WHERE level = ? AND place >= ? ORDER BY place LIMIT +?",
+            "SELECT hash FROM hashes WHERE level = ? AND hash_index >= ? ORDER BY hash_index LIMIT +?",
         )
         .bind(level)
         .bind(signed(skip))
@@ -101,7 +102,7 @@ impl LogStore for SqliteLog {
 
     async fn count(&self, level: u32) -> Result<u64, Error> {
         let row =
-            sqlx::query("SELECT coalesce(max(place), -1) + 1 AS count FROM hashes WHERE level = ?")
+            sqlx::query("SELECT coalesce(max(hash_index), -1) + 1 AS count FROM hashes WHERE level = ?")
                 .bind(level)
                 .fetch_one(&self.readers)
                 .await?;
@@ -115,12 +116,12 @@ impl LogStore for SqliteLog {
         if new.is_empty() {
             return Ok(());
         }
-        let mut insert = QueryBuilder::<Sqlite>::new("INSERT INTO hashes (level, place, hash) ");
+        let mut insert = QueryBuilder::<Sqlite>::new("INSERT INTO hashes (level, hash_index, hash) ");
         insert.push_values(
             new.iter().zip(kept.max(first)..),
-            |mut row, (hash, place)| {
+            |mut row, (hash, hash_index)| {
                 row.push_bind(level)
-                    .push_bind(signed(place))
+                    .push_bind(signed(hash_index))
                     .push_bind(hash.as_slice());
             },
         );
@@ -183,7 +184,7 @@ impl LogStore for SqliteLog {
         .execute(&self.writer)
         .await?;
         let adopted = self.key().await?;
-        adopted.ok_or_else(|| Error::Damaged("the key of the log was not kept".to_owned()))
+        adopted.ok_or_else(|| Error::Damaged("the key of the log was not stored".to_owned()))
     }
 
     async fn key(&self) -> Result<Option<String>, Error> {
@@ -196,7 +197,7 @@ impl LogStore for SqliteLog {
 
     async fn has_strays(&self) -> Result<bool, Error> {
         let row = sqlx::query(
-            "SELECT EXISTS (SELECT 1 FROM hashes WHERE level < 1 OR level > 8 OR place < 0) \
+            "SELECT EXISTS (SELECT 1 FROM hashes WHERE level < 1 OR level > 8 OR hash_index < 0) \
              OR EXISTS (SELECT 1 FROM checkpoints WHERE number < 1) \
              OR EXISTS (SELECT 1 FROM head WHERE only_row <> 1) \
              OR EXISTS (SELECT 1 FROM log_key WHERE only_row <> 1)",
@@ -219,7 +220,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_sqlite_log_does_what_every_log_must() {
+    async fn the_sqlite_log_passes_the_conformance_suite() {
         let folder = tempfile::tempdir().unwrap();
         let opened = std::cell::Cell::new(0);
         conformance::run_all(async || {
@@ -233,11 +234,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_log_that_is_only_read_shows_what_another_keeps_and_refuses_to_write() {
+    async fn a_read_only_log_shows_what_another_process_stores_and_refuses_writes() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log.db");
         assert!(SqliteLog::open_to_read(&path).await.is_err());
-        assert!(!path.exists(), "nothing is made");
+        assert!(!path.exists(), "nothing is created");
         let log = open(folder.path()).await;
         let reading = SqliteLog::open_to_read(&path).await.unwrap();
         conformance::fill(&log).await;
@@ -247,7 +248,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_changes_or_deletes_what_is_kept() {
+    async fn stored_values_cannot_be_changed_or_deleted() {
         let folder = tempfile::tempdir().unwrap();
         let log = open(folder.path()).await;
         conformance::fill(&log).await;
@@ -256,7 +257,7 @@ mod tests {
         for statement in [
             "UPDATE hashes SET hash = zeroblob(32)",
             "DELETE FROM hashes",
-            "INSERT OR REPLACE INTO hashes SELECT level, place, zeroblob(32) FROM hashes",
+            "INSERT OR REPLACE INTO hashes SELECT level, hash_index, zeroblob(32) FROM hashes",
             "UPDATE checkpoints SET note = ''",
             "DELETE FROM checkpoints",
             "INSERT OR REPLACE INTO checkpoints SELECT number, size, '' FROM checkpoints",

@@ -6,7 +6,7 @@ use crate::store::{Claim, Head, Outcome, OutcomeKey};
 use events::envelope::StoredEvent;
 use events::{EventId, Position, UserId, Version};
 
-/// A ledger of any length whose events are all the same, and its hashes. Counts what is read.
+/// A ledger of any length with equal events, and its hashes. Counts the reads.
 struct Uniform {
     leaf: Hash,
     reads: AtomicUsize,
@@ -128,17 +128,17 @@ async fn a_proof_over_ten_million_events_reads_a_few_tiles() {
         reads: AtomicUsize::new(0),
     };
     let size = 10_000_019;
-    let mut reader = Reader::new(&uniform, &uniform, size);
+    let mut reader = TreeReader::new(&uniform, &uniform, size);
     let root = reader.root().await.unwrap();
     for from in [1, 255, 256, 65_537, 9_999_999, size - 1] {
         uniform.reads.store(0, Ordering::Relaxed);
-        let mut reader = Reader::new(&uniform, &uniform, size);
+        let mut reader = TreeReader::new(&uniform, &uniform, size);
         let proof = reader.inclusion(from).await.unwrap();
         assert!(is_included(&uniform.leaf, from, size, &proof, &root));
         let proof = reader.consistency(from).await.unwrap();
-        let earlier = Reader::new(&uniform, &uniform, from).root().await.unwrap();
+        let earlier = TreeReader::new(&uniform, &uniform, from).root().await.unwrap();
         assert!(is_consistent((from, &earlier), (size, &root), &proof));
-        // Three levels of tiles, of each those of the event and of both trees' ends.
+        // Three levels of tiles; of each the tiles of the event and of both trees' ends.
         let reads = uniform.reads.load(Ordering::Relaxed);
         assert!(reads <= 3 * 4, "{reads} tiles read from {from}");
     }

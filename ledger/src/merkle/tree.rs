@@ -1,16 +1,16 @@
-//! The Merkle tree over the ledger, exactly as in RFC 6962, section 2.1: a leaf is the hash of an event's
-//! stored envelope, and its index is the event's position less one.
+//! The Merkle tree over the ledger, exactly as in RFC 6962, section 2.1. A leaf is the hash of an
+//! event's stored envelope; its index is the event's position minus one.
 //!
-//! Pure. What is read to make a proof comes in as hashes of perfect subtrees.
+//! Pure. The caller reads the hashes of perfect subtrees that a proof needs.
 
 use sha2::{Digest as _, Sha256};
 
 /// A hash of the tree.
 pub type Hash = [u8; 32];
 
-/// Hashes of one level that are kept and published together: a tile.
+/// The number of hashes of one level that are stored and published together: a tile.
 pub const TILE: u64 = 256;
-/// Levels of the tree from one level of tiles to the next.
+/// Levels of the tree per level of tiles.
 const TILE_HEIGHT: u32 = 8;
 
 /// The hash of an inner node: SHA-256 of `0x01`, the left and the right child.
@@ -28,11 +28,11 @@ pub fn empty_root() -> Hash {
     Sha256::digest([]).into()
 }
 
-/// The hash of a perfect subtree from those of its 2ⁿ nodes at any level below.
+/// The hash of a perfect subtree from the hashes of its 2ⁿ nodes at any level below.
 ///
 /// # Panics
 ///
-/// When their number is no power of two.
+/// When the number of hashes is not a power of two.
 pub fn perfect(hashes: &[Hash]) -> Hash {
     assert!(hashes.len().is_power_of_two());
     let mut level = hashes.to_vec();
@@ -45,25 +45,25 @@ pub fn perfect(hashes: &[Hash]) -> Hash {
     level[0]
 }
 
-/// A perfect subtree: of 2^`height` leaves, the `index`-th of those.
+/// A perfect subtree of 2^`height` leaves: the subtree with this `index` among those of its height.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Subtree {
     /// Levels above the leaves.
     pub height: u32,
-    /// Its place among the subtrees of that height.
+    /// The index among the subtrees of that height.
     pub index: u64,
 }
 
 impl Subtree {
-    /// Where its hash is found: the level of tiles, the first of the kept hashes of that level, and how
-    /// many of them it is made of.
+    /// The stored hashes that make up its hash: the level of tiles, the first hash of that level,
+    /// and the number of hashes.
     pub fn kept(self) -> (u32, u64, u64) {
         let within = self.height % TILE_HEIGHT;
         (self.height / TILE_HEIGHT, self.index << within, 1 << within)
     }
 }
 
-/// Leaves from a first one up to, but without, a last one: what one hash of a proof is over.
+/// A range of leaves, `from` included and `to` excluded. Each hash of a proof covers one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Leaves {
     start: u64,
@@ -79,7 +79,8 @@ impl Leaves {
         }
     }
 
-    /// The perfect subtrees that make it up, from the left; their hashes make [`join`] its hash.
+    /// The perfect subtrees that make up the range, from the left. [`join`] makes its hash from
+    /// their hashes.
     pub fn subtrees(self) -> Vec<Subtree> {
         let mut start = self.start;
         let mut subtrees = Vec::new();
@@ -95,7 +96,7 @@ impl Leaves {
     }
 }
 
-/// The hash over leaves from those of [`Leaves::subtrees`].
+/// The hash over leaves from the hashes of [`Leaves::subtrees`].
 pub fn join(hashes: &[Hash]) -> Hash {
     let joined = hashes
         .iter()
@@ -105,12 +106,13 @@ pub fn join(hashes: &[Hash]) -> Hash {
     joined.unwrap_or_else(empty_root)
 }
 
-/// The largest power of two below a number of leaves, of which there are at least two.
+/// The largest power of two below a number of leaves; there are at least two leaves.
 fn split(size: u64) -> u64 {
     1 << (size - 1).ilog2()
 }
 
-/// What the hashes of an inclusion proof are over, from the leaf to the root (RFC 6962, 2.1.1).
+/// The ranges that the hashes of an inclusion proof cover, from the leaf to the root (RFC 6962,
+/// 2.1.1).
 ///
 /// # Panics
 ///
@@ -133,8 +135,8 @@ pub fn inclusion(index: u64, size: u64) -> Vec<Leaves> {
     path
 }
 
-/// What the hashes of a consistency proof are over (RFC 6962, 2.1.2). Of a tree without leaves, and
-/// of the same tree, nothing.
+/// The ranges that the hashes of a consistency proof cover (RFC 6962, 2.1.2). The proof from the
+/// empty tree, or to the same tree, is empty.
 ///
 /// # Panics
 ///
@@ -146,7 +148,7 @@ pub fn consistency(from: u64, to: u64) -> Vec<Leaves> {
         return path;
     }
     let (mut start, mut end) = (0, to);
-    // Whether the old tree is still a left part of the new one, whose root the verifier knows.
+    // Whether the old tree is still a left part of the new one; the verifier knows its root.
     let mut is_known = true;
     while from != end {
         let middle = start + split(end - start);
@@ -166,7 +168,7 @@ pub fn consistency(from: u64, to: u64) -> Vec<Leaves> {
     path
 }
 
-/// Whether a proof shows that a leaf is in a tree (RFC 9162, 2.1.3.2). Any input is fine.
+/// Whether a proof shows that a leaf is in a tree (RFC 9162, 2.1.3.2). Accepts any input.
 pub fn is_included(leaf: &Hash, index: u64, size: u64, proof: &[Hash], root: &Hash) -> bool {
     if index >= size {
         return false;
@@ -192,7 +194,7 @@ pub fn is_included(leaf: &Hash, index: u64, size: u64, proof: &[Hash], root: &Ha
     last == 0 && hash == *root
 }
 
-/// Whether a proof shows that a tree is the beginning of another (RFC 9162, 2.1.4.2). Any input is fine.
+/// Whether a proof shows that a tree is a prefix of another (RFC 9162, 2.1.4.2). Accepts any input.
 pub fn is_consistent(
     (from, from_root): (u64, &Hash),
     (to, to_root): (u64, &Hash),
@@ -240,16 +242,17 @@ pub fn is_consistent(
     last == 0 && old == *from_root && new == *to_root
 }
 
-/// Computes the root over leaves as they come, in memory that grows with the logarithm of their number.
+/// Computes the root over leaves as they arrive. The memory grows with the logarithm of their
+/// number.
 #[derive(Debug, Clone, Default)]
 pub struct Hasher {
     size: u64,
-    /// Of the perfect subtrees so far, from the left.
+    /// The hashes of the perfect subtrees so far, from the left.
     subtrees: Vec<Hash>,
 }
 
 impl Hasher {
-    /// One leaf more.
+    /// Adds a leaf.
     pub fn push(&mut self, leaf: Hash) {
         let mut hash = leaf;
         for _ in 0..self.size.trailing_ones() {
@@ -260,7 +263,7 @@ impl Hasher {
         self.size += 1;
     }
 
-    /// How many leaves there were.
+    /// The number of leaves so far.
     pub fn size(&self) -> u64 {
         self.size
     }

@@ -1,4 +1,4 @@
-//! Whether a history is what it claims to be, event by event. Pure; whoever has the events feeds them in.
+//! Verifies a history event by event. Pure: the caller feeds the events in.
 
 use std::collections::HashMap;
 
@@ -7,19 +7,19 @@ use super::tree::{Hash, Hasher};
 use events::envelope::{LeafHash, Recorded, StoredEvent};
 use events::{Position, Time, UserId, Version};
 
-/// The first thing that is wrong.
+/// The first fault of a history.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}: {what}", place(*.from, *.to))]
+#[error("{}: {what}", range(*.from, *.to))]
 pub struct Fault {
-    /// The first position that it may be at.
+    /// The first possible position of the fault.
     pub from: Position,
-    /// The last position that it may be at.
+    /// The last possible position of the fault.
     pub to: Position,
-    /// What is wrong. Nothing of the event's content.
+    /// The kind of fault, without any content of the event.
     pub what: String,
 }
 
-fn place(from: Position, to: Position) -> String {
+fn range(from: Position, to: Position) -> String {
     if from == to {
         format!("position {from}")
     } else {
@@ -28,7 +28,7 @@ fn place(from: Position, to: Position) -> String {
 }
 
 impl Fault {
-    /// Something wrong with one event.
+    /// A fault of one event.
     pub fn at(position: Position, what: impl Into<String>) -> Self {
         Self {
             from: position,
@@ -37,7 +37,7 @@ impl Fault {
         }
     }
 
-    /// Something wrong with one of some events.
+    /// A fault of one of several events.
     pub fn within(from: Position, to: Position, what: impl Into<String>) -> Self {
         Self {
             from,
@@ -54,25 +54,25 @@ struct Newest {
     hash: LeafHash,
 }
 
-/// Checks a whole history from position 1 on. It remembers the newest event of each user, and the tree's
-/// right edge.
+/// Verifies a whole history from position 1 on. It remembers the newest event of each user and the
+/// right edge of the tree.
 #[derive(Default)]
 pub struct Verifier {
     hasher: Hasher,
     users: HashMap<UserId, Newest>,
     recorded_at: Option<Time>,
-    /// Up to where a checkpoint has confirmed the history.
+    /// The position up to which a checkpoint has confirmed the history.
     confirmed: Position,
 }
 
 impl Verifier {
-    /// The next event; what it says.
+    /// Verifies the next event and returns its content.
     pub fn event(&mut self, event: &StoredEvent) -> Result<Recorded, Fault> {
         let position = self.hasher.size() + 1;
         let fault = |what: &str| Err(Fault::at(position, what));
         if event.position != position {
             return fault(&format!(
-                "the event is missing, or out of its place; found position {}",
+                "the event is missing or at the wrong position; found position {}",
                 event.position
             ));
         }
@@ -94,7 +94,7 @@ impl Verifier {
             return fault("the envelope contradicts its row");
         }
         if self.recorded_at > Some(event.recorded_at) {
-            return fault("it was recorded before the event before it");
+            return fault("it was recorded before the preceding event");
         }
         let newest = self.users.get(&event.user_id);
         if event.version != newest.map_or(1, |newest| newest.version + 1) {
@@ -103,7 +103,7 @@ impl Verifier {
         let named = recorded.previous.map(|named| (named.position, named.hash));
         if named != newest.map(|newest| (newest.position, newest.hash)) {
             return fault(
-                "it does not follow on the event of its user that is before it: one of the two was changed",
+                "it does not follow the user's event before it: one of the two was changed",
             );
         }
         self.recorded_at = Some(event.recorded_at);
@@ -117,7 +117,7 @@ impl Verifier {
         Ok(recorded)
     }
 
-    /// How many events there were.
+    /// The number of events so far.
     pub fn size(&self) -> Position {
         self.hasher.size()
     }
@@ -127,7 +127,7 @@ impl Verifier {
         self.hasher.root()
     }
 
-    /// When the last event so far was recorded.
+    /// The time when the last event so far was recorded.
     pub fn recorded_at(&self) -> Option<Time> {
         self.recorded_at
     }
@@ -139,7 +139,7 @@ impl Verifier {
             .map(|(user, newest)| (*user, newest.version))
     }
 
-    /// Whether a checkpoint over just the events so far confirms them.
+    /// Checks that a checkpoint over exactly the events so far confirms them.
     pub fn confirm(&mut self, checkpoint: &Checkpoint) -> Result<(), Fault> {
         if checkpoint.root != self.root() {
             return Err(Fault::within(
@@ -152,13 +152,14 @@ impl Verifier {
         Ok(())
     }
 
-    /// Up to where checkpoints have confirmed the events.
+    /// The position up to which checkpoints have confirmed the events.
     pub fn confirmed(&self) -> Position {
         self.confirmed
     }
 }
 
-/// Opens a signed checkpoint of a size. What it does not fit is at the last position that it is over.
+/// Opens the signed checkpoint of a size. A mismatch is reported at the last position that the
+/// checkpoint covers.
 pub fn open(key: &PublicKey, size: u64, note: &str) -> Result<Checkpoint, Fault> {
     let opened = key.open(note).and_then(|checkpoint| {
         if checkpoint.size == size {
@@ -204,7 +205,7 @@ mod tests {
         }
     }
 
-    /// The first fault of a history that was signed.
+    /// The first fault of a history with a signed checkpoint.
     fn verify(events: &[StoredEvent], signed: &Checkpoint) -> Result<(), Fault> {
         let mut verifier = Verifier::default();
         for event in events {
@@ -217,13 +218,13 @@ mod tests {
     }
 
     #[test]
-    fn an_untouched_history_is_confirmed() {
+    fn an_unchanged_history_is_confirmed() {
         let events = events();
         assert_eq!(verify(&events, &signed(&events)), Ok(()));
     }
 
     #[test]
-    fn a_note_of_another_size_or_key_is_named() {
+    fn a_note_of_another_size_or_key_is_reported() {
         let signer = Signer::new("example.com/log", [1; 32]).unwrap();
         let note = signer.sign(3, &[0; 32]);
         let key = signer.public_key();
@@ -233,7 +234,7 @@ mod tests {
         assert_eq!(open(&other.public_key(), 3, &note).unwrap_err().from, 3);
     }
 
-    /// Someone who can write to the database and knows how hashes are made.
+    /// The change of an attacker who can write to the database and recomputes the hash.
     fn rehashed(event: &StoredEvent) -> StoredEvent {
         StoredEvent {
             leaf_hash: LeafHash::of(&event.envelope),
@@ -243,7 +244,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_flipped_byte_is_named(
+        fn a_flipped_byte_is_found(
             at in 0_usize..40,
             byte in any::<prop::sample::Index>(),
             bit in 0_u8..8,
@@ -262,7 +263,7 @@ mod tests {
             let fault = verify(&changed, &checkpoint).unwrap_err();
             let position = at as u64 + 1;
             if is_rehashed {
-                // Its user's next event gives it away, or the checkpoint.
+                // The next event of the user reveals it, or the checkpoint.
                 prop_assert!(fault.from <= 40 && position <= fault.to);
             } else {
                 prop_assert_eq!((fault.from, fault.to), (position, position));
@@ -270,7 +271,7 @@ mod tests {
         }
 
         #[test]
-        fn a_dropped_doubled_or_swapped_event_is_named(at in 0_usize..39, other in 0_usize..40) {
+        fn a_dropped_doubled_or_swapped_event_is_found(at in 0_usize..39, other in 0_usize..40) {
             let events = events();
             let checkpoint = signed(&events);
             let position = at as u64 + 1;
@@ -291,7 +292,7 @@ mod tests {
         }
 
         #[test]
-        fn rows_that_contradict_their_envelopes_are_named(at in 0_usize..40, column in 0..5) {
+        fn rows_that_contradict_their_envelopes_are_found(at in 0_usize..40, column in 0..5) {
             let events = events();
             let mut changed = events.clone();
             let event = &mut changed[at];
@@ -308,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn an_added_event_or_one_that_is_cut_off_at_the_end_is_named() {
+    fn an_added_event_or_one_cut_off_at_the_end_is_found() {
         let events = events();
         let checkpoint = signed(&events[..39]);
         let fault = verify(&events, &checkpoint).unwrap_err();

@@ -1,4 +1,4 @@
-//! Each line of the loop, on a real nats-server.
+//! Tests each line of the loop on a real nats-server.
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
@@ -9,9 +9,9 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::test_ledger::{DEADLINE, TestLedger, event};
 use crate::test_servers::Nats;
-use events::message::to_message;
+use crate::message::to_message;
 
-/// A relay at work; it ends with the test.
+/// A running relay; it ends with the test.
 struct Running {
     health: watch::Receiver<Health>,
     task: JoinHandle<Error>,
@@ -40,7 +40,7 @@ async fn relay(nats: &Nats, ledger: &TestLedger, settings: Settings) -> Running 
 }
 
 impl Running {
-    /// Waits for a health.
+    /// Waits for a health that satisfies a condition.
     async fn until(&mut self, what: impl FnMut(&Health) -> bool) -> Health {
         let waited = tokio::time::timeout(DEADLINE, self.health.wait_for(what)).await;
         let waited = waited.map(|health| health.expect("the relay has a health").clone());
@@ -72,14 +72,14 @@ async fn client(nats: &Nats) -> jetstream::Context {
     jetstream::new(async_nats::connect(nats.url()).await.unwrap())
 }
 
-/// Publishes as nobody but a relay may.
+/// Publishes as another client, although only a relay may.
 async fn publish_foreign(nats: &Nats, headers: HeaderMap) {
     let context = client(nats).await;
     let ack = context.publish_with_headers("profiles.v1.p00.evil", headers, "{}".into());
     ack.await.unwrap().await.unwrap();
 }
 
-/// A stream that the relay does not make itself, with events of a ledger.
+/// A stream that the relay did not create, with events of a ledger.
 async fn stream_with(nats: &Nats, config: Config, events: impl IntoIterator<Item = StoredEvent>) {
     client(nats).await.create_stream(config).await.unwrap();
     let stream = stream(nats).await;
@@ -89,7 +89,7 @@ async fn stream_with(nats: &Nats, config: Config, events: impl IntoIterator<Item
     }
 }
 
-/// What an operator may have made before.
+/// A stream as an operator may have created it before.
 fn plain() -> Config {
     Config {
         name: events::subject::STREAM.to_owned(),
@@ -160,13 +160,13 @@ async fn a_lost_tail_heals_and_a_durable_consumer_receives_exactly_what_was_lost
     assert_stream_is_ledger(&nats, &ledger).await;
 }
 
-/// Takes as many messages of a durable consumer.
+/// Takes this many messages from a durable consumer.
 async fn sequences(consumer: &PullConsumer, count: usize) -> Vec<u64> {
     let taken = async {
         let mut sequences = Vec::new();
         while sequences.len() < count {
             let fetch = consumer.fetch().max_messages(count - sequences.len());
-            // A consumer whose server is still starting answers late or not at all.
+            // A consumer whose server is still starting may answer late or not at all.
             let Ok(mut messages) = fetch.messages().await else {
                 tokio::task::yield_now().await;
                 continue;
@@ -184,7 +184,7 @@ async fn sequences(consumer: &PullConsumer, count: usize) -> Vec<u64> {
 }
 
 #[tokio::test]
-async fn a_message_lost_between_others_stops_nothing() {
+async fn a_message_missing_inside_the_stream_stops_nothing() {
     let (nats, ledger) = (Nats::start(), TestLedger::new("ours").await);
     stream_with(&nats, plain(), []).await;
     let mut relay = relay(&nats, &ledger, quick()).await;
@@ -197,7 +197,7 @@ async fn a_message_lost_between_others_stops_nothing() {
     relay.publishes(9).await;
     relay.until(|health| health.state == State::Running).await;
     relay.stops().await;
-    // A check that meets the hole at every second look says so in the log and goes on.
+    // A check that meets the gap at every second look logs it and goes on.
     let connection = Connection::open(&nats.url()).await.unwrap();
     let mut looks = 0;
     let random = move || {
@@ -236,7 +236,7 @@ async fn a_foreign_message_where_an_event_belongs_halts_the_relay() {
         matches!(error, Error::Diverged { position: 4, .. }),
         "{error}"
     );
-    // Also at its next start.
+    // Also at the next start.
     let error = relay(&nats, &ledger, Settings::default()).await;
     let error = error.halts().await;
     assert!(
@@ -265,7 +265,7 @@ async fn a_stream_without_its_last_message_halts_the_relay() {
 }
 
 #[tokio::test]
-async fn an_event_that_differs_is_found_at_random() {
+async fn an_event_that_differs_is_found_by_the_random_comparison() {
     let (nats, ledger) = (Nats::start(), TestLedger::new("ours").await);
     let mut events = (1..=100).map(|at| event("ours", at)).collect::<Vec<_>>();
     events[49] = event("theirs", 50);
@@ -298,7 +298,7 @@ async fn an_acknowledgement_at_another_sequence_is_a_reason_to_halt() {
     let (nats, ledger) = (Nats::start(), TestLedger::new("ours").await);
     ledger.grow(2).await;
     stream_with(&nats, plain(), []).await;
-    // The server takes event 2 for a duplicate of what it has at sequence 1.
+    // The server takes event 2 for a duplicate of its message at sequence 1.
     publish_foreign(&nats, to_message(&event("ours", 2)).0).await;
     let (mut relay, _health) = idle(&nats, &ledger).await;
     let until = Instant::now() + DEADLINE;
@@ -317,7 +317,7 @@ async fn an_acknowledgement_at_another_sequence_is_a_reason_to_halt() {
     assert!(!error.is_passing());
 }
 
-/// A relay whose steps a test takes itself.
+/// A relay whose steps the test runs one by one.
 async fn idle(nats: &Nats, ledger: &TestLedger) -> (Relay, watch::Receiver<Health>) {
     let connection = Connection::open(&nats.url()).await.unwrap();
     Relay::new(ledger.history(), connection, Settings::default(), || 0)
@@ -334,7 +334,7 @@ async fn a_wrong_last_sequence_drains_the_window_and_publishing_resumes() {
     let error = relay.publish(&stream, 200, until).await.unwrap_err();
     assert!(matches!(error, Error::Lost { position: 201 }), "{error}");
     assert_eq!((relay.losses, stream.bounds().await.unwrap().last), (1, 0));
-    // A stream that says so again is not one that another relay has moved.
+    // A stream that refuses twice at the same end was not moved by another relay.
     let error = relay.publish(&stream, 200, until).await.unwrap_err();
     assert!(matches!(error, Error::Refused { position: 201 }), "{error}");
     assert_eq!(relay.losses, 1);
@@ -376,7 +376,7 @@ async fn two_relays_publish_each_event_once_and_the_slower_stands_by() {
 }
 
 #[tokio::test]
-async fn a_server_that_comes_back_empty_is_filled_again() {
+async fn a_server_that_returns_empty_is_filled_again() {
     let (mut nats, ledger) = (Nats::start(), TestLedger::new("ours").await);
     ledger.grow(300).await;
     let mut relay = relay(&nats, &ledger, quick()).await;
@@ -391,7 +391,7 @@ async fn a_server_that_comes_back_empty_is_filled_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_broker_that_goes_away_under_load_is_caught_up_with() {
+async fn a_relay_catches_up_after_a_broker_outage_under_load() {
     let (mut nats, ledger) = (Nats::start(), TestLedger::new("ours").await);
     let mut relay = relay(&nats, &ledger, quick()).await;
     ledger.grow(5_000).await;
@@ -408,7 +408,7 @@ async fn a_broker_that_goes_away_under_load_is_caught_up_with() {
 }
 
 #[tokio::test]
-async fn a_broker_that_is_not_there_at_the_start_is_waited_for() {
+async fn a_relay_waits_for_a_broker_that_is_unavailable_at_the_start() {
     let (mut nats, ledger) = (Nats::start(), TestLedger::new("ours").await);
     nats.stop();
     let head = ledger.grow(10).await;
@@ -422,7 +422,7 @@ async fn a_broker_that_is_not_there_at_the_start_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_stream_of_limited_size_keeps_the_newest() {
+async fn a_stream_of_limited_size_keeps_the_newest_events() {
     let (nats, ledger) = (Nats::start(), TestLedger::new("ours").await);
     let config = Config {
         max_messages: 10,
@@ -439,7 +439,7 @@ async fn a_stream_of_limited_size_keeps_the_newest() {
 }
 
 #[tokio::test]
-async fn a_stream_that_would_forget_its_end_is_refused() {
+async fn a_stream_that_would_lose_its_end_is_refused() {
     let (nats, ledger) = (Nats::start(), TestLedger::new("ours").await);
     let config = Config {
         max_age: Duration::from_hours(1),

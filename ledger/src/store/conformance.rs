@@ -1,5 +1,5 @@
-//! What every store must do, whatever its backend: `run_all` panics at the first thing that one does
-//! not. Each backend's tests call it with a way to open a new, empty store.
+//! The contract of every store, whatever its backend: `run_all` panics at the first violation. Each
+//! backend's tests call it with a function that opens a new, empty store.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,7 +46,7 @@ pub(super) fn registered(head: &Head, n: u64, username: &str) -> StoredEvent {
     )
 }
 
-/// An event of the nth user, `ahead` places after a head.
+/// An event of the nth user, `ahead` positions after a head.
 pub(super) fn stored(
     head: &Head,
     ahead: u64,
@@ -75,7 +75,7 @@ fn random(seed: u64) -> [u8; 10] {
     bytes
 }
 
-/// A batch of events after a head, with their claims.
+/// A batch of events after a head, with the claims of the events.
 pub(super) fn batch_after(head: &Head, events: Vec<StoredEvent>) -> Batch {
     let claims = events
         .iter()
@@ -123,10 +123,10 @@ pub(super) async fn run_all(open: impl AsyncFn() -> Arc<dyn EventStore>) {
     an_append_without_events_moves_the_head_too(&*open().await).await;
     an_append_of_another_epoch_or_ledger_is_refused(&*open().await).await;
     a_taken_name_rolls_everything_back(&*open().await).await;
-    a_held_name_is_free_when_its_time_is_over(&*open().await).await;
-    a_name_can_pass_on_within_a_batch(&*open().await).await;
+    a_held_name_is_free_when_its_hold_has_ended(&*open().await).await;
+    a_name_can_change_owner_within_a_batch(&*open().await).await;
     outcomes_are_kept_and_replaced(&*open().await).await;
-    sweeping_forgets_only_what_is_past_its_time(&*open().await).await;
+    sweeping_deletes_only_expired_values(&*open().await).await;
     an_abandoned_append_leaves_nothing(open().await).await;
     let store = open().await;
     a_follower_sees_every_event_once_in_order(vec![Arc::clone(&store); 6], store).await;
@@ -190,7 +190,7 @@ async fn an_append_without_events_moves_the_head_too(store: &dyn EventStore) {
     let mut batch = batch_after(&head, vec![]);
     batch.outcomes.push(outcome("k", b"first", 1));
     store.append(&batch).await.expect("append");
-    // Decided on the same head, the same key would get a second outcome.
+    // If both were decided on the same head, the same key would get a second outcome.
     let mut late = batch_after(&head, vec![]);
     late.outcomes.push(outcome("k", b"second", 1));
     assert!(matches!(
@@ -245,7 +245,7 @@ async fn a_taken_name_rolls_everything_back(store: &dyn EventStore) {
     );
 }
 
-async fn a_held_name_is_free_when_its_time_is_over(store: &dyn EventStore) {
+async fn a_held_name_is_free_when_its_hold_has_ended(store: &dyn EventStore) {
     let head = register(store, 1).await;
     let rename = stored(&head, 1, 1, 2, renamed("user1", "renamed", 1_000));
     store
@@ -294,9 +294,9 @@ async fn a_held_name_is_free_when_its_time_is_over(store: &dyn EventStore) {
     }
 }
 
-async fn a_name_can_pass_on_within_a_batch(store: &dyn EventStore) {
+async fn a_name_can_change_owner_within_a_batch(store: &dyn EventStore) {
     let head = register(store, 1).await;
-    // Held until a time that is over already when the batch is recorded.
+    // Held until a time that has already passed when the batch is recorded.
     let events = vec![
         stored(&head, 1, 1, 2, renamed("user1", "second", 0)),
         registered(
@@ -358,7 +358,7 @@ async fn outcomes_are_kept_and_replaced(store: &dyn EventStore) {
     );
 }
 
-async fn sweeping_forgets_only_what_is_past_its_time(store: &dyn EventStore) {
+async fn sweeping_deletes_only_expired_values(store: &dyn EventStore) {
     let head = register(store, 1).await;
     let rename = stored(&head, 1, 1, 2, renamed("user1", "renamed", 1_000));
     let mut batch = batch_after(&head, vec![rename]);
@@ -377,7 +377,7 @@ async fn sweeping_forgets_only_what_is_past_its_time(store: &dyn EventStore) {
     assert_eq!(
         store.claims(&names).await.expect("claims").len(),
         2,
-        "held until the very millisecond"
+        "held until exactly this millisecond"
     );
     assert_eq!(
         store.outcomes(&keys).await.expect("outcomes"),
@@ -392,7 +392,8 @@ async fn sweeping_forgets_only_what_is_past_its_time(store: &dyn EventStore) {
 }
 
 async fn an_abandoned_append_leaves_nothing(store: Arc<dyn EventStore>) {
-    // Dropped at each of its first awaits, the append is whole or absent, and the next one works.
+    // When dropped at each of its first awaits, the append is complete or absent, and the next
+    // append works.
     for polls in 0..40 {
         let head = store.head().await.expect("head");
         let batch = batch_after(
@@ -416,7 +417,7 @@ async fn an_abandoned_append_leaves_nothing(store: Arc<dyn EventStore>) {
     assert_eq!(events.len() as u64, head.position);
 }
 
-/// The head after an append that takes its turn behind whatever was abandoned.
+/// The head after an append that waits its turn behind abandoned appends.
 async fn settled_head(store: &dyn EventStore) -> Head {
     loop {
         let head = store.head().await.expect("head");
@@ -435,7 +436,7 @@ async fn settled_head(store: &dyn EventStore) -> Head {
     }
 }
 
-/// The writers' stores, and the follower's, are of one ledger.
+/// The stores of the writers and of the follower open the same ledger.
 pub(super) async fn a_follower_sees_every_event_once_in_order(
     stores: Vec<Arc<dyn EventStore>>,
     store: Arc<dyn EventStore>,
@@ -452,7 +453,7 @@ pub(super) async fn a_follower_sees_every_event_once_in_order(
                 let head = store.head().await.expect("head");
                 let n = writer * EACH + done + 1;
                 let batch = batch_after(&head, vec![registered(&head, n, &format!("user{n}"))]);
-                // Now and then a writer pauses between deciding and writing, or gives up halfway.
+                // Sometimes a writer pauses between deciding and writing, or gives up halfway.
                 if (writer + tries).is_multiple_of(7) {
                     let append = store.append(&batch);
                     if let Ok(done_anyway) =
@@ -472,7 +473,7 @@ pub(super) async fn a_follower_sees_every_event_once_in_order(
                 }
                 match store.append(&batch).await {
                     Ok(()) => done += 1,
-                    // The name is there already when an append that seemed abandoned took place.
+                    // The name exists when an append that seemed abandoned took place.
                     Err(AppendError::HeadMoved | AppendError::NameTaken) => {
                         done += u64::from(
                             !store
@@ -482,7 +483,7 @@ pub(super) async fn a_follower_sees_every_event_once_in_order(
                                 .is_empty(),
                         );
                     }
-                    // The database refuses a user's second registration for the same reason.
+                    // For the same reason the database refuses a second registration of a user.
                     Err(AppendError::Store(error)) => {
                         let there = !store
                             .read_user(&user(n), 0, 1)
@@ -494,7 +495,7 @@ pub(super) async fn a_follower_sees_every_event_once_in_order(
                     }
                 }
             }
-            // What seemed abandoned may have been the last event: who wants to know asks.
+            // The last event may be of an append that seemed abandoned; `head` finds it.
             store.head().await.expect("head");
         });
     }

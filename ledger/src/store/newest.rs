@@ -1,5 +1,5 @@
-//! The events that this process appended last, in memory: whoever follows the ledger reads each event
-//! right after it was appended.
+//! The last events that this process appended, in memory. Followers read each event directly after
+//! its append.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,15 +7,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use events::Position;
 use events::envelope::StoredEvent;
 
-/// Events that are kept. Whoever is further behind reads the database.
+/// The number of events in memory. Followers further behind read the database.
 const EVENTS: usize = 2_048;
 
-/// Committed events that follow on each other without a gap, the last one of this process among them.
+/// Committed events without gaps between them, including the last one of this process.
 #[derive(Debug, Default)]
 pub(super) struct Newest(Mutex<VecDeque<StoredEvent>>);
 
 impl Newest {
-    /// These were committed.
+    /// Records committed events.
     pub(super) fn appended(&self, events: &[StoredEvent]) {
         let Some(first) = events.first() else { return };
         let mut newest = self.lock();
@@ -23,7 +23,7 @@ impl Newest {
             .back()
             .is_some_and(|last| last.position + 1 != first.position)
         {
-            // Another process appended between.
+            // Another process appended in between.
             newest.clear();
         }
         newest.extend(events.iter().cloned());
@@ -31,12 +31,13 @@ impl Newest {
         newest.drain(..surplus);
     }
 
-    /// Another process appended, or this one may have: what is kept may not be the end of the ledger.
+    /// Forgets the events, because another process appended or this one may have: they may not be
+    /// the end of the ledger any more.
     pub(super) fn forget(&self) {
         self.lock().clear();
     }
 
-    /// So many events after a position; `None`: not all of them are kept.
+    /// This many events after a position; `None` when not all of them are in memory.
     pub(super) fn read(&self, after: Position, count: usize) -> Option<Vec<StoredEvent>> {
         let newest = self.lock();
         let first = newest.front()?.position;
@@ -78,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_appended_last_is_read_and_nothing_before_or_after_it() {
+    fn the_last_appended_events_are_read_and_nothing_else() {
         let newest = Newest::default();
         assert_eq!(read(&newest, 0, 1), None);
         newest.appended(&events(5..=7));
@@ -111,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn only_so_many_are_kept() {
+    fn the_number_of_kept_events_is_limited() {
         let newest = Newest::default();
         let last = 3 * EVENTS as Position;
         newest.appended(&events(1..=last));

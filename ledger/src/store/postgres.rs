@@ -1,8 +1,9 @@
 //! The ledger in a PostgreSQL database, which many processes may share.
 //!
-//! An append is one statement: it moves the head from where its batch was decided, and only then the
-//! events, claims and outcomes are inserted, so a lone process pays one round trip and one flush to disk.
-//! Reads have connections of their own and never keep an append waiting.
+//! An append is one statement. It moves the head by compare-and-swap from the head that the batch
+//! was decided on; only then are events, claims and outcomes inserted. A single process therefore
+//! pays one round trip and one flush to disk. Reads have their own connections and never delay an
+//! append.
 
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
@@ -35,11 +36,11 @@ static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
 });
 const SCHEMA: &str = "ledger";
 
-/// Connections that append, sweep and hold a turn.
+/// Connections for appends, sweeps and turns.
 const WRITERS: u32 = 2;
-/// Connections that read.
+/// Connections for reads.
 const READERS: u32 = 6;
-/// Rows that one statement of a sweep deletes.
+/// Rows deleted by one statement of a sweep.
 const SWEPT: u32 = 5_000;
 
 /// The columns of an event, in the order in which rows are read.
@@ -49,14 +50,14 @@ macro_rules! event_columns {
     };
 }
 
-/// One user after the other, along the index of users and versions: asked for all of them by position, PostgreSQL
-/// would read the whole ledger where it takes users for many. `+ 0` keeps the index of positions out of it, which it
-/// would read to its end for each user.
+/// Reads user by user along the index of users and versions. When all users are queried by position, PostgreSQL
+/// reads the whole ledger if it estimates that there are many. `+ 0` excludes the index of positions, which
+/// PostgreSQL would read to its end for each user.
 const READ_USERS: &str = concat!(
     "SELECT ",
     event_columns!(),
-    " FROM unnest($1::text[]) AS asked(id) CROSS JOIN LATERAL (
-    SELECT * FROM ledger.events AS e WHERE e.user_id = asked.id AND e.position + 0 > $2 ORDER BY e.version LIMIT $3
+    " FROM unnest($1::text[]) AS u(id) CROSS JOIN LATERAL (
+    SELECT * FROM ledger.events AS e WHERE e.user_id = u.id AND e.position + 0 > $2 ORDER BY e.version LIMIT $3
 ) AS e
 ORDER BY position LIMIT $3"
 );
@@ -91,17 +92,17 @@ pub struct PostgresStore {
     readers: Arc<Database>,
     head: Arc<Followed>,
     newest: Newest,
-    /// The turn that was taken last, while it lasts.
+    /// The last turn taken, as long as it lasts.
     turn: Mutex<Weak<Held>>,
-    /// Learns of what other processes append.
+    /// Notices the appends of other processes.
     _follower: JoinSet<()>,
 }
 
-/// The transaction that holds the head's row. Dropped, it ends.
+/// The transaction that holds the head's row. It ends when dropped.
 struct Held(Mutex<Option<Transaction>>);
 
-/// Makes the ledger's tables in a database, or brings them up to date. Needs the right to do so, which
-/// the program needs for nothing else.
+/// Creates the ledger's tables in a database, or migrates them. Needs the right to do so; the
+/// program needs it for nothing else.
 pub async fn migrate(url: &str) -> Result<(), Error> {
     crate::postgres::migrate(url, SCHEMA, &MIGRATIONS)
         .await
@@ -109,7 +110,7 @@ pub async fn migrate(url: &str) -> Result<(), Error> {
 }
 
 impl PostgresStore {
-    /// Opens the ledger in a database, migrating it if it is not up to date.
+    /// Opens the ledger in a database, after migrating it if needed.
     pub async fn open(url: &str) -> Result<Self, Error> {
         let readers = Arc::new(Database::new(url, READERS)?);
         if !is_migrated(&readers, SCHEMA, &MIGRATIONS).await? {
@@ -118,8 +119,9 @@ impl PostgresStore {
         Self::open_with(readers, Database::new(url, WRITERS)?).await
     }
 
-    /// Opens the ledger in a database only to read it. Makes and changes nothing: it is the database that
-    /// refuses to. Needs no right but to read the head, the events and the username claims.
+    /// Opens the ledger in a database for reading only. Creates and changes nothing: the database
+    /// itself refuses changes. Needs only the rights to read the head, the events and the username
+    /// claims.
     pub async fn open_to_read(url: &str) -> Result<Arc<dyn History>, Error> {
         Ok(Arc::new(Self::read_only(url).await?))
     }
@@ -146,7 +148,7 @@ impl PostgresStore {
         Ok(store)
     }
 
-    /// The transaction of the turn that was taken, if it was not used yet.
+    /// The transaction of the taken turn, if it was not used yet.
     fn turn(&self) -> Option<Transaction> {
         let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let held = turn.upgrade()?;
@@ -166,7 +168,7 @@ fn unsigned(row: &PgRow, column: impl ColumnIndex<PgRow> + Copy) -> Result<u64, 
 fn head(rows: &[PgRow]) -> Result<Head, Error> {
     let row = rows
         .first()
-        .ok_or_else(|| Error::Damaged("the ledger has no head".to_owned()))?;
+        .ok_or_else(|| Error::Damaged("the ledger does not have a head row".to_owned()))?;
     Ok(Head {
         store_id: row.try_get("store_id")?,
         epoch: unsigned(row, "epoch")?,
@@ -177,7 +179,8 @@ fn head(rows: &[PgRow]) -> Result<Head, Error> {
 }
 
 fn event(row: &PgRow) -> Result<StoredEvent, Error> {
-    // By place, which is the same in all that reads events: looking up names takes longer than reading what is there.
+    // By column index, which is the same in every statement that reads events. Looking up names
+    // takes longer than reading the values.
     let position = unsigned(row, 0)?;
     let damaged = |what: &str| Error::Damaged(format!("position {position}: bad {what}"));
     let envelope: Vec<u8> = row.try_get(7)?;
@@ -266,7 +269,7 @@ impl History for PostgresStore {
         let hash = |row: &PgRow| {
             let hash: &[u8] = row.try_get("leaf_hash")?;
             hash.try_into()
-                .map_err(|_| Error::Damaged("a leaf hash has another length".to_owned()))
+                .map_err(|_| Error::Damaged("a leaf hash has a wrong length".to_owned()))
         };
         rows.iter().map(hash).collect()
     }
@@ -424,7 +427,7 @@ impl History for PostgresStore {
             .first()
             .map(|row| unsigned(row, "position"))
             .transpose()?;
-        // The answer to its append may have been lost.
+        // The answer to an append of it may have been lost.
         self.head.moved(position.unwrap_or(0));
         Ok(position)
     }
@@ -456,7 +459,7 @@ impl EventStore for PostgresStore {
 
     async fn take_turn(&self) -> Result<Turn, Error> {
         let mut transaction = self.writers.begin().await?;
-        // Those who wait for a row get it in the order they came.
+        // Waiters for a row get it in the order of their arrival.
         let locked = sqlx::query(select_head!(" FOR UPDATE"));
         let head = head(&self.writers.within(&mut transaction, locked).await?)?;
         self.head.moved(head.position);
@@ -469,8 +472,8 @@ impl EventStore for PostgresStore {
     }
 
     async fn sweep(&self, now: Time, outcomes_before: Time) -> Result<(), Error> {
-        // A few rows at a time, and only such as no append is writing: a sweep waits for nobody, and
-        // nobody waits for it long.
+        // A few rows at a time, skipping rows that an append is writing. A sweep waits for nothing
+        // and delays nobody for long.
         for (statement, before) in [
             (
                 "WITH swept AS ( \

@@ -1,7 +1,7 @@
 //! The ledger in one SQLite file.
 //!
 //! One connection writes and a few read, in WAL mode, so reads never wait for a commit. A lock on a
-//! file beside the database keeps other processes out: this process alone knows the head.
+//! file beside the database excludes other processes: only this process knows the head.
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
@@ -31,9 +31,9 @@ static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
     )])
 });
 
-/// Connections that read.
+/// Connections for reads.
 const READERS: u32 = 4;
-/// Rows of one INSERT: few enough for its parameters, and few enough different statements to keep prepared.
+/// Rows per INSERT: few enough for the parameter limit, and for the number of prepared statements.
 const ROWS: usize = 64;
 /// How often the head is read when another process moves it.
 const FOLLOW: Duration = Duration::from_millis(100);
@@ -67,17 +67,17 @@ pub struct SqliteStore {
     readers: SqlitePool,
     head: watch::Sender<Position>,
     newest: Newest,
-    /// `None`: the store is only read.
+    /// `None` when the store is read-only.
     checkpointer: Option<Checkpointer>,
-    /// Held as long as the store is open; the operating system frees it when the process dies. `None`: the
-    /// store is only read.
+    /// Held as long as the store is open; the operating system releases it when the process dies.
+    /// `None` when the store is read-only.
     _lock: Option<File>,
-    /// Learns of what the process that has the lock appends, if that is another one.
+    /// Notices the appends of the process that has the lock, if that is another one.
     _follower: JoinSet<()>,
 }
 
 impl SqliteStore {
-    /// Opens the ledger in a file, making it and its folder if they are not there.
+    /// Opens the ledger in a file, and creates the file and its folder if they are missing.
     pub async fn open(path: &Path) -> Result<Self, Error> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(unavailable)?;
@@ -108,9 +108,9 @@ impl SqliteStore {
         Ok(store)
     }
 
-    /// Opens the ledger in a file only to read it, beside the process that has it open, or without one.
-    /// Changes nothing: it is SQLite that refuses to. Without such a process, SQLite makes its two files
-    /// beside the ledger (`-wal`, `-shm`) where they are missing.
+    /// Opens the ledger in a file for reading only, beside the process that has it open, or without
+    /// one. SQLite itself refuses changes. Without such a process, SQLite creates its two files
+    /// beside the ledger (`-wal`, `-shm`) if they are missing.
     pub async fn open_to_read(path: &Path) -> Result<Arc<dyn History>, Error> {
         Ok(Arc::new(Self::read_only(path).await?))
     }
@@ -134,7 +134,7 @@ impl SqliteStore {
         Ok(store)
     }
 
-    /// The head has been seen at a position: waiters are told, and it never goes back.
+    /// Records the head's position and wakes waiters. The position never goes back.
     fn saw(&self, position: Position) {
         saw(&self.head, position);
     }
@@ -148,12 +148,12 @@ fn saw(head: &watch::Sender<Position>, position: Position) {
     });
 }
 
-/// Tells of a head that another process moves. An error is told to who reads.
+/// Reports a head that another process moves. Reads report errors.
 async fn follow(readers: SqlitePool, head: watch::Sender<Position>) {
     loop {
         tokio::time::sleep(FOLLOW).await;
-        let asked = sqlx::query("SELECT position FROM ledger_head");
-        if let Ok(row) = asked.fetch_one(&readers).await
+        let query = sqlx::query("SELECT position FROM ledger_head");
+        if let Ok(row) = query.fetch_one(&readers).await
             && let Ok(position) = unsigned(&row, "position")
         {
             saw(&head, position);
@@ -190,7 +190,8 @@ fn unsigned(row: &SqliteRow, column: impl ColumnIndex<SqliteRow> + Copy) -> Resu
 }
 
 fn event(row: &SqliteRow) -> Result<StoredEvent, Error> {
-    // By place, which is the same in all that reads events: looking up names takes longer than reading what is there.
+    // By column index, which is the same in every statement that reads events. Looking up names
+    // takes longer than reading the values.
     let position = unsigned(row, 0)?;
     let damaged = |what: &str| Error::Damaged(format!("position {position}: bad {what}"));
     let envelope: Vec<u8> = row.try_get(7)?;
@@ -282,7 +283,7 @@ impl History for SqliteStore {
         let hash = |row: &SqliteRow| {
             let hash: &[u8] = row.try_get("leaf_hash")?;
             hash.try_into()
-                .map_err(|_| Error::Damaged("a leaf hash has another length".to_owned()))
+                .map_err(|_| Error::Damaged("a leaf hash has a wrong length".to_owned()))
         };
         rows.iter().map(hash).collect()
     }
@@ -392,7 +393,7 @@ impl History for SqliteStore {
             .as_ref()
             .map(|row| unsigned(row, "position"))
             .transpose()?;
-        // The answer to its append may have been lost.
+        // The answer to an append of it may have been lost.
         self.saw(position.unwrap_or(0));
         Ok(position)
     }
@@ -446,7 +447,7 @@ impl EventStore for SqliteStore {
 async fn append(transaction: &mut Transaction, batch: &Batch) -> Result<(), AppendError> {
     let expected = &batch.expected;
     let mut chunks = batch.events.chunks(ROWS);
-    // A head that has moved is refused as no value at all.
+    // A moved head makes the value NULL, which the column refuses.
     let mut script = QueryBuilder::new(
         "BEGIN IMMEDIATE; UPDATE ledger_head SET appends = appends + 1, position = iif(position = ",
     );
@@ -492,7 +493,7 @@ async fn append(transaction: &mut Transaction, batch: &Batch) -> Result<(), Appe
     Ok(())
 }
 
-/// Why the head was not moved and the first events were not written.
+/// The reason why the head was not moved and the first events were not written.
 fn refused(error: sqlx::Error) -> AppendError {
     let is_moved = error
         .as_database_error()
@@ -526,7 +527,7 @@ fn push_events(script: &mut QueryBuilder<Sqlite>, events: &[StoredEvent]) {
         .push("; ");
 }
 
-/// `false` when the name belongs to somebody else.
+/// Returns `false` when the name belongs to another user.
 async fn claim_name(
     connection: &mut SqliteConnection,
     claim: &Claim,

@@ -1,4 +1,4 @@
-//! A ledger in memory, for the tests of what follows one.
+//! A ledger in memory, for the tests of its followers.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,15 +16,15 @@ pub fn user(n: u64) -> UserId {
     format!("{n:024x}").parse().expect("it is 24 digits")
 }
 
-/// A ledger that a test may change as no database lets it.
+/// A ledger that a test may change in ways that no database allows.
 pub struct Memory {
     events: Mutex<Vec<StoredEvent>>,
-    /// What those who follow it are told.
+    /// The head that followers watch.
     pub head: watch::Sender<Position>,
-    /// Whether it answers nothing, as a database that is away.
+    /// Whether it fails every request, like an unavailable database.
     pub is_away: AtomicBool,
-    /// How often it was asked for something.
-    pub asked: AtomicU32,
+    /// The number of requests so far.
+    pub requests: AtomicU32,
 }
 
 impl Memory {
@@ -34,16 +34,16 @@ impl Memory {
             events: Mutex::default(),
             head: watch::Sender::new(0),
             is_away: AtomicBool::new(false),
-            asked: AtomicU32::new(0),
+            requests: AtomicU32::new(0),
         })
     }
 
-    /// All events, to be looked at and changed.
+    /// All events, for inspection and change.
     pub fn all(&self) -> MutexGuard<'_, Vec<StoredEvent>> {
         self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds an event of a user; its position.
+    /// Adds an event of a user. Returns its position.
     pub fn record(&self, user_id: UserId, event: UserEvent) -> Position {
         let mut events = self.all();
         let position = events.len() as u64 + 1;
@@ -92,7 +92,7 @@ impl Memory {
         self.record(user(n), UserEvent::UsernameChanged(renamed))
     }
 
-    /// An event of a type that this program does not know.
+    /// Adds an event of a type that this program does not know.
     pub fn record_from_the_future(&self, n: u64) -> Position {
         let position = self.rename(n, "a", "b");
         let mut events = self.all();
@@ -102,7 +102,7 @@ impl Memory {
         position
     }
 
-    /// Now this program knows it.
+    /// Makes the event known to this program.
     pub fn learn(&self) {
         for event in self.all().iter_mut() {
             retype(event, "soul-sold", "username-changed");
@@ -110,7 +110,7 @@ impl Memory {
     }
 
     fn answer<T>(&self, value: T) -> Result<T, store::Error> {
-        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.requests.fetch_add(1, Ordering::Relaxed);
         if self.is_away.load(Ordering::Relaxed) {
             let away = std::io::Error::other("away");
             return Err(store::Error::Unavailable(Arc::new(away)));
@@ -196,15 +196,15 @@ impl History for Memory {
     }
 
     async fn claims(&self, _: &[String]) -> Result<Vec<Claim>, store::Error> {
-        unreachable!("claims are kept by stores")
+        unreachable!("only stores keep claims")
     }
 
     async fn claims_after(&self, _: &str, _: usize) -> Result<Vec<Claim>, store::Error> {
-        unreachable!("claims are kept by stores")
+        unreachable!("only stores keep claims")
     }
 
     async fn outcomes(&self, _: &[OutcomeKey]) -> Result<Vec<Outcome>, store::Error> {
-        unreachable!("outcomes are kept by stores")
+        unreachable!("only stores keep outcomes")
     }
 
     async fn position_of(&self, id: &EventId) -> Result<Option<Position>, store::Error> {

@@ -7,12 +7,12 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
-/// How long the server has to start or to stop.
+/// The time limit for a start or stop of the server.
 const DEADLINE: Duration = Duration::from_mins(1);
 
-/// Starts and stops the server as it is told on its input, and says what it did on its output. At the
-/// end of its input, which comes when the test process ends in whatever way, the server is killed and
-/// the folder removed.
+/// Starts and stops the server as commanded on its input, and reports on its output. At the end of
+/// its input, which also comes when the test process is killed, it kills the server and removes the
+/// folder.
 const SUPERVISOR: &str = r#"
 folder=$(mktemp -d) || exit 1
 echo "folder $folder"
@@ -33,11 +33,11 @@ wait 2>/dev/null
 rm -rf "$folder"
 "#;
 
-/// A private nats-server. Dropped, it is killed and its folder removed.
+/// A private nats-server. When dropped, it is killed and its folder removed.
 #[derive(Debug)]
 pub struct Nats {
     supervisor: Child,
-    /// `None` only while it is dropped.
+    /// `None` only during the drop.
     orders: Option<ChildStdin>,
     lines: Receiver<String>,
     folder: PathBuf,
@@ -49,17 +49,17 @@ impl Nats {
     ///
     /// # Panics
     ///
-    /// When nats-server is not installed, or does not start: a test that needs it has failed.
+    /// When nats-server is not installed or does not start: a test that needs it fails.
     #[track_caller]
     pub fn start() -> Self {
         Self::start_with(&[])
     }
 
-    /// Starts a server on a free port with more arguments than it always has.
+    /// Starts a server on a free port with additional arguments.
     ///
     /// # Panics
     ///
-    /// As [`Nats::start`] does.
+    /// Like [`Nats::start`].
     #[track_caller]
     pub fn start_with(arguments: &[&str]) -> Self {
         let mut supervisor = Command::new("/bin/sh")
@@ -68,14 +68,14 @@ impl Nats {
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            // A Ctrl-C is for the tests; the supervisor sees them end and cleans up.
+            // A Ctrl-C is for the tests; the supervisor notices their end and cleans up.
             .process_group(0)
             .spawn()
             .expect("a shell");
         let orders = supervisor.stdin.take();
         let output = supervisor.stdout.take().expect("it is piped");
         let (sender, lines) = channel();
-        // Also read when nobody waits for a line, so that the server can always write.
+        // Reads also when nobody waits for a line, so that the server can always write.
         std::thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
                 let _ = sender.send(line);
@@ -93,7 +93,7 @@ impl Nats {
         nats
     }
 
-    /// Starts the server again, on the same port and with what is in its folder now.
+    /// Starts the server again, on the same port and with the current content of its folder.
     #[track_caller]
     pub fn start_again(&mut self) {
         self.launch(&self.port.to_string());
@@ -107,31 +107,31 @@ impl Nats {
         self.wait_for("Server is ready");
     }
 
-    /// Stops the server as an operator does, and waits until it is gone.
+    /// Stops the server as an operator does, and waits until it has ended.
     #[track_caller]
     pub fn stop(&mut self) {
         self.order("TERM");
         self.wait_for("stopped");
     }
 
-    /// Kills the server (`kill -9`), and waits until it is gone.
+    /// Kills the server (`kill -9`), and waits until it has ended.
     #[track_caller]
     pub fn kill(&mut self) {
         self.order("KILL");
         self.wait_for("stopped");
     }
 
-    /// Where clients connect.
+    /// The URL for clients.
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
-    /// Where JetStream keeps its files. Touch them only while the server is stopped.
+    /// The folder of JetStream's files. Change it only while the server is stopped.
     pub fn store_dir(&self) -> &Path {
         &self.folder
     }
 
-    /// Replaces the files of a stopped server by an earlier copy of them.
+    /// Replaces the files of a stopped server with an earlier copy of them.
     #[track_caller]
     pub fn roll_back_to(&self, copy: &Path) {
         std::fs::remove_dir_all(&self.folder).expect("the folder can be removed");
@@ -150,7 +150,7 @@ impl Nats {
         writeln!(orders, "{order}").expect("the supervisor of nats-server is there");
     }
 
-    /// What follows a text in the next line that has it.
+    /// The rest of the next line that contains a text.
     #[track_caller]
     fn wait_for(&self, text: &str) -> String {
         let mut seen = Vec::new();
@@ -236,9 +236,9 @@ mod tests {
         assert!(!folder.exists());
     }
 
-    /// What the supervisor sees of a test process that was killed is that its input ends.
+    /// When a test process is killed, the supervisor only sees the end of its input.
     #[test]
-    fn a_server_ends_when_the_process_that_started_it_does() {
+    fn a_server_ends_with_the_process_that_started_it() {
         let mut nats = Nats::start();
         let folder = nats.store_dir().to_owned();
         drop(nats.orders.take());

@@ -1,6 +1,6 @@
 //! A private PostgreSQL server.
 //!
-//! It is kept by a small shell program that waits on a pipe from the test process: when the pipe closes,
+//! A small shell program keeps it and waits on a pipe from the test process. When the pipe closes,
 //! even by `SIGKILL`, that program stops the server and removes its folder.
 
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -13,11 +13,12 @@ use std::sync::{Mutex, OnceLock};
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
-/// Below the ports that systems give to outgoing connections: nobody takes it while the server is down.
+/// Below the ports that systems give to outgoing connections, so nothing takes the port while the
+/// server is down.
 const FIRST_PORT: u16 = 20_000;
 const PORTS: u32 = 12_000;
 
-/// A private PostgreSQL server. Calls block until they are done; what fails, panics.
+/// A private PostgreSQL server. Calls block until they are done, and panic on failure.
 pub struct Postgres {
     port: u16,
     keeper: Mutex<Keeper>,
@@ -31,26 +32,27 @@ struct Keeper {
 }
 
 impl Postgres {
-    /// The server that all tests of this process share; each makes its own database in it.
+    /// The server shared by all tests of this process. Each test creates its own database in it.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Postgres> = OnceLock::new();
         SHARED.get_or_init(Self::start)
     }
 
-    /// A server of the caller's own, to be stopped and killed.
+    /// A server for one test, which may stop and kill it.
     pub fn start() -> Self {
         Self::launch("")
     }
 
-    /// A server that follows this one and can only be read.
+    /// A read-only server that follows this one.
     #[must_use]
     pub fn replica(&self) -> Self {
         Self::launch(&self.port.to_string())
     }
 
-    /// `primary` is the port of a server to follow, or nothing.
+    /// `primary` is the port of the server to follow, or empty.
     fn launch(primary: &str) -> Self {
-        // No port is tried twice: that of another test's server is free while it is down.
+        // No port is tried twice: the port of another test's server is free while that server is
+        // down.
         static TRIED: AtomicU32 = AtomicU32::new(0);
         let mut keeper = Keeper::new(primary);
         let mut port = FIRST_PORT;
@@ -106,12 +108,12 @@ impl Postgres {
         self.order(&format!("start {}", self.port));
     }
 
-    /// Makes every process of the server stand still: it does not answer, but connections stay.
+    /// Suspends every process of the server: it does not answer, but connections stay open.
     pub fn freeze(&self) {
         self.order("freeze");
     }
 
-    /// Lets a server go on that was made to stand still.
+    /// Resumes a suspended server.
     pub fn thaw(&self) {
         self.order("thaw");
     }
@@ -185,7 +187,7 @@ fn binaries() -> PathBuf {
     installed.sort_unstable_by(|a, b| b.cmp(a));
     std::env::split_paths(&path)
         .chain(installed.into_iter().map(|(_, folder)| folder))
-        // A link on the search path leads to the folder of all the rest.
+        // A link on the search path leads to the folder of the other programs.
         .filter_map(|folder| folder.join("initdb").canonicalize().ok())
         .filter_map(|initdb| Some(initdb.parent()?.to_owned()))
         .find(|folder| folder.join("postgres").is_file())

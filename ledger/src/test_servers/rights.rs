@@ -1,8 +1,9 @@
-//! What a PostgreSQL database lets whom do.
+//! Rights in a PostgreSQL database.
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
-/// Makes a role with the rights of a file in `migrations/postgres/grants`, and with no others; its URL.
+/// Creates a role with exactly the rights of a file in `migrations/postgres/grants`. Returns its
+/// URL.
 pub async fn granted(url: &str, role: &str, grants: &str) -> String {
     let grants = grants.replace("profile_ledger", role);
     let statements =
@@ -15,15 +16,15 @@ pub async fn granted(url: &str, role: &str, grants: &str) -> String {
     url.replace("postgres@", &format!("{role}@"))
 }
 
-/// Asserts that statements of the user in a URL are refused with a code (SQLSTATE): `42501` is a right that is
-/// missing, `P0001` a trigger.
+/// Asserts that the database refuses statements of the user in a URL with a code (SQLSTATE):
+/// `42501` for a missing right, `P0001` for a trigger.
 pub async fn refused(url: &str, code: &str, statements: &[&'static str]) {
     let mut connection = PgConnection::connect(url).await.expect("it is there");
     refused_on(&mut connection, code, statements).await;
 }
 
-/// Asserts that triggers refuse statements to the superuser, who owns the tables, also as if it replayed what another
-/// server did.
+/// Asserts that triggers refuse statements of the superuser, who owns the tables, also when the
+/// session acts as a replica.
 pub async fn refused_to_owner(url: &str, statements: &[&'static str]) {
     let mut owner = PgConnection::connect(url).await.expect("it is there");
     for role in ["origin", "replica"] {

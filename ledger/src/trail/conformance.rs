@@ -1,5 +1,5 @@
-//! What every audit trail must do, whatever its backend: `run_all` panics at the first thing that one
-//! does not.
+//! The contract of every audit trail, whatever its backend: `run_all` panics at the first
+//! violation.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ fn user(n: u64) -> UserId {
     format!("{n:024x}").parse().expect("24 hexadecimal digits")
 }
 
-/// Somebody's nth read; odd ones are of everybody.
+/// The nth read of an actor; odd ones are of all users.
 pub(super) fn read(n: u64, actor: &str) -> Read {
     Read {
         at: Time::from_millis(1_000 + i64::try_from(n).expect("small")),
@@ -26,7 +26,7 @@ pub(super) fn read(n: u64, actor: &str) -> Read {
     }
 }
 
-/// All that is recorded, from the oldest on.
+/// All recorded reads, oldest first.
 pub(super) fn all() -> Question {
     Question {
         limit: usize::MAX,
@@ -36,12 +36,12 @@ pub(super) fn all() -> Question {
 
 /// Runs every test, each on a new trail.
 pub(super) async fn run_all(open: impl AsyncFn() -> Arc<dyn AuditTrail>) {
-    reads_are_listed_as_they_were_recorded(&*open().await).await;
+    reads_are_listed_as_recorded(&*open().await).await;
     reads_are_found_by_caller_and_by_user(&*open().await).await;
     reads_are_listed_in_pages_in_both_directions(&*open().await).await;
     any_text_is_kept(&*open().await).await;
     let trail = open().await;
-    who_pages_sees_every_read_once_in_order(vec![Arc::clone(&trail); 4], trail).await;
+    a_paging_reader_sees_every_read_once_in_order(vec![Arc::clone(&trail); 4], trail).await;
 }
 
 async fn numbers(trail: &dyn AuditTrail, question: Question) -> Vec<u64> {
@@ -49,7 +49,7 @@ async fn numbers(trail: &dyn AuditTrail, question: Question) -> Vec<u64> {
     listed.iter().map(|recorded| recorded.number).collect()
 }
 
-async fn reads_are_listed_as_they_were_recorded(trail: &dyn AuditTrail) {
+async fn reads_are_listed_as_recorded(trail: &dyn AuditTrail) {
     assert_eq!(trail.count().await.expect("count"), 0);
     assert!(trail.list(&all()).await.expect("list").is_empty());
     for n in 1..=2 {
@@ -135,8 +135,8 @@ async fn any_text_is_kept(trail: &dyn AuditTrail) {
     }
 }
 
-/// The writers' trails, and the reader's, are of one trail.
-pub(super) async fn who_pages_sees_every_read_once_in_order(
+/// The writers and the reader use the same trail.
+pub(super) async fn a_paging_reader_sees_every_read_once_in_order(
     trails: Vec<Arc<dyn AuditTrail>>,
     reader: Arc<dyn AuditTrail>,
 ) {

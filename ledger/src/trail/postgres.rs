@@ -31,7 +31,7 @@ const SCHEMA: &str = "audit";
 /// Connections that record and list.
 const CONNECTIONS: u32 = 2;
 
-/// Whoever waits for the row of the head gets the next number: the update looks at it again.
+/// A statement that waits for the head's row gets the next number, because the update evaluates the row again.
 const RECORD: &str = concat!(
     "WITH moved AS (UPDATE audit.head SET number = number + 1 RETURNING number), recorded AS (
     INSERT INTO audit.reads (number, ",
@@ -48,8 +48,8 @@ pub struct PostgresTrail {
     database: Database,
 }
 
-/// Makes the trail's tables in a database, or brings them up to date. Needs the right to do so, which the
-/// program needs for nothing else.
+/// Creates the trail's tables in a database, or migrates them. Needs the right to do so; the
+/// program needs it for nothing else.
 pub async fn migrate(url: &str) -> Result<(), Error> {
     crate::postgres::migrate(url, SCHEMA, &MIGRATIONS)
         .await
@@ -57,7 +57,7 @@ pub async fn migrate(url: &str) -> Result<(), Error> {
 }
 
 impl PostgresTrail {
-    /// Opens the trail in a database, migrating it if it is not up to date.
+    /// Opens the trail in a database, after migrating it if needed.
     pub async fn open(url: &str) -> Result<Self, Error> {
         let database = Database::new(url, CONNECTIONS)?;
         if !is_migrated(&database, SCHEMA, &MIGRATIONS).await? {
@@ -74,7 +74,7 @@ fn number(row: &PgRow) -> Result<u64, Error> {
 
 fn only_number(rows: &[PgRow]) -> Result<u64, Error> {
     let row = rows.first();
-    number(row.ok_or_else(|| Error::Damaged("the audit trail has no head".to_owned()))?)
+    number(row.ok_or_else(|| Error::Damaged("the audit trail does not have a head row".to_owned()))?)
 }
 
 fn recorded(row: &PgRow) -> Result<RecordedRead, Error> {
@@ -111,8 +111,8 @@ impl AuditTrail for PostgresTrail {
     }
 
     async fn count(&self) -> Result<u64, Error> {
-        let asked = || sqlx::query("SELECT number FROM audit.head");
-        only_number(&self.database.read(asked).await?)
+        let query = || sqlx::query("SELECT number FROM audit.head");
+        only_number(&self.database.read(query).await?)
     }
 
     async fn list(&self, question: &Question) -> Result<Vec<RecordedRead>, Error> {
@@ -120,7 +120,7 @@ impl AuditTrail for PostgresTrail {
             Start::After(number) => (">", number, "ASC"),
             Start::Before(number) => ("<", number, "DESC"),
         };
-        // A condition that may be absent would keep the index from being used.
+        // An optional condition in SQL would prevent the use of the index.
         let actor = if question.actor.is_some() {
             "actor = $2"
         } else {
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_postgres_trail_does_what_every_trail_must() {
+    async fn the_postgres_trail_passes_the_conformance_suite() {
         for parameters in ["", "?statement-cache-capacity=0"] {
             conformance::run_all(async || {
                 let url = Server::shared().database().await;
@@ -175,14 +175,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn many_processes_record_without_a_gap_and_who_pages_misses_nothing() {
+    async fn many_processes_record_without_gaps_and_a_paging_reader_misses_nothing() {
         let url = Server::shared().database().await;
         let mut trails: Vec<Arc<dyn AuditTrail>> = Vec::new();
         for _ in 0..4 {
             trails.push(Arc::new(open(&url).await));
         }
         let reader = Arc::new(open(&url).await);
-        conformance::who_pages_sees_every_read_once_in_order(trails, reader).await;
+        conformance::a_paging_reader_sees_every_read_once_in_order(trails, reader).await;
     }
 
     #[tokio::test]

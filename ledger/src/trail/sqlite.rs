@@ -38,13 +38,13 @@ pub struct SqliteTrail {
 }
 
 impl SqliteTrail {
-    /// Opens the trail in a file, making it if it is not there. The folder's ledger is opened first: its
-    /// lock keeps other processes out.
+    /// Opens the trail in a file, and creates the file if it is missing. Open the ledger of the
+    /// folder first: its lock excludes other processes.
     pub async fn open(path: &Path) -> Result<Self, Error> {
         let options = options(path)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
-            // What is recorded reaches the disk before anybody is answered.
+            // A read reaches the disk before it is answered.
             .synchronous(SqliteSynchronous::Full)
             .pragma("recursive_triggers", "ON");
         let writer = pool(1).connect_with(options.clone()).await?;
@@ -87,7 +87,7 @@ fn recorded(row: &SqliteRow) -> Result<RecordedRead, Error> {
 #[async_trait]
 impl AuditTrail for SqliteTrail {
     async fn record(&self, read: &Read) -> Result<u64, Error> {
-        // With one connection that writes, nobody takes the number in between.
+        // Only one connection writes, so the number cannot be taken in between.
         let row = sqlx::query(concat!(
             "INSERT INTO reads (number, ",
             read_columns!(),
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_sqlite_trail_does_what_every_trail_must() {
+    async fn the_sqlite_trail_passes_the_conformance_suite() {
         let folder = tempfile::tempdir().unwrap();
         let opened = std::cell::Cell::new(0);
         conformance::run_all(async || {
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_recorded_is_on_disk_and_there_after_opening_again() {
+    async fn recorded_reads_are_on_disk_and_present_after_reopening() {
         let folder = tempfile::tempdir().unwrap();
         let trail = open(folder.path()).await;
         let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous")

@@ -1,13 +1,13 @@
--- Callers and queries are any Unicode text.
+-- Callers and queries may be any Unicode text.
 DO $$ BEGIN
     IF current_setting('server_encoding') <> 'UTF8' THEN
         RAISE EXCEPTION 'the database must have the encoding UTF8, not %', current_setting('server_encoding');
     END IF;
 END $$;
 
--- How many reads are recorded, one row: whoever records the next moves it first, so numbers become
--- visible in their order and nobody who pages by number misses one. The room left in its page keeps the
--- many updates in that page.
+-- The number of recorded reads, in one row. Each read first increments it, so numbers become
+-- visible in order and a reader that pages by number misses none. The fill factor keeps the many
+-- updates in one page.
 CREATE TABLE audit.head (
     only_row integer PRIMARY KEY CHECK (only_row = 1),
     number   bigint  NOT NULL
@@ -15,13 +15,13 @@ CREATE TABLE audit.head (
 
 INSERT INTO audit.head VALUES (1, 0);
 
--- Who looked at whom. Recorded before anything is answered, and kept for ever.
+-- Recorded reads of histories. A read is recorded before it is answered, and is never deleted.
 CREATE TABLE audit.reads (
     number     bigint PRIMARY KEY,
     read_at    bigint NOT NULL, -- milliseconds since 1970
     actor      text   COLLATE "C" NOT NULL,
     route      text   NOT NULL,
-    user_id    text   COLLATE "C", -- whose history; without one, everybody's
+    user_id    text   COLLATE "C", -- whose history; NULL means all users
     query      text   NOT NULL,
     request_id text   NOT NULL
 );
@@ -56,7 +56,7 @@ CREATE TRIGGER reads_come_in_order BEFORE INSERT ON audit.reads
 CREATE TRIGGER reads_are_never_changed BEFORE UPDATE OR DELETE OR TRUNCATE ON audit.reads
     FOR EACH STATEMENT EXECUTE FUNCTION audit.refuse('recorded reads are never changed or deleted');
 
--- Not even a session that replays another server's changes gets past these.
+-- ENABLE ALWAYS: the triggers also fire in a session that acts as a replica.
 ALTER TABLE audit.head
     ENABLE ALWAYS TRIGGER head_goes_up_by_one,
     ENABLE ALWAYS TRIGGER head_stays;

@@ -1,5 +1,5 @@
--- What the program needs of the ledger when another role has applied the migrations. Run by the owner of
--- the schema, with the name of the program's role in place of profile_ledger.
+-- The rights of the program on the ledger, when another role has applied the migrations. The owner
+-- of the schema runs this file, with the name of the program's role instead of profile_ledger.
 GRANT USAGE ON SCHEMA ledger TO profile_ledger;
 GRANT SELECT ON ledger.migrations TO profile_ledger;
 GRANT SELECT, INSERT ON ledger.events TO profile_ledger;

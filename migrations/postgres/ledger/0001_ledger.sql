@@ -1,13 +1,13 @@
--- Names, words and messages are any Unicode text.
+-- Names, words and messages may be any Unicode text.
 DO $$ BEGIN
     IF current_setting('server_encoding') <> 'UTF8' THEN
         RAISE EXCEPTION 'the database must have the encoding UTF8, not %', current_setting('server_encoding');
     END IF;
 END $$;
 
--- The end of the ledger, one row. An append begins by moving it from the head that its events were
--- decided on, so two appends can never take the same positions. The room left in its page keeps the
--- many updates in that page.
+-- The head of the ledger, in one row. An append first moves it by compare-and-swap from the head
+-- that its events were decided on, so two appends can never take the same positions. The fill
+-- factor keeps the many updates in one page.
 CREATE TABLE ledger.ledger_head (
     only_row    integer PRIMARY KEY CHECK (only_row = 1),
     store_id    text    NOT NULL,
@@ -36,8 +36,8 @@ CREATE TRIGGER ledger_head_never_goes_back BEFORE UPDATE ON ledger.ledger_head
 CREATE TRIGGER ledger_head_stays BEFORE DELETE OR TRUNCATE ON ledger.ledger_head
     FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse('the head of the ledger is never deleted');
 
--- The ledger. The envelope holds the exact bytes that were hashed; the other columns are what an event
--- is found by.
+-- The ledger. The envelope contains the exact bytes that were hashed; the other columns are for
+-- finding an event.
 CREATE TABLE ledger.events (
     position       bigint  PRIMARY KEY,
     event_id       uuid    NOT NULL UNIQUE,
@@ -51,13 +51,13 @@ CREATE TABLE ledger.events (
     UNIQUE (user_id, version)
 );
 
--- Envelopes are stored as they are: compressing them costs more time than it saves space.
+-- Envelopes are not compressed: that would cost more time than it saves space.
 ALTER TABLE ledger.events ALTER COLUMN envelope SET STORAGE EXTERNAL;
 
 CREATE TRIGGER events_are_never_changed BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger.events
     FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse('events are never changed or deleted');
 
--- What one statement adds must end at the head and follow on what is there.
+-- The events of one statement must end at the head and continue the existing ones without gaps.
 CREATE FUNCTION ledger.events_come_in_order() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     first_position bigint;
@@ -102,7 +102,7 @@ END $$;
 CREATE TRIGGER events_come_in_order AFTER INSERT ON ledger.events REFERENCING NEW TABLE AS added
     FOR EACH STATEMENT EXECUTE FUNCTION ledger.events_come_in_order();
 
--- Not even a session that replays another server's changes gets past these.
+-- ENABLE ALWAYS: the triggers also fire in a session that acts as a replica.
 ALTER TABLE ledger.ledger_head
     ENABLE ALWAYS TRIGGER ledger_head_never_goes_back,
     ENABLE ALWAYS TRIGGER ledger_head_stays;
@@ -110,7 +110,8 @@ ALTER TABLE ledger.events
     ENABLE ALWAYS TRIGGER events_are_never_changed,
     ENABLE ALWAYS TRIGGER events_come_in_order;
 
--- Who holds a username (held_until is null), or held it and until when nobody else may take it.
+-- The holder of a username (held_until is NULL), or its last holder and the time until which no
+-- other user may take it.
 CREATE TABLE ledger.username_claims (
     username   text   COLLATE "C" PRIMARY KEY,
     user_id    text   COLLATE "C" NOT NULL,
@@ -119,13 +120,13 @@ CREATE TABLE ledger.username_claims (
 
 CREATE INDEX username_claims_held ON ledger.username_claims (held_until) WHERE held_until IS NOT NULL;
 
--- Ends an append from within its statement.
+-- Aborts an append from within its statement.
 CREATE FUNCTION ledger.refuse_taken_name() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
     RAISE EXCEPTION 'a username belongs to another user' USING ERRCODE = 'PLTKN';
 END $$;
 
--- What commands with an Idempotency-Key came to. Actors and keys are bytes: an issuer of tokens may call
--- a caller what it likes, and text cannot hold every string.
+-- The outcomes of commands with an Idempotency-Key. Actors and keys are bytes: an issuer of tokens
+-- may choose any subject, and text cannot hold every string.
 CREATE TABLE ledger.idempotency (
     actor       bytea  NOT NULL,
     key         bytea  NOT NULL,

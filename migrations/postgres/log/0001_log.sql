@@ -1,14 +1,15 @@
--- Inner hashes of the ledger's Merkle tree: of level 1, each over 256 leaves; of the levels above, each over
--- 256 of the level below.
+-- Inner hashes of the Merkle tree of the ledger. A hash of level 1 covers 256 leaves; a hash of a
+-- higher level covers 256 hashes of the level below.
 CREATE TABLE log.hashes (
     level integer NOT NULL CHECK (level > 0),
-    place bigint  NOT NULL CHECK (place >= 0),
+    hash_index bigint  NOT NULL CHECK (hash_index >= 0),
     hash  bytea   NOT NULL CHECK (length(hash) = 32),
-    PRIMARY KEY (level, place)
+    PRIMARY KEY (level, hash_index)
 );
 
--- How many checkpoints were signed, one row: whoever signs the next moves it first, so one that is missing is missed,
--- the newest too. The room left in its page keeps the many updates in that page.
+-- The number of signed checkpoints, in one row. Each new checkpoint first increments it, so a
+-- missing checkpoint is noticed, even the newest. The fill factor keeps the many updates in one
+-- page.
 CREATE TABLE log.head (
     only_row integer PRIMARY KEY CHECK (only_row = 1),
     number   bigint  NOT NULL
@@ -16,14 +17,14 @@ CREATE TABLE log.head (
 
 INSERT INTO log.head VALUES (1, 0);
 
--- What was signed, for ever.
+-- Signed checkpoints, never deleted.
 CREATE TABLE log.checkpoints (
     number bigint PRIMARY KEY,
     size   bigint NOT NULL UNIQUE CHECK (size > 0),
     note   text   NOT NULL
 );
 
--- Whose signatures these are.
+-- The public key of the signatures.
 CREATE TABLE log.log_key (
     only_row   integer PRIMARY KEY CHECK (only_row = 1),
     public_key text    NOT NULL
@@ -62,7 +63,7 @@ CREATE TRIGGER checkpoints_are_never_changed BEFORE UPDATE OR DELETE OR TRUNCATE
 CREATE TRIGGER the_key_is_never_changed BEFORE UPDATE OR DELETE OR TRUNCATE ON log.log_key
     FOR EACH STATEMENT EXECUTE FUNCTION log.refuse('the key of the log is never changed or deleted');
 
--- Not even a session that replays another server's changes gets past these.
+-- ENABLE ALWAYS: the triggers also fire in a session that acts as a replica.
 ALTER TABLE log.head
     ENABLE ALWAYS TRIGGER head_goes_up_by_one,
     ENABLE ALWAYS TRIGGER head_stays;

@@ -1,11 +1,12 @@
--- Names, words and messages are any Unicode text.
+-- Names, words and messages may be any Unicode text.
 DO $$ BEGIN
     IF current_setting('server_encoding') <> 'UTF8' THEN
         RAISE EXCEPTION 'the database must have the encoding UTF8, not %', current_setting('server_encoding');
     END IF;
 END $$;
 
--- Up to which position of the ledger the rows below are its fold, and which projector writes them.
+-- The position up to which the rows below are the fold of the ledger, and the projector that writes
+-- them.
 CREATE TABLE read_model.projections (
     name     text   PRIMARY KEY,
     position bigint NOT NULL,
@@ -14,10 +15,10 @@ CREATE TABLE read_model.projections (
 
 INSERT INTO read_model.projections VALUES ('users', 0, '');
 
--- One document a user. Usernames are not unique here: the rows of a batch are written in any order, so
--- one that passes on may stand at both users for the length of a transaction. Documents are text: their
--- members stay in order, and jsonb cannot hold every string. Most steps change no column of an index, so that a new
--- version of a row finds room beside the old one and no index is touched.
+-- One document per user. Usernames are not unique here: the rows of a batch are written in any
+-- order, so two users may have the same name within a transaction. Documents are text: their
+-- members stay in order, and jsonb cannot hold every string. Most steps change no indexed column,
+-- so a new row version fits beside the old one and no index is touched.
 CREATE TABLE read_model.users (
     user_id  text   COLLATE "C" PRIMARY KEY,
     version  bigint NOT NULL,
@@ -28,8 +29,8 @@ CREATE TABLE read_model.users (
 
 CREATE INDEX users_username ON read_model.users (username);
 
--- The folded words by which a user is found; '#designer' stands for an expertise. Their order is that of
--- their bytes, whatever the language of the database.
+-- The folded search words of the users; '#designer' stands for an expertise. They sort by bytes,
+-- whatever the language of the database.
 CREATE TABLE read_model.user_words (
     word    text COLLATE "C" NOT NULL,
     user_id text COLLATE "C" NOT NULL,
@@ -38,7 +39,7 @@ CREATE TABLE read_model.user_words (
 
 CREATE INDEX user_words_user ON read_model.user_words (user_id, word);
 
--- Users whose events wait because one of them could not be folded.
+-- Parked users: one of their events could not be folded, and later events wait.
 CREATE TABLE read_model.parked_users (
     user_id       text   COLLATE "C" PRIMARY KEY,
     from_position bigint NOT NULL,

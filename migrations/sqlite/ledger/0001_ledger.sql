@@ -1,5 +1,5 @@
--- The end of the ledger, one row. An append begins by moving it from the head that its events were
--- decided on, so two appends can never take the same positions.
+-- The head of the ledger, in one row. An append first moves it by compare-and-swap from the head
+-- that its events were decided on, so two appends can never take the same positions.
 CREATE TABLE ledger_head (
     only_row    INTEGER PRIMARY KEY CHECK (only_row = 1),
     store_id    TEXT    NOT NULL,
@@ -20,8 +20,8 @@ CREATE TRIGGER ledger_head_stays BEFORE DELETE ON ledger_head BEGIN
     SELECT RAISE(ABORT, 'the head of the ledger is never deleted');
 END;
 
--- The ledger. The envelope holds the exact bytes that were hashed; the other columns are what an event
--- is found by.
+-- The ledger. The envelope contains the exact bytes that were hashed; the other columns are for
+-- finding an event.
 CREATE TABLE events (
     position       INTEGER PRIMARY KEY,
     event_id       TEXT    NOT NULL UNIQUE,
@@ -43,7 +43,7 @@ CREATE TRIGGER events_are_never_deleted BEFORE DELETE ON events BEGIN
     SELECT RAISE(ABORT, 'events are never deleted');
 END;
 
--- Also what keeps INSERT OR REPLACE from removing an event: a delete trigger does not see that.
+-- Also prevents INSERT OR REPLACE from removing an event, for which delete triggers do not fire.
 CREATE TRIGGER events_come_in_order BEFORE INSERT ON events BEGIN
     SELECT RAISE(ABORT, 'positions are 1, 2, 3 without a gap')
     WHERE NEW.position <> (SELECT coalesce(max(position), 0) + 1 FROM events);
@@ -55,7 +55,8 @@ CREATE TRIGGER events_come_in_order BEFORE INSERT ON events BEGIN
     WHERE NEW.recorded_at < (SELECT recorded_at FROM events ORDER BY position DESC LIMIT 1);
 END;
 
--- Who holds a username (held_until is null), or held it and until when nobody else may take it.
+-- The holder of a username (held_until is NULL), or its last holder and the time until which no
+-- other user may take it.
 CREATE TABLE username_claims (
     username   TEXT NOT NULL PRIMARY KEY,
     user_id    TEXT NOT NULL,
@@ -64,7 +65,7 @@ CREATE TABLE username_claims (
 
 CREATE INDEX username_claims_held ON username_claims (held_until) WHERE held_until IS NOT NULL;
 
--- What commands with an Idempotency-Key came to.
+-- The outcomes of commands with an Idempotency-Key.
 CREATE TABLE idempotency (
     actor       TEXT    NOT NULL,
     key         TEXT    NOT NULL,

@@ -1,13 +1,14 @@
--- Inner hashes of the ledger's Merkle tree: of level 1, each over 256 leaves; of the levels above, each over
--- 256 of the level below.
+-- Inner hashes of the Merkle tree of the ledger. A hash of level 1 covers 256 leaves; a hash of a
+-- higher level covers 256 hashes of the level below.
 CREATE TABLE hashes (
     level INTEGER NOT NULL CHECK (level > 0),
-    place INTEGER NOT NULL CHECK (place >= 0),
+    hash_index INTEGER NOT NULL CHECK (hash_index >= 0),
     hash  BLOB    NOT NULL CHECK (length(hash) = 32),
-    PRIMARY KEY (level, place)
+    PRIMARY KEY (level, hash_index)
 ) STRICT, WITHOUT ROWID;
 
--- How many checkpoints were signed, one row: it is moved with each, so one that is missing is missed, the newest too.
+-- The number of signed checkpoints, in one row. Each new checkpoint increments it, so a missing
+-- checkpoint is noticed, even the newest.
 CREATE TABLE head (
     only_row INTEGER NOT NULL PRIMARY KEY CHECK (only_row = 1),
     number   INTEGER NOT NULL
@@ -15,14 +16,14 @@ CREATE TABLE head (
 
 INSERT INTO head VALUES (1, 0);
 
--- What was signed, for ever.
+-- Signed checkpoints, never deleted.
 CREATE TABLE checkpoints (
     number INTEGER NOT NULL PRIMARY KEY,
     size   INTEGER NOT NULL UNIQUE CHECK (size > 0),
     note   TEXT    NOT NULL
 ) STRICT;
 
--- Whose signatures these are.
+-- The public key of the signatures.
 CREATE TABLE log_key (
     only_row   INTEGER NOT NULL PRIMARY KEY CHECK (only_row = 1),
     public_key TEXT    NOT NULL
@@ -34,10 +35,10 @@ END;
 CREATE TRIGGER hashes_are_never_deleted BEFORE DELETE ON hashes BEGIN
     SELECT RAISE(ABORT, 'hashes are never deleted');
 END;
--- Also what keeps INSERT OR REPLACE from removing one: a delete trigger does not see that.
+-- Also prevents INSERT OR REPLACE from removing a row, for which delete triggers do not fire.
 CREATE TRIGGER hashes_come_in_order BEFORE INSERT ON hashes BEGIN
     SELECT RAISE(ABORT, 'hashes of a level come in order')
-    WHERE NEW.place <> (SELECT coalesce(max(place), -1) + 1 FROM hashes WHERE level = NEW.level);
+    WHERE NEW.hash_index <> (SELECT coalesce(max(hash_index), -1) + 1 FROM hashes WHERE level = NEW.level);
 END;
 
 CREATE TRIGGER checkpoints_are_never_changed BEFORE UPDATE ON checkpoints BEGIN

@@ -1,4 +1,5 @@
--- Up to which position of the ledger the rows below are its fold, and which projector writes them.
+-- The position up to which the rows below are the fold of the ledger, and the projector that writes
+-- them.
 CREATE TABLE projections (
     name     TEXT    NOT NULL PRIMARY KEY,
     position INTEGER NOT NULL,
@@ -7,9 +8,9 @@ CREATE TABLE projections (
 
 INSERT INTO projections VALUES ('users', 0, '');
 
--- One document a user. Usernames are not unique here: the rows of a batch are written in any order, so
--- one that passes on may stand at both users for the length of a transaction. With a rowid, as a document
--- would not fit into a page of an index.
+-- One document per user. Usernames are not unique here: the rows of a batch are written in any
+-- order, so two users may have the same name within a transaction. The table has a rowid, because a
+-- document would not fit into a page of an index.
 CREATE TABLE users (
     user_id  TEXT    NOT NULL PRIMARY KEY,
     version  INTEGER NOT NULL,
@@ -20,7 +21,7 @@ CREATE TABLE users (
 
 CREATE INDEX users_username ON users (username);
 
--- The folded words by which a user is found; '#designer' stands for an expertise.
+-- The folded search words of the users; '#designer' stands for an expertise.
 CREATE TABLE user_words (
     word    TEXT NOT NULL,
     user_id TEXT NOT NULL,
@@ -29,7 +30,7 @@ CREATE TABLE user_words (
 
 CREATE INDEX user_words_user ON user_words (user_id, word);
 
--- Users whose events wait because one of them could not be folded.
+-- Parked users: one of their events could not be folded, and later events wait.
 CREATE TABLE parked_users (
     user_id       TEXT    NOT NULL PRIMARY KEY,
     from_position INTEGER NOT NULL,

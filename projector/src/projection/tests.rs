@@ -190,19 +190,19 @@ async fn the_read_model_is_the_fold_of_the_ledger() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_feed_asks_the_ledger_nothing_and_wakes_at_once() {
+async fn an_idle_feed_sends_no_requests_to_the_ledger_and_wakes_at_once() {
     let ledger = Memory::new();
     let mut feed = StoreFeed::new(Arc::clone(&ledger) as _, 0, 3);
     let day = Duration::from_secs(24 * 60 * 60);
     let idle = tokio::time::timeout(day, feed.next()).await;
     assert!(idle.is_err());
-    assert_eq!(ledger.asked.load(Ordering::Relaxed), 0);
+    assert_eq!(ledger.requests.load(Ordering::Relaxed), 0);
     ledger.register(1);
     let woken = feed.next().now_or_never();
     assert_eq!(woken.expect("at once").unwrap().len(), 1);
 }
 
-/// Gives what it is told, whatever the positions.
+/// Returns prepared batches, whatever their positions.
 struct Scripted(VecDeque<Vec<StoredEvent>>);
 
 #[async_trait]
@@ -276,7 +276,7 @@ async fn a_read_model_ahead_of_its_ledger_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_waited_for_and_nothing_is_skipped() {
+async fn a_full_disk_is_waited_out_and_nothing_is_skipped() {
     let fixture = Fixture::new().await;
     fixture.read_model.is_full.store(true, Ordering::Relaxed);
     fixture.ledger.register(1);
@@ -292,7 +292,7 @@ async fn a_full_disk_is_waited_for_and_nothing_is_skipped() {
 }
 
 #[tokio::test]
-async fn a_ledger_that_was_away_is_followed_again() {
+async fn a_ledger_is_followed_again_after_an_outage() {
     let fixture = Fixture::new().await;
     fixture.ledger.is_away.store(true, Ordering::Relaxed);
     let mut running = fixture.start();
@@ -306,12 +306,12 @@ async fn a_ledger_that_was_away_is_followed_again() {
 }
 
 #[tokio::test]
-async fn of_two_projectors_one_works_and_the_other_takes_over_when_it_is_gone() {
+async fn one_of_two_projectors_is_active_and_the_other_takes_over_when_it_is_gone() {
     let fixture = Fixture::new().await;
     let mut first = fixture.start();
     let head = fixture.ledger.register(1);
     fixture.reach(head).await;
-    // The newcomer works, the elder stands by at its next event.
+    // The second projector becomes active; the first stands by at its next event.
     let second = fixture.start();
     let head = fixture.ledger.register(2);
     fixture.reach(head).await;
@@ -321,7 +321,7 @@ async fn of_two_projectors_one_works_and_the_other_takes_over_when_it_is_gone() 
         fixture.reach(head).await;
     }
     assert_eq!(first.health.borrow().state, State::Standby);
-    // As if it was killed: it says nothing to anybody.
+    // As if it was killed: it informs nobody.
     drop(second);
     let head = fixture.ledger.register(11);
     fixture.reach(head).await;

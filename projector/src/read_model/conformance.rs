@@ -1,5 +1,4 @@
-//! What every read model must do, whatever its backend: `run_all` panics at the first thing that one
-//! does not.
+//! The contract of every read model, whatever its backend: `run_all` panics at the first violation.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -63,20 +62,20 @@ const OWNER: &str = "";
 pub(super) async fn run_all(open: impl AsyncFn() -> Arc<dyn ReadModel>) {
     a_step_is_read_back(&*open().await).await;
     a_step_from_another_checkpoint_changes_nothing(&*open().await).await;
-    a_projector_that_was_replaced_cannot_write(&*open().await).await;
-    a_username_leads_to_who_has_it_now(&*open().await).await;
+    a_replaced_projector_cannot_write(&*open().await).await;
+    a_username_leads_to_its_current_holder(&*open().await).await;
     search_finds_beginnings_of_words(&*open().await).await;
     search_follows_renames(&*open().await).await;
-    search_pages_have_everybody_once(&*open().await).await;
-    search_is_in_the_order_of_words_and_ids(&*open().await).await;
-    words_are_left_where_nothing_has_changed_them(&*open().await).await;
-    large_steps_are_written_whole(&*open().await).await;
+    search_pages_contain_every_user_once(&*open().await).await;
+    search_results_are_sorted_by_word_and_id(&*open().await).await;
+    unchanged_words_are_not_written(&*open().await).await;
+    large_steps_are_written_completely(&*open().await).await;
     hostile_searches_find_nothing(&*open().await).await;
-    parked_users_come_and_go(&*open().await).await;
-    all_that_is_kept_of_users_is_listed_by_user(&*open().await).await;
+    users_are_parked_and_unparked(&*open().await).await;
+    every_stored_row_about_users_is_listed_by_user(&*open().await).await;
 }
 
-async fn words_are_left_where_nothing_has_changed_them(read_model: &dyn ReadModel) {
+async fn unchanged_words_are_not_written(read_model: &dyn ReadModel) {
     let john = document(1, "john", "John", "Doe", 1);
     let jane = document(2, "jane", "Jane", "Doe", 2);
     let first = step(0, 2, vec![john.clone(), jane.clone()]);
@@ -88,7 +87,7 @@ async fn words_are_left_where_nothing_has_changed_them(read_model: &dyn ReadMode
         document.profile.bio = Some("new".to_owned());
         document
     };
-    // Alone, and beside one that is renamed.
+    // Alone, and together with a user that is renamed.
     let mut alone = step(2, 3, vec![bio(&john, 3)]);
     alone.same_words = HashSet::from([john.user_id]);
     read_model.apply(OWNER, &alone).await.expect("apply");
@@ -109,7 +108,7 @@ async fn words_are_left_where_nothing_has_changed_them(read_model: &dyn ReadMode
     }
 }
 
-async fn large_steps_are_written_whole(read_model: &dyn ReadModel) {
+async fn large_steps_are_written_completely(read_model: &dyn ReadModel) {
     let documents: Vec<_> = (1..=200)
         .map(|n| document(n, &format!("user{n}"), "John", "Doe", n))
         .collect();
@@ -132,7 +131,7 @@ async fn large_steps_are_written_whole(read_model: &dyn ReadModel) {
     assert_eq!(kept, again.documents);
 }
 
-async fn all_that_is_kept_of_users_is_listed_by_user(read_model: &dyn ReadModel) {
+async fn every_stored_row_about_users_is_listed_by_user(read_model: &dyn ReadModel) {
     let documents: Vec<_> = (1..=7)
         .map(|n| document(n, &format!("user{n}"), "John \u{1f600}", "Doe \"\\", n))
         .collect();
@@ -143,7 +142,7 @@ async fn all_that_is_kept_of_users_is_listed_by_user(read_model: &dyn ReadModel)
         recorded_at: Time::from_millis(5),
     };
     let mut batch = step(0, 8, documents.clone());
-    // One that waits since its first event has no document.
+    // A user parked since its first event has no document.
     batch.parked = vec![
         Parked {
             user_id: user(0),
@@ -157,7 +156,7 @@ async fn all_that_is_kept_of_users_is_listed_by_user(read_model: &dyn ReadModel)
         let page = read_model.stored(&from, 3).await.expect("stored");
         assert!(page.len() <= 3);
         let is_end = page.len() < 3;
-        // The last of a page is the first of the next.
+        // The last user of a page is the first of the next.
         listed.pop();
         listed.extend(page);
         if is_end {
@@ -250,14 +249,14 @@ async fn a_step_from_another_checkpoint_changes_nothing(read_model: &dyn ReadMod
     );
 }
 
-async fn a_projector_that_was_replaced_cannot_write(read_model: &dyn ReadModel) {
+async fn a_replaced_projector_cannot_write(read_model: &dyn ReadModel) {
     assert_eq!(read_model.take_over("first").await.expect("take over"), 0);
     read_model
         .apply("first", &step(0, 5, vec![]))
         .await
         .expect("apply");
     assert_eq!(read_model.take_over("second").await.expect("take over"), 5);
-    // Not even where the checkpoint would fit.
+    // Not even when the checkpoint matches.
     let late = read_model.apply("first", &step(5, 9, vec![])).await;
     assert!(matches!(late, Err(ApplyError::NotOwner)));
     read_model
@@ -267,7 +266,7 @@ async fn a_projector_that_was_replaced_cannot_write(read_model: &dyn ReadModel) 
     assert_eq!(read_model.checkpoint().await.expect("checkpoint"), 9);
 }
 
-async fn a_username_leads_to_who_has_it_now(read_model: &dyn ReadModel) {
+async fn a_username_leads_to_its_current_holder(read_model: &dyn ReadModel) {
     read_model
         .apply(
             OWNER,
@@ -382,7 +381,7 @@ async fn search_follows_renames(read_model: &dyn ReadModel) {
     assert_eq!(found(read_model, "doe", None).await, [1]);
 }
 
-async fn search_pages_have_everybody_once(read_model: &dyn ReadModel) {
+async fn search_pages_contain_every_user_once(read_model: &dyn ReadModel) {
     let documents = (1..=100)
         .map(|n| document(n, &format!("ali{n}"), "Ali", &format!("Alişan{n}"), n))
         .collect();
@@ -410,11 +409,11 @@ async fn search_pages_have_everybody_once(read_model: &dyn ReadModel) {
     assert_eq!(seen.len(), 100);
     seen.sort_unstable();
     seen.dedup();
-    assert_eq!(seen.len(), 100, "somebody came twice");
+    assert_eq!(seen.len(), 100, "a user appeared twice");
 }
 
-async fn search_is_in_the_order_of_words_and_ids(read_model: &dyn ReadModel) {
-    // By the bytes of the words, not as any language sorts: `abæ` after `abz`.
+async fn search_results_are_sorted_by_word_and_id(read_model: &dyn ReadModel) {
+    // By the bytes of the words, not by the rules of a language: `abæ` after `abz`.
     let surnames = ["abя", "abz", "ab1", "abæ", "abz", "ab"];
     let documents = (1..)
         .zip(surnames)
@@ -489,7 +488,7 @@ async fn hostile_searches_find_nothing(read_model: &dyn ReadModel) {
     }
 }
 
-async fn parked_users_come_and_go(read_model: &dyn ReadModel) {
+async fn users_are_parked_and_unparked(read_model: &dyn ReadModel) {
     let parked = Parked {
         user_id: user(1),
         from: 3,

@@ -1,7 +1,8 @@
 //! The read model in a PostgreSQL database, which many processes may read.
 //!
-//! A step is one statement: it moves the checkpoint, if the owner still is the owner, and only then the
-//! documents are written. Reads have connections of their own and never keep a step waiting.
+//! A step is one statement. It moves the checkpoint by compare-and-swap, if the owner is still the
+//! owner; only then are the documents written. Reads have their own connections and never delay a
+//! step.
 
 use std::sync::{Arc, LazyLock};
 
@@ -32,20 +33,20 @@ static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
 });
 const SCHEMA: &str = "read_model";
 
-/// Connections that apply steps.
+/// Connections for steps.
 const WRITERS: u32 = 2;
-/// Connections that read.
+/// Connections for reads.
 const READERS: u32 = 6;
-/// Sorts after every folded word: no letter or digit is greater.
+/// Sorts after every folded word, because no letter or digit is greater.
 const LAST: char = '\u{10ffff}';
 
-/// No rows: another projector owns the read model, or has moved the checkpoint.
+/// Returns no rows when another projector owns the read model or has moved the checkpoint.
 ///
-/// Most events change no word. Of the users of whom some may have changed, $16, those that are there are left as
-/// they are.
+/// Most events change no search word. For the users whose words may have changed ($16), words that
+/// already exist are left as they are.
 ///
-/// The commit waits for the disk: a crash that took documents back would show readers an older position than they
-/// were told.
+/// The commit waits for the disk. If a crash removed committed documents, readers would see an
+/// older position than they were told.
 const APPLY: &str = "\
 WITH moved AS (
     UPDATE read_model.projections SET position = $1 WHERE name = 'users' AND position = $2 AND owner = $3
@@ -77,9 +78,9 @@ WITH moved AS (
 )
 SELECT position FROM moved";
 
-/// The first word is found along the index of words, in its order; of the others it is asked whether the
-/// user has them. Nothing is collected or sorted, so a page costs what is on it and before it. Whom two
-/// words lead to comes once, at the smaller.
+/// The first word is found through the index of words, in its order; the other words are checked
+/// for each user found. Nothing is collected or sorted, so a page costs only the rows on it and
+/// before it. A user found by two words is returned once, at the smaller word.
 const SEARCH_WORDS: &str = "\
 SELECT u.user_id, u.document
 FROM read_model.user_words AS w JOIN read_model.users AS u ON u.user_id = w.user_id
@@ -111,12 +112,12 @@ pub struct PostgresReadModel {
     writers: Database,
     readers: Arc<Database>,
     applied: Arc<Followed>,
-    /// Learns of what a projector in another process applies.
+    /// Notices what a projector in another process applies.
     _follower: JoinSet<()>,
 }
 
-/// Makes the read model's tables in a database, or brings them up to date. Needs the right to do so,
-/// which the program needs for nothing else.
+/// Creates the read model's tables in a database, or migrates them. Needs the right to do so; the
+/// program needs it for nothing else.
 pub async fn migrate(url: &str) -> Result<(), Error> {
     ledger::postgres::migrate(url, SCHEMA, &MIGRATIONS)
         .await
@@ -124,7 +125,7 @@ pub async fn migrate(url: &str) -> Result<(), Error> {
 }
 
 impl PostgresReadModel {
-    /// Opens the read model in a database, migrating it if it is not up to date.
+    /// Opens the read model in a database, after migrating it if needed.
     pub async fn open(url: &str) -> Result<Self, Error> {
         let readers = Arc::new(Database::new(url, READERS)?);
         if !is_migrated(&readers, SCHEMA, &MIGRATIONS).await? {
@@ -133,8 +134,7 @@ impl PostgresReadModel {
         Self::open_with(url, readers, Database::new(url, WRITERS)?).await
     }
 
-    /// Opens the read model in a database only to read it. Changes nothing: it is the database that refuses
-    /// to.
+    /// Opens the read model in a database for reading only. The database itself refuses changes.
     pub async fn open_to_read(url: &str) -> Result<Self, Error> {
         let readers = Arc::new(Database::read_only(url, READERS)?);
         Self::open_with(url, readers, Database::read_only(url, WRITERS)?).await
@@ -196,7 +196,8 @@ fn parked(row: &PgRow) -> Result<Parked, Error> {
     })
 }
 
-/// The users with words are found one after the other: PostgreSQL would read all words to tell their users apart.
+/// Finds users with words one by one; otherwise PostgreSQL would read all words to distinguish
+/// their users.
 const STORED: &str = "\
 WITH RECURSIVE worded AS (
     (SELECT user_id FROM read_model.user_words WHERE user_id >= $1 ORDER BY user_id LIMIT 1)
@@ -243,7 +244,7 @@ fn stored(row: &PgRow) -> Result<Stored, Error> {
     })
 }
 
-/// The end of the words that begin with one.
+/// The end of the range of words that begin with a word.
 fn end_of(word: &str) -> String {
     format!("{word}{LAST}")
 }
@@ -280,7 +281,7 @@ impl Documents for PostgresReadModel {
     }
 
     async fn documents_by_username(&self, usernames: &[String]) -> Result<Vec<Document>, Error> {
-        // PostgreSQL refuses the character 0 even where it only looks for it.
+        // PostgreSQL refuses the character U+0000 even in a search.
         let usernames: Vec<_> = usernames
             .iter()
             .filter(|username| !username.contains('\0'))
@@ -300,7 +301,7 @@ impl Documents for PostgresReadModel {
     async fn search(&self, search: &Search) -> Result<Vec<Document>, Error> {
         let mut words = search.words.clone();
         let expertise = search.expertise.as_deref().map(expertise_word);
-        // PostgreSQL refuses the character 0 even where it only looks for it.
+        // PostgreSQL refuses the character U+0000 even in a search.
         if words
             .iter()
             .chain(&expertise)

@@ -33,7 +33,7 @@ static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
 const READERS: u32 = 4;
 const SEARCHERS: u32 = 1;
 const ROWS: usize = 64;
-/// Sorts after every folded word: no letter or digit is greater.
+/// Sorts after every folded word, because no letter or digit is greater.
 const LAST: char = '\u{10ffff}';
 
 /// The read model in one SQLite file.
@@ -42,15 +42,16 @@ pub struct SqliteReadModel {
     path: PathBuf,
     writer: SqlitePool,
     readers: SqlitePool,
-    /// Searches read far more than others: they wait for each other and for nobody else.
+    /// Searches read far more than other queries, so they have their own connections and wait only
+    /// for each other.
     searchers: SqlitePool,
     applied: watch::Sender<Position>,
-    /// `None`: the read model is only read.
+    /// `None` when the read model is read-only.
     checkpointer: Option<Checkpointer>,
 }
 
 impl SqliteReadModel {
-    /// Opens the read model in a file, making it and its folder if they are not there.
+    /// Opens the read model in a file, and creates the file and its folder if they are missing.
     pub async fn open(path: &Path) -> Result<Self, Error> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(unavailable)?;
@@ -58,7 +59,8 @@ impl SqliteReadModel {
         let options = options(path)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
-            // A power failure may take back the last steps, whole: the projection folds them again.
+            // A power failure may remove the last steps, each completely; the projection folds them
+            // again.
             .synchronous(SqliteSynchronous::Normal);
         let writer = writer(options.clone()).await?;
         MIGRATIONS.run(&writer).await.map_err(unavailable)?;
@@ -78,8 +80,8 @@ impl SqliteReadModel {
         Ok(read_model)
     }
 
-    /// Opens the read model in a file only to read it, beside the process that has it open, or without one.
-    /// Changes nothing: it is SQLite that refuses to.
+    /// Opens the read model in a file for reading only, beside the process that has it open, or
+    /// without one. SQLite itself refuses changes.
     pub async fn open_to_read(path: &Path) -> Result<Self, Error> {
         let options = options(path).read_only(true);
         let readers = pool(READERS).connect_with(options).await?;
@@ -146,7 +148,7 @@ FROM page LEFT JOIN users AS u ON u.user_id = page.user_id LEFT JOIN parked_user
 ORDER BY page.user_id";
 
 fn stored(row: &SqliteRow) -> Result<Stored, Error> {
-    // SQLite keeps bytes that are no text as text, too: such a row differs from what it should be.
+    // SQLite also stores bytes that are not UTF-8 as text. Such a row is reported as different.
     let text = |column| {
         let bytes: Option<Vec<u8>> = row.try_get(column)?;
         Ok::<_, Error>(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
@@ -213,9 +215,9 @@ impl Documents for SqliteReadModel {
     }
 
     async fn search(&self, search: &Search) -> Result<Vec<Document>, Error> {
-        // The longest word is found along the index of words, in its order; of the others it is asked
-        // whether the user has them. Nothing is collected or sorted, so a page costs what is on it and
-        // before it.
+        // The longest word is found through the index of words, in its order; the other words are
+        // checked for each user found. Nothing is collected or sorted, so a page costs only the
+        // rows on it and before it.
         let mut query = QueryBuilder::<Sqlite>::new("SELECT u.user_id, u.document FROM ");
         let mut words = search.words.clone();
         words.sort_unstable_by_key(|word| std::cmp::Reverse(word.len()));
@@ -231,7 +233,7 @@ impl Documents for SqliteReadModel {
                 .push_bind(first)
                 .push(" AND w.word < ")
                 .push_bind(format!("{first}{LAST}"));
-            // Whom two words lead to comes once, at the smaller.
+            // A user found by two words is returned once, at the smaller word.
             query.push(" AND NOT EXISTS (SELECT 1 FROM user_words AS s WHERE s.user_id = w.user_id AND s.word >= ");
             query.push_bind(first).push(" AND s.word < w.word)");
         } else if let Some(word) = exact.next() {
@@ -329,7 +331,7 @@ async fn apply(
     owner: &str,
     batch: &Batch,
 ) -> Result<(), ApplyError> {
-    // Another owner, or another place of the checkpoint, is refused as no value at all.
+    // Another owner or another checkpoint makes the value NULL, which the column refuses.
     let mut script =
         QueryBuilder::new("BEGIN IMMEDIATE; UPDATE projections SET position = iif(position = ");
     script
@@ -358,7 +360,7 @@ async fn apply(
     Ok(())
 }
 
-/// Why the checkpoint was not moved.
+/// The reason why the checkpoint was not moved.
 fn refused(error: sqlx::Error) -> ApplyError {
     let is_replaced = error
         .as_database_error()
@@ -370,8 +372,8 @@ fn refused(error: sqlx::Error) -> ApplyError {
     }
 }
 
-/// Whether documents may have other usernames than before: SQLite writes an index anew for each column that is set,
-/// whether its value differs or not.
+/// Whether documents may have new usernames. SQLite updates an index for each column that is set,
+/// even when the value is equal.
 #[derive(Clone, Copy)]
 enum Usernames {
     AsTheyWere,
@@ -409,7 +411,7 @@ fn push_documents<'d>(
         });
 }
 
-/// Writes what a batch holds into tables whose names begin with `tables`: nothing for the live ones.
+/// Writes a batch into tables with the name prefix `tables`, which is empty for the live ones.
 async fn write(
     connection: &mut SqliteConnection,
     tables: &'static str,
@@ -447,8 +449,8 @@ async fn write(
     Ok(())
 }
 
-/// Brings the words of some users up to date: most steps change none, so the words that are there
-/// are read first and only differences are written.
+/// Updates the search words of some users. Most steps change none, so the existing words are read
+/// first and only differences are written.
 async fn write_words(
     connection: &mut SqliteConnection,
     tables: &'static str,
@@ -506,7 +508,7 @@ mod tests {
     use crate::rebuild;
 
     #[tokio::test]
-    async fn the_sqlite_read_model_does_what_every_read_model_must() {
+    async fn the_sqlite_read_model_passes_the_conformance_suite() {
         let folder = tempfile::tempdir().unwrap();
         let opened = std::cell::Cell::new(0);
         conformance::run_all(async || {
@@ -534,7 +536,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_checkpoint_is_there_after_opening_again() {
+    async fn the_checkpoint_is_present_after_reopening() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("read-model.db");
         let read_model = SqliteReadModel::open(&path).await.unwrap();
@@ -553,7 +555,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_document_that_cannot_be_read_names_its_user() {
+    async fn an_unreadable_document_is_reported_with_its_user() {
         let folder = tempfile::tempdir().unwrap();
         let read_model = SqliteReadModel::open(&folder.path().join("read-model.db"))
             .await

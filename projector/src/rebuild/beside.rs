@@ -1,5 +1,5 @@
-//! Tables beside the live ones: the traits. Their implementations are in files of this name below each
-//! read model.
+//! The traits of tables beside the live ones. The implementations are in files of the same name
+//! below each read model.
 
 use async_trait::async_trait;
 use events::{Document, Position, UserId};
@@ -10,85 +10,87 @@ use crate::read_model::{Batch, Parked, ReadModel};
 /// A read model whose tables can be replaced while it is used.
 #[async_trait]
 pub trait Replaceable: ReadModel {
-    /// Empty tables beside the live ones, instead of those of an earlier rebuild that came to nothing.
-    /// `run` names this rebuild apart from every other.
+    /// Empty tables beside the live ones. Replaces those of an interrupted rebuild. `run`
+    /// distinguishes this rebuild from every other.
     async fn fresh(&self, run: &str) -> Result<Box<dyn Beside>, Error>;
 
     /// The tables that were live before the last swap.
     async fn kept(&self, run: &str) -> Result<Box<dyn Beside>, Error>;
 }
 
-/// Tables beside the live ones, and a look at the live ones. Dropped, fresh tables are useless.
+/// Tables beside the live ones, and a snapshot of the live ones. When dropped, new tables are
+/// useless.
 #[async_trait]
 pub trait Beside: Send {
     /// The position up to which these tables are the fold of the ledger.
     fn position(&self) -> Position;
 
-    /// Users of these tables that wait.
+    /// The parked users of these tables.
     async fn parked(&mut self) -> Result<Vec<Parked>, Error>;
 
-    /// Documents of these tables.
+    /// The documents of these tables.
     async fn documents(&mut self, users: &[UserId]) -> Result<Vec<Document>, Error>;
 
     /// Writes documents at full speed. They are complete only after [`Self::loaded`].
     async fn load(&mut self, documents: &[&Document]) -> Result<(), Error>;
 
-    /// Completes what was loaded, which is the fold up to a position.
+    /// Completes the loaded rows, which are the fold up to a position.
     async fn loaded(&mut self, position: Position, parked: &[Parked]) -> Result<(), Error>;
 
-    /// Does in these tables what a step of the projection does in the live ones.
+    /// Applies to these tables what a step of the projection applies to the live ones.
     async fn apply(&mut self, batch: &Batch) -> Result<(), Error>;
 
-    /// Looks at the live tables: from now on [`Self::rows`] shows them as they are now. Where they are.
+    /// Takes a snapshot of the live tables for [`Self::rows`]. Returns its position.
     async fn look(&mut self) -> Result<Position, Error>;
 
-    /// Rows of the live tables as they were looked at, or of these, by user.
+    /// Rows of the snapshot of the live tables, or of these tables, by user.
     async fn rows(&mut self, of: Tables, which: Which<'_>) -> Result<Vec<Row>, Error>;
 
-    /// Begins the swap: until it ends no step of a projector takes place. Nobody who reads waits.
+    /// Begins the swap: until it ends, no step of a projector takes place. Readers do not wait.
     async fn lock(&mut self) -> Result<(), Error>;
 
-    /// Puts these tables in the place of the live ones, which are kept, and ends the swap. If both hold the
-    /// same, `are_equal`, and the same users wait, a projector goes on as if nothing had happened. Else it
-    /// takes over anew: it may be in the middle of a step on the documents that were live before.
-    /// [`Error::Contended`]: nothing happened, and it may be tried again from [`Self::lock`] on.
+    /// Replaces the live tables, which are kept, by these tables, and ends the swap. When both
+    /// contain the same rows (`are_equal`) and the same users are parked, the projector continues
+    /// undisturbed. Otherwise it must take over again, because it may be in a step that started
+    /// with the earlier documents. After [`Error::Contended`] nothing has changed, and the caller
+    /// may try again from [`Self::lock`] on.
     async fn swap(&mut self, are_equal: bool) -> Result<(), Error>;
 
-    /// Ends the swap without one. What was applied since [`Self::lock`] is gone.
+    /// Ends the swap without swapping. Steps applied since [`Self::lock`] are discarded.
     async fn unlock(&mut self) -> Result<(), Error>;
 
     /// Removes these tables.
     async fn remove(&mut self) -> Result<(), Error>;
 
-    /// Lets others rebuild.
+    /// Allows other rebuilds.
     async fn end(self: Box<Self>) -> Result<(), Error>;
 }
 
-/// Which tables.
+/// A set of tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tables {
-    /// Those that are read.
+    /// The tables that are read.
     Live,
-    /// Those beside them.
+    /// The tables beside them.
     Beside,
 }
 
-/// Which rows.
+/// A selection of rows.
 #[derive(Debug, Clone, Copy)]
 pub enum Which<'a> {
-    /// At most so many of users after one.
+    /// At most this many users after one.
     Page(&'a str, usize),
-    /// Of some users.
+    /// These users.
     Users(&'a [UserId]),
 }
 
-/// All that is kept of a user whose events do not wait.
+/// Every stored row about a user that is not parked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
-    /// Who.
+    /// The user.
     pub user_id: String,
-    /// Where its last event is.
+    /// The position of the user's last event.
     pub position: Position,
-    /// Version, username, document and the words by which it is found.
+    /// Version, username, document and search words.
     pub rest: [String; 4],
 }

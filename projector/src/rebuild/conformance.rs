@@ -1,4 +1,4 @@
-//! What every read model whose tables can be replaced must do, whatever its backend.
+//! The contract of every read model whose tables can be replaced, whatever its backend.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -20,7 +20,7 @@ fn run() -> String {
     format!("run{}", RUNS.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A read model as two processes see it: the service, and who rebuilds.
+/// A read model as two processes see it: the service and the rebuild.
 pub(crate) struct Opened {
     pub(crate) service: Arc<dyn Replaceable>,
     pub(crate) operator: Arc<dyn Replaceable>,
@@ -28,14 +28,14 @@ pub(crate) struct Opened {
 
 /// Runs every test, each on a new read model.
 pub(crate) async fn run_all(open: impl AsyncFn() -> Opened) {
-    nobody_notices_a_rebuild_beside_a_projector_at_work(open().await).await;
-    a_wrong_document_is_found_repaired_and_brought_back(open().await).await;
-    a_missing_and_a_surplus_user_and_wrong_words_are_found(open().await).await;
-    who_waited_is_folded_again_and_the_projector_knows(open().await).await;
-    who_waits_still_waits_after_a_rebuild(open().await).await;
-    a_second_rebuild_is_refused_and_an_ended_one_leaves_nothing(open().await).await;
-    a_read_model_ahead_of_the_ledger_is_rebuilt_if_that_is_accepted(open().await).await;
-    what_does_not_fit_into_memory_is_folded_all_the_same(open().await).await;
+    a_rebuild_beside_an_active_projector_is_invisible(open().await).await;
+    a_wrong_document_is_found_repaired_and_rolled_back(open().await).await;
+    missing_and_extra_users_and_wrong_words_are_found(open().await).await;
+    a_parked_user_is_folded_again_and_the_projector_notices(open().await).await;
+    a_user_that_cannot_be_folded_is_still_parked_after_a_rebuild(open().await).await;
+    a_second_rebuild_is_refused_and_an_interrupted_one_leaves_nothing(open().await).await;
+    a_read_model_ahead_of_the_ledger_is_rebuilt_when_accepted(open().await).await;
+    a_fold_larger_than_memory_works_too(open().await).await;
 }
 
 async fn rebuilt(
@@ -51,7 +51,7 @@ async fn rolled_back(ledger: &Arc<Memory>, operator: &dyn Replaceable) -> Result
     roll_back(Arc::clone(ledger) as _, operator, &run(), &|_| {}).await
 }
 
-/// A projector at work; ended with the test.
+/// An active projector; it ends with the test.
 struct Projector(JoinHandle<projection::Error>);
 
 impl Drop for Projector {
@@ -79,7 +79,7 @@ async fn read(read_model: &dyn Replaceable, n: u64) -> Document {
     read.expect("readable").expect("the user is there")
 }
 
-async fn nobody_notices_a_rebuild_beside_a_projector_at_work(opened: Opened) {
+async fn a_rebuild_beside_an_active_projector_is_invisible(opened: Opened) {
     let ledger = Memory::new();
     for n in 1..=300 {
         ledger.register(n);
@@ -99,7 +99,7 @@ async fn nobody_notices_a_rebuild_beside_a_projector_at_work(opened: Opened) {
                     version = document.version;
                     assert!(
                         *read_model.watch_applied().borrow() >= applied,
-                        "it went back"
+                        "the position went back"
                     );
                     let search = Search {
                         words: words("Name"),
@@ -110,7 +110,7 @@ async fn nobody_notices_a_rebuild_beside_a_projector_at_work(opened: Opened) {
                     let found = read_model.search(&search).await.expect("searchable");
                     assert_eq!(found.len(), 10);
                     reads += 1;
-                    // Other tests need the machine, too.
+                    // Other tests need the machine too.
                     tokio::time::sleep(Duration::from_millis(2)).await;
                 }
                 reads
@@ -128,7 +128,7 @@ async fn nobody_notices_a_rebuild_beside_a_projector_at_work(opened: Opened) {
             while !is_over.load(Ordering::Relaxed) {
                 let n = writes % 300 + 1;
                 let position = ledger.rename(n, "before", &format!("after{writes}"));
-                // Reads its own write, as a client with `minPosition` does.
+                // Reads its own write, like a client with `minPosition`.
                 reach(&*read_model, position).await;
                 assert!(read(&*read_model, n).await.position >= position);
                 writes += 1;
@@ -150,7 +150,7 @@ async fn nobody_notices_a_rebuild_beside_a_projector_at_work(opened: Opened) {
         assert!(reader.await.expect("no reader failed") > 0);
     }
     assert!(writer.await.expect("the writer did not fail") > 0);
-    // What comes now is read from the tables that are live now.
+    // The next event is read from the tables that are now live.
     let position = ledger.rename(7, "x", "new.name");
     reach(&*opened.service, position).await;
     assert_eq!(read(&*opened.service, 7).await.username, "new.name");
@@ -174,7 +174,7 @@ async fn spoil(read_model: &dyn Replaceable, documents: Vec<Document>) {
     read_model.apply("a bug", &batch).await.expect("applied");
 }
 
-async fn a_wrong_document_is_found_repaired_and_brought_back(opened: Opened) {
+async fn a_wrong_document_is_found_repaired_and_rolled_back(opened: Opened) {
     let ledger = Memory::new();
     for n in 1..=30 {
         ledger.register(n);
@@ -213,7 +213,7 @@ async fn a_wrong_document_is_found_repaired_and_brought_back(opened: Opened) {
         .expect("rebuilt");
     assert_eq!((report.differences, report.swapped_at), (1, Some(30)));
     assert_eq!(read(&*opened.service, 7).await, right);
-    // A step that began before the swap may carry what was wrong: it comes to nothing.
+    // A step that began before the swap may carry the wrong document, so it must have no effect.
     let step = Batch {
         from: 30,
         to: 31,
@@ -225,7 +225,7 @@ async fn a_wrong_document_is_found_repaired_and_brought_back(opened: Opened) {
     let late = opened.service.apply("a bug", &step).await;
     assert!(matches!(late, Err(ApplyError::NotOwner)));
 
-    // The earlier ones come back brought up to date: nobody reads an older position.
+    // The earlier tables are brought up to date first: no reader sees an older position.
     let projector = project(&ledger, &opened.service);
     let position = ledger.rename(8, "user8", "eighth");
     reach(&*opened.service, position).await;
@@ -241,7 +241,7 @@ async fn a_wrong_document_is_found_repaired_and_brought_back(opened: Opened) {
     drop(projector);
 }
 
-async fn a_missing_and_a_surplus_user_and_wrong_words_are_found(opened: Opened) {
+async fn missing_and_extra_users_and_wrong_words_are_found(opened: Opened) {
     let ledger = Memory::new();
     for n in 1..=30 {
         ledger.register(n);
@@ -274,7 +274,7 @@ async fn a_missing_and_a_surplus_user_and_wrong_words_are_found(opened: Opened) 
     assert_eq!(gone, None);
 }
 
-async fn who_waited_is_folded_again_and_the_projector_knows(opened: Opened) {
+async fn a_parked_user_is_folded_again_and_the_projector_notices(opened: Opened) {
     let ledger = Memory::new();
     ledger.register(1);
     ledger.register(2);
@@ -290,14 +290,14 @@ async fn who_waited_is_folded_again_and_the_projector_knows(opened: Opened) {
     assert_eq!(report.unparked.len(), 1);
     assert_eq!(report.parked, []);
     assert_eq!(opened.service.parked().await.expect("listed"), []);
-    // The projector at work had that user in mind as one that waits.
+    // The active projector had cached that the user is parked.
     let position = ledger.rename(1, "b", "c");
     reach(&*opened.service, position).await;
     assert_eq!(read(&*opened.service, 1).await.username, "c");
     assert!(!projector.0.is_finished());
 }
 
-async fn who_waits_still_waits_after_a_rebuild(opened: Opened) {
+async fn a_user_that_cannot_be_folded_is_still_parked_after_a_rebuild(opened: Opened) {
     let ledger = Memory::new();
     ledger.register(1);
     ledger.record_from_the_future(1);
@@ -320,7 +320,7 @@ async fn who_waits_still_waits_after_a_rebuild(opened: Opened) {
     assert_eq!(read(&*opened.service, 1).await.username, "d");
 }
 
-async fn a_second_rebuild_is_refused_and_an_ended_one_leaves_nothing(opened: Opened) {
+async fn a_second_rebuild_is_refused_and_an_interrupted_one_leaves_nothing(opened: Opened) {
     let ledger = Memory::new();
     ledger.register(1);
     let projector = project(&ledger, &opened.service);
@@ -338,7 +338,7 @@ async fn a_second_rebuild_is_refused_and_an_ended_one_leaves_nothing(opened: Ope
     let again = async {
         loop {
             match rebuilt(&ledger, &*opened.operator, false).await {
-                // The server has not seen yet that the first one is gone.
+                // The server has not noticed yet that the first one is gone.
                 Err(Error::Busy) => tokio::task::yield_now().await,
                 rebuilt => return rebuilt.expect("rebuilt"),
             }
@@ -351,7 +351,7 @@ async fn a_second_rebuild_is_refused_and_an_ended_one_leaves_nothing(opened: Ope
     drop(projector);
 }
 
-async fn a_read_model_ahead_of_the_ledger_is_rebuilt_if_that_is_accepted(opened: Opened) {
+async fn a_read_model_ahead_of_the_ledger_is_rebuilt_when_accepted(opened: Opened) {
     let ledger = Memory::new();
     for n in 1..=5 {
         ledger.register(n);
@@ -380,7 +380,7 @@ async fn a_read_model_ahead_of_the_ledger_is_rebuilt_if_that_is_accepted(opened:
     ));
 }
 
-async fn what_does_not_fit_into_memory_is_folded_all_the_same(opened: Opened) {
+async fn a_fold_larger_than_memory_works_too(opened: Opened) {
     let ledger = Memory::new();
     let users = IN_MEMORY as u64 * 3;
     for n in 1..=users {

@@ -90,7 +90,7 @@ fn every_type_is_a_message_of_both_channels() {
         for event_type in UserEvent::TYPES {
             let messages = messages.unwrap().keys();
             let mut names = messages.filter_map(|key| key.rsplit_once('.'));
-            assert!(names.any(|(name, _)| name == event_type), "{event_type}");
+            assert!(names.any(|(name, _)| name == *event_type), "{event_type}");
         }
     }
 }
@@ -115,7 +115,7 @@ fn the_address_with_its_parameters_is_the_subject_of_an_event() {
     assert_eq!(channel["x-jetstream"]["stream"]["name"], subject::STREAM);
     assert_eq!(
         channel["x-jetstream"]["stream"]["subjects"],
-        json!([stream::SUBJECTS])
+        json!([ledger::stream::SUBJECTS])
     );
 }
 

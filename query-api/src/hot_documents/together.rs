@@ -22,7 +22,7 @@ pub(super) struct Together<K> {
     waiting: Mutex<Vec<Waiting<K>>>,
 }
 
-/// What a document is found by.
+/// The key of a document.
 pub(super) trait Key: Clone + Ord + Hash + Send + Sync + 'static {
     /// The key of a document.
     fn of(document: &Document) -> Self;
@@ -90,7 +90,7 @@ impl<K: Key> Together<K> {
                     answered.await
                 }
             };
-            // Without an answer, whoever read it was cancelled.
+            // Without an answer, the task that read it was cancelled.
             if let Ok(document) = taken_along {
                 return document;
             }
@@ -112,7 +112,7 @@ impl<K: Key> Together<K> {
         keys.dedup();
         let documents = self.documents(&keys).await;
         for waiting in asked {
-            // Who does not wait any more does not matter.
+            // A receiver that stopped waiting is ignored.
             let _ = waiting.answer.send(documents[&waiting.key].clone());
         }
         true
@@ -125,7 +125,7 @@ impl<K: Key> Together<K> {
             let answer = match &read {
                 Ok(documents) => Ok(documents.get(key).cloned()),
                 Err(error) if keys.len() == 1 => Err(error.clone()),
-                // One of them may be damaged, which is no matter of the others.
+                // One of them may be damaged. That must not affect the others.
                 Err(_) => {
                     let one = self.read(std::slice::from_ref(key)).await;
                     one.map(|mut documents| documents.remove(key))

@@ -1,5 +1,5 @@
-//! Histories, one file a route; here is what they share. All read the ledger itself, and whoever looks at
-//! somebody else's history is recorded before anything is read.
+//! The routes that read histories, one file each. This file contains the parts that they share. All of them read the
+//! ledger itself. A read of another user's history is recorded before anything is read.
 
 use std::borrow::Cow;
 
@@ -36,10 +36,10 @@ pub(super) mod user;
 pub(super) mod user_events;
 mod walk;
 
-/// Items of a page.
+/// The default number of items on a page.
 const DEFAULT_LIMIT: usize = 20;
 const MAX_LIMIT: u64 = 100;
-/// Characters of the name of a caller, or of the id of a request.
+/// The most characters of the name of a caller or the id of a request.
 const MAX_NAME: usize = 128;
 
 /// A read of history: who asks, how, and about whom. It is recorded before it is answered.
@@ -48,7 +48,7 @@ pub(super) struct AuditedRead {
     route: String,
     query: String,
     request_id: String,
-    /// The position that the ledger must have reached.
+    /// The position that the ledger must reach first.
     wanted: Position,
     pub(super) fields: Fields,
 }
@@ -84,18 +84,18 @@ impl AuditedRead {
         self.require(&[Role::Auditor, Role::Admin])
     }
 
-    /// The user of the path, if the caller may see its history: auditors see everybody's, users their own.
-    /// Whether a user exists is nothing that others are told.
+    /// The user in the path, if the caller may read the history: auditors may read every history, users their own.
+    /// Other callers do not learn whether the user exists.
     pub(super) fn user(&self, user_id: &str) -> Result<UserId, ApiError> {
         let is_own = self.caller.has(Role::User) && self.caller.subject == user_id;
         if !is_own {
             self.require_auditor()?;
         }
-        // What is no id is the id of nobody.
+        // A value that is not an id belongs to no user.
         user_id.parse().map_err(|_| not_found())
     }
 
-    /// Adds to the record what was asked for and the query does not say.
+    /// Adds a value to the record that is not part of the query.
     pub(super) fn mention(&mut self, name: &str, value: impl std::fmt::Display) {
         if !self.query.is_empty() {
             self.query.push('&');
@@ -109,8 +109,8 @@ impl AuditedRead {
         std::mem::take(&mut self.fields).finish_with(parameters)
     }
 
-    /// Waits for the position that was asked for, and then records the read: from here on it may be
-    /// answered. Without a record there is no answer. A user's look at its own history is not recorded.
+    /// Waits for the requested position and then records the read. Only a recorded read may be answered. A user who
+    /// reads their own history is not recorded.
     pub(super) async fn record(
         &mut self,
         api: &QueryApi,
@@ -138,7 +138,7 @@ impl AuditedRead {
     }
 }
 
-/// Whether the ledger has reached a position, or does so soon.
+/// Whether the ledger has reached a position, or reaches it soon.
 async fn reaches(history: &dyn History, wanted: Position) -> Result<bool, ApiError> {
     if wanted == 0 || head(history).await? >= wanted {
         return Ok(true);
@@ -148,20 +148,20 @@ async fn reaches(history: &dyn History, wanted: Position) -> Result<bool, ApiErr
     Ok(reached.is_ok_and(|reached| reached.is_ok()))
 }
 
-/// The position of the ledger's end.
+/// The newest position of the ledger.
 pub(super) async fn head(history: &dyn History) -> Result<Position, ApiError> {
     let head = history.head().await.map_err(ApiError::unavailable)?;
     Ok(head.position)
 }
 
-/// The newest event of a user; 404 when there is none.
+/// The newest event of a user; 404 if there are no events.
 async fn newest(api: &QueryApi, user: &UserId) -> Result<StoredEvent, ApiError> {
     let newest = api.history.read_user_back(user, Version::MAX, 1).await;
     let newest = newest.map_err(ApiError::unavailable)?.into_iter().next();
     newest.ok_or_else(not_found)
 }
 
-/// 400 when a parameter points beyond what there is.
+/// 400 if a parameter is greater than the newest one.
 pub(super) fn within(name: &'static str, number: u64, newest: u64) -> Result<(), ApiError> {
     if number <= newest {
         return Ok(());
@@ -170,7 +170,7 @@ pub(super) fn within(name: &'static str, number: u64, newest: u64) -> Result<(),
     Err(ApiError::new(Code::ValidationFailed).field(name, problem))
 }
 
-/// Why a user could not be folded again: what the ledger holds is no fault of the client.
+/// The failure of a fold. The client is not responsible for the content of the ledger.
 fn not_refolded(error: refold::Error) -> ApiError {
     match error {
         refold::Error::Store(error) => ApiError::unavailable(error),
@@ -178,20 +178,20 @@ fn not_refolded(error: refold::Error) -> ApiError {
     }
 }
 
-/// An event as it is listed.
+/// An event in a list.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ListedEvent)]
 pub(crate) struct Item<'a> {
-    /// Its place among all events.
+    /// The number of the event among all events.
     #[schema(value_type = u64)]
     position: Position,
-    /// Its place among the events of its user.
+    /// The number of the event among the events of its user.
     #[schema(value_type = u64)]
     version: Version,
-    /// The stored CloudEvents envelope itself: what happened, who did it, when, from where, in which request.
+    /// The stored CloudEvents envelope: the event, its actor, time, client and request.
     #[schema(value_type = Object, additional_properties)]
     event: &'a RawValue,
-    /// What it changed, field by field; `null` for an event that a newer program wrote.
+    /// The changes, field by field. `null` for an event from a newer program.
     changes: Option<Vec<FieldChange>>,
 }
 
@@ -234,19 +234,19 @@ impl<'a> Item<'a> {
     }
 }
 
-/// Some items, and where to go on.
+/// A part of a list.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Page<T> {
     items: Vec<T>,
-    /// To be given as `after`.
+    /// The value of `after` for the next page.
     next_after: u64,
     has_more: bool,
 }
 
 /// A page of events.
 pub(crate) type EventPage = Page<Item<'static>>;
-/// A page of looks.
+/// A page of recorded reads.
 pub(crate) type ReadPage = Page<reads::Item>;
 
 impl<T: ToSchema> PartialSchema for Page<T> {
@@ -254,19 +254,19 @@ impl<T: ToSchema> PartialSchema for Page<T> {
         let items = format!("#/components/schemas/{}", T::name());
         schema(json!({
             "type": "object",
-            "description": "Some items, and where to go on.",
+            "description": "A part of a list.",
             "required": ["items", "nextAfter", "hasMore"],
             "properties": {
                 "items": {"type": "array", "items": {"$ref": items}},
                 "nextAfter": {
                     "type": "integer",
                     "format": "int64",
-                    "description": "To be given as `after`.",
+                    "description": "The value of `after` for the next page.",
                     "minimum": 0,
                 },
                 "hasMore": {
                     "type": "boolean",
-                    "description": "Whether there is more; a page may be short, or even empty, all the same.",
+                    "description": "Whether there are more items. A page can be short or empty even if there are more.",
                 },
             },
         }))
@@ -305,11 +305,11 @@ impl Refuses for AuditedRead {
 query_parameters! {
     /// Which page of a list.
     struct PageOf {
-        /// From which end.
+        /// The direction of the list.
         order: Order = defaulted("order", OneOf(&[Order::Oldest, Order::Newest]), Order::Oldest),
-        /// Begins after this one: `nextAfter` of the page before.
+        /// Begins after this item: `nextAfter` of the previous page.
         after: Option<u64> = optional("after", number_from(0)),
-        /// Items a page.
+        /// Items on a page.
         limit: usize = defaulted("limit", LIMIT, DEFAULT_LIMIT),
     }
 }

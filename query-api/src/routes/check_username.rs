@@ -33,7 +33,7 @@ impl Example for Availability {
     }
 }
 
-/// What is asked.
+/// The body of the question.
 struct Question;
 
 impl PartialSchema for Question {
@@ -89,7 +89,7 @@ pub(super) async fn check(
     mut read: DocumentRead,
     JsonBody(body): JsonBody,
 ) -> Result<Answer, ApiError> {
-    // Who registers users asks before it does.
+    // The sign-up service asks before it registers a user.
     caller.require(&[Role::User, Role::Service, Role::Admin])?;
     read.parameters::<()>()?;
     let mut fields = Fields::parse(&body)?;
@@ -105,7 +105,7 @@ pub(super) async fn check(
     let available = match username.expect("`finish` has reported what is bad") {
         None => false,
         Some(username) => {
-            // The ledger's own claims, not the read model: a name is never free here and taken there.
+            // The claims of the ledger decide, not the read model, so that this answer agrees with the command.
             let claims = api
                 .history
                 .claims(&[username.to_string()])

@@ -1,5 +1,5 @@
-//! `GET /console` and its files: a page for auditors. It is part of the binary, asks no other origin for
-//! anything, and reads with the token that its reader gives it.
+//! `GET /console` and its files: a page for auditors. It is part of the binary, contacts only its own origin, and reads
+//! with the token of its user.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -18,8 +18,7 @@ use utoipa::{IntoResponses, PartialSchema};
 
 use super::not_found;
 
-/// What the page may do: nothing but run its own scripts and ask its own origin. No script can be made
-/// from a text, whatever the text is.
+/// The page may only run its own scripts and contact its own origin. A text can never become a script.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
      require-trusted-types-for 'script'; trusted-types 'none'";
@@ -62,17 +61,17 @@ static PAGE: LazyLock<File> = LazyLock::new(|| {
     File::new("text/html; charset=utf-8", page)
 });
 
-/// What the page says to a browser that runs no scripts.
+/// The message for a browser without JavaScript.
 const NO_SCRIPT: &str = "This page needs JavaScript.";
 
-/// What the page says, in English.
+/// The sentences of the page, in English.
 fn english() -> Map<String, Value> {
     let texts = include_str!("../console/texts.json");
     serde_json::from_str(texts).expect("the file is an object of texts")
 }
 
-/// The script that shows texts of strangers, and the characters that it shows by their numbers: line breaks, tabs and the
-/// joiner of emoji are shown as they are.
+/// The script that shows texts of strangers, and the characters that it shows by their numbers: line breaks, tabs and
+/// the joiner of emoji are shown as they are.
 fn dom() -> String {
     let hidden = brackets(char::MAX, &['\t', '\n', '\u{200d}']);
     format!("const HIDDEN = /[{hidden}]/gu;\n") + include_str!("../console/dom.js")
@@ -92,7 +91,7 @@ pub(crate) fn sentences() -> Vec<String> {
 
 /// The page for auditors
 ///
-/// It asks no other origin for anything, and reads with the token that its reader gives it.
+/// The page contacts only its own origin, and reads with the token of its user.
 #[utoipa::path(
     get,
     path = "/console",

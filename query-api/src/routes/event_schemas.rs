@@ -1,6 +1,6 @@
-//! `GET /schemas/<type>/<version>.json` and `GET /asyncapi.json`: what the events look like, and how they are
-//! followed. For everybody; nothing in them is of this service only, so neither `Host` nor anything else that
-//! a client sends becomes part of them.
+//! `GET /schemas/<type>/<version>.json` and `GET /asyncapi.json`: the schemas of events, and how to follow events. Both
+//! are public. They do not depend on this installation, so neither `Host` nor another value from a client becomes part
+//! of them.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -22,7 +22,7 @@ use utoipa::{IntoResponses, PartialSchema};
 use super::not_found;
 use crate::asyncapi::{document, translate};
 
-/// A document changes with the program only.
+/// A document changes only with the program.
 const CACHED: &str = "public, max-age=3600";
 
 /// The schema of an event in a language.
@@ -63,7 +63,8 @@ fn answer(file: &File, asked: &HeaderMap) -> Response {
 
 /// Read the schema of an event
 ///
-/// The JSON Schema of the body of one type and version of event, or of the envelope. Events name theirs in `dataschema`.
+/// The JSON Schema of the body of one type and version of event, or of the envelope. Events name theirs in
+/// `dataschema`.
 #[utoipa::path(
     get,
     path = "/schemas/{type}/{version}",
@@ -99,7 +100,7 @@ pub(super) async fn schema(
     Ok(answer(&found.file, &headers))
 }
 
-/// Read how events are followed
+/// Read how to follow events
 ///
 /// The AsyncAPI document: the subjects, headers and bodies of events over NATS JetStream, and of the stream over HTTP.
 #[utoipa::path(
@@ -123,7 +124,7 @@ pub(super) async fn asyncapi(
     Ok(answer(document, &headers))
 }
 
-/// The types that have a schema.
+/// The event types with a schema.
 struct TypeName;
 
 impl PartialSchema for TypeName {
@@ -149,7 +150,7 @@ impl PartialSchema for FileName {
     }
 }
 
-/// A schema described.
+/// A schema in the OpenAPI document.
 struct SchemaFile;
 
 impl IntoResponses for SchemaFile {
@@ -158,7 +159,7 @@ impl IntoResponses for SchemaFile {
     }
 }
 
-/// The AsyncAPI document described.
+/// The AsyncAPI document in the OpenAPI document.
 struct Document;
 
 impl IntoResponses for Document {
@@ -167,7 +168,7 @@ impl IntoResponses for Document {
     }
 }
 
-/// 404 that says what there is.
+/// 404 with the names that exist.
 fn unknown<'a>(key: &'static str, known: impl Iterator<Item = &'a str>) -> ApiError {
     let mut known: Vec<_> = known.collect();
     known.dedup();
@@ -230,11 +231,11 @@ mod tests {
             of_all.or(json["description"].as_str()).unwrap().to_owned()
         };
         let path = "/schemas/user-registered/1.json";
-        assert_eq!(told(path).await, "The user came to exist.");
+        assert_eq!(told(path).await, "The user was registered.");
         let english = told(&format!("{path}?lang=en")).await;
-        assert_eq!(english, "The user came to exist.");
+        assert_eq!(english, "The user was registered.");
         let turkish = told(&format!("{path}?lang=tr")).await;
-        assert_eq!(turkish, "Kullanıcı oluştu.");
+        assert_eq!(turkish, "Kullanıcı kaydedildi.");
         assert_eq!(
             told("/asyncapi.json").await,
             told("/asyncapi.json?lang=en").await

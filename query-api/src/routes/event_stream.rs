@@ -1,5 +1,5 @@
-//! `GET /api/v1/events/stream`: every event as it is committed, as server-sent events. Their ids are
-//! positions, so whoever was cut goes on where it was.
+//! `GET /api/v1/events/stream`: every event as it is committed, as server-sent events. Their ids are positions, so a
+//! client continues after a disconnection without a gap.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -31,21 +31,22 @@ use super::audit::{AuditedRead, head, within};
 use super::{POSITION, position_header};
 use crate::{Shared, Streams};
 
-/// Where it is.
+/// The path of the stream.
 pub(crate) const PATH: &str = "/api/v1/events/stream";
-/// How often a stream that has nothing to say says so.
+/// The interval of comments on an idle stream.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(15);
-/// How long a reader may leave an event that it was given before it is cut. One that reads nothing at all
-/// is cut by the server, as every client is.
+/// The longest time in which a client may leave an event unread before it is disconnected. The server disconnects every
+/// client that stops reading entirely.
 pub(crate) const TAKEN: Duration = Duration::from_secs(10);
-/// After how long a client that was cut comes back, and how long a ledger that is away is left alone.
+/// The pause before a client connects again, and before the ledger is asked again after an error.
 pub(crate) const AGAIN: Duration = Duration::from_secs(1);
 
 /// Follow events
 ///
 /// Every event as it is committed, as server-sent events: `id` is the position, `event` the type, `data` the stored
-/// CloudEvents envelope. Without `after` and `Last-Event-ID`, only new ones. A heartbeat comes every 15 seconds. The
-/// stream goes on until either side ends it; who was cut goes on with `Last-Event-ID`.
+/// CloudEvents envelope. Without `after` and `Last-Event-ID`, the stream contains only new events. A heartbeat is sent
+/// every 15 seconds. The stream continues until either side ends it. After a disconnection, continue with
+/// `Last-Event-ID`.
 #[utoipa::path(
     get,
     path = "/api/v1/events/stream",
@@ -106,14 +107,14 @@ pub(super) async fn follow(
 }
 
 query_parameters! {
-    /// Where a stream begins.
+    /// The beginning of a stream.
     struct From {
         /// Begins with the event after this position.
         after: Option<Position> = optional("after", POSITION),
     }
 }
 
-/// The same, for a client that comes back.
+/// The beginning of a stream for a client that connects again.
 struct LastEventId;
 
 impl IntoParams for LastEventId {
@@ -121,7 +122,7 @@ impl IntoParams for LastEventId {
         vec![openapi::header(
             "Last-Event-ID",
             POSITION.schema(),
-            "The same, sent by a client that comes back; it counts before `after`.",
+            "The same, for a client that connects again. It has precedence over `after`.",
         )]
     }
 }
@@ -133,7 +134,7 @@ impl Refuses for From {
     }
 }
 
-/// A stream described.
+/// A stream in the OpenAPI document.
 struct Stream;
 
 impl IntoResponses for Stream {
@@ -148,26 +149,26 @@ impl IntoResponses for Stream {
     }
 }
 
-/// One stream. It holds a batch at the most; what its reader does not take yet stays in the ledger.
+/// One stream. It keeps at most one batch in memory. Later events stay in the ledger until the client reads on.
 struct Following {
     feed: SharedFeed,
-    /// Tells the client where it is, before there is any event.
+    /// Tells the client its position before the first event.
     begin: Option<Event>,
     events: std::vec::IntoIter<StoredEvent>,
-    /// When the last event was given.
+    /// The time at which the last event was sent.
     given: Option<Instant>,
     stopping: CancellationToken,
     _slot: OwnedSemaphorePermit,
 }
 
 impl Following {
-    /// The next event; asked for when the reader has taken the one before.
+    /// The next event. It is requested after the client has read the previous one.
     async fn next(&mut self) -> Option<Event> {
         if let Some(begin) = self.begin.take() {
             return Some(begin);
         }
         if self.given.is_some_and(|given| given.elapsed() > TAKEN) {
-            tracing::info!("A slow reader of events was cut");
+            tracing::info!("A slow client of the event stream was disconnected");
             return None;
         }
         let stopping = self.stopping.clone();
@@ -203,7 +204,7 @@ impl Following {
     }
 }
 
-/// The exact envelope. `None` ends the stream: bytes that are no text cannot be sent, and are not skipped.
+/// The exact envelope. `None` ends the stream: bytes that are not text cannot be sent, and they are never skipped.
 fn framed(event: &StoredEvent) -> Option<Event> {
     match std::str::from_utf8(&event.envelope) {
         Ok(envelope) => {
@@ -212,7 +213,7 @@ fn framed(event: &StoredEvent) -> Option<Event> {
         }
         Err(error) => {
             let position = event.position;
-            tracing::error!(%error, position, "A stream of events ended at an event that is no text");
+            tracing::error!(%error, position, "A stream of events ended at an event that is not text");
             None
         }
     }

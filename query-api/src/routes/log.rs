@@ -1,8 +1,8 @@
-//! The proof that history is what it was: signed checkpoints, tiles of hashes, and proofs made of them, in
-//! the forms of `c2sp.org/tlog-tiles`. Hashes say nothing of anybody, so any caller may ask for them; the
-//! entries that they are of are for auditors.
+//! Proofs that the history is unchanged: signed checkpoints, tiles of hashes, and proofs made from them, in the formats
+//! of `c2sp.org/tlog-tiles`. Hashes do not reveal personal data, so every caller may read them. Entries are for
+//! auditors.
 //!
-//! Nothing is told of the tree beyond its newest checkpoint.
+//! Nothing of the tree is served beyond its newest checkpoint.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use events::Position;
 use http_kit::code::Code;
 use http_kit::error::ApiError;
 use http_kit::text::Text;
-use ledger::merkle::{Reader, SignedCheckpoint};
+use ledger::merkle::{TreeReader, SignedCheckpoint};
 
 use super::WAIT;
 use crate::QueryApi;
@@ -21,14 +21,14 @@ use crate::QueryApi;
 /// A checkpoint, for examples.
 const EXAMPLE_CHECKPOINT: &str = "profile-ledger\n42\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n\n\u{2014} profile-ledger KmpeT3Vx0Q0hYp2cJXo3b9m0dYQkqk5mXc0o7s4m3o8t1u2v3w4x5y6z7A8B9C0D1E2F3G4H5I6J7K8L9M0N1O2P3Q==\n";
 
-/// Between two looks at the newest checkpoint; one is signed a second.
+/// The pause between two reads of the newest checkpoint. One checkpoint is signed each second.
 const LOOK: Duration = Duration::from_millis(100);
 
 pub(super) mod checkpoint;
 pub(super) mod proof;
 pub(super) mod tile;
 
-/// The newest checkpoint, once it reaches a position; 503 when it does not soon.
+/// The newest checkpoint as soon as it reaches a position; 503 if that takes too long.
 async fn newest(api: &QueryApi, wanted: Position) -> Result<SignedCheckpoint, ApiError> {
     let signed = async {
         loop {
@@ -44,7 +44,7 @@ async fn newest(api: &QueryApi, wanted: Position) -> Result<SignedCheckpoint, Ap
     signed.unwrap_or_else(|_| Err(not_yet_signed(wanted)))
 }
 
-/// 503: the tree does not reach as far yet.
+/// 503: the tree does not reach that far yet.
 fn not_yet_signed(size: u64) -> ApiError {
     ApiError::new(Code::NotYetReadable)
         .because(Text::new("NOT_YET_SIGNED").with("position", size))
@@ -52,11 +52,11 @@ fn not_yet_signed(size: u64) -> ApiError {
 }
 
 /// The tree over the first leaves.
-fn tree(api: &QueryApi, size: u64) -> Reader<'_> {
-    Reader::new(&*api.history, &*api.log, size)
+fn tree(api: &QueryApi, size: u64) -> TreeReader<'_> {
+    TreeReader::new(&*api.history, &*api.log, size)
 }
 
-/// What is no envelope: a text or bytes, as the public forms want them.
+/// An answer without the envelope: text or bytes, as the public formats require.
 fn plain(content_type: &'static str, cache: &'static str, body: impl Into<Vec<u8>>) -> Response {
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static(content_type)),

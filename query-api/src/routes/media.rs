@@ -40,17 +40,17 @@ impl PartialSchema for FileName {
     }
 }
 
-/// The bytes described.
+/// The bytes in the OpenAPI document.
 struct PhotoBytes;
 
 impl IntoResponses for PhotoBytes {
     fn responses() -> BTreeMap<String, RefOr<described::Response>> {
         let bytes = openapi::bytes("The bytes.", &["image/webp", "image/jpeg"]);
-        let known = openapi::described("The client has these bytes already.");
+        let known = openapi::described("The client already has these bytes.");
         let answers = [("200", bytes), ("304", known)];
         BTreeMap::from(answers.map(|(status, answer)| {
             let answer = answer
-                .header("ETag", openapi::answer_header("Names the bytes."))
+                .header("ETag", openapi::answer_header("Identifies the bytes."))
                 .header(
                     "Cache-Control",
                     openapi::answer_header("Public, for a year."),
@@ -62,7 +62,7 @@ impl IntoResponses for PhotoBytes {
 
 /// Read the bytes of a photo
 ///
-/// The URLs in `profilePhoto` lead here. The bytes of a URL never change.
+/// The URLs in `profilePhoto` lead here. The bytes at a URL never change.
 #[utoipa::path(
     get,
     path = "/media/users/{userId}/photos/{hash}/{photoId}/{file}",

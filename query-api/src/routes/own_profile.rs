@@ -11,7 +11,7 @@ use http_kit::profile::OwnProfile;
 use super::{DocumentRead, OneUser, not_found};
 use crate::Shared;
 
-/// Read the own profile
+/// Read your own profile
 #[utoipa::path(
     get,
     path = "/api/v1/users/profile",

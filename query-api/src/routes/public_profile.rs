@@ -1,11 +1,11 @@
-//! `GET /api/v1/users/profile/{userId}` and `GET /api/v1/users/profile/username/{username}`: a user as
-//! strangers see it.
+//! `GET /api/v1/users/profile/{userId}` and `GET /api/v1/users/profile/username/{username}`: the public profile of a
+//! user.
 
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::response::Response;
-use events::{Time, UserId};
+use events::Time;
 use http_kit::caller::OptionalCaller;
 use http_kit::error::ApiError;
 use http_kit::openapi::values;
@@ -18,7 +18,7 @@ use crate::{QueryApi, Shared};
 
 /// Read a public profile
 ///
-/// By the id of the user. No token is needed; a bad one is refused.
+/// By the id of the user. A token is optional, but an invalid token is refused.
 #[utoipa::path(
     get,
     path = "/api/v1/users/profile/{userId}",
@@ -35,7 +35,7 @@ pub(super) async fn by_id(
     mut read: DocumentRead,
 ) -> Result<Response, ApiError> {
     read.parameters::<()>()?;
-    // What is no id is the id of nobody.
+    // A value that is not an id belongs to no user.
     let user_id = user_id.parse().map_err(|_| not_found())?;
     let document = api
         .hot()
@@ -47,7 +47,7 @@ pub(super) async fn by_id(
 
 /// Read a public profile by username
 ///
-/// Upper case is lowered. No token is needed; a bad one is refused.
+/// Upper case is lowered. A token is optional, but an invalid token is refused.
 #[utoipa::path(
     get,
     path = "/api/v1/users/profile/username/{username}",
@@ -64,7 +64,7 @@ pub(super) async fn by_username(
     mut read: DocumentRead,
 ) -> Result<Response, ApiError> {
     read.parameters::<()>()?;
-    // No rule ever took such a name, and no database keeps a NUL in a text.
+    // The rules never accepted such a name, and PostgreSQL refuses NUL in text.
     if username.chars().any(char::is_control) {
         return Err(not_found());
     }
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_username_leads_to_who_has_it_now() {
+    async fn a_username_leads_to_its_current_holder() {
         let api = Api::with_users().await;
         let until = "2026-06-21T16:11:26.808Z";
         api.append(JANE, renamed("jane", "janet", until)).await;

@@ -1,4 +1,4 @@
-//! `GET /api/v1/users/search`: users by the beginnings of words of their names.
+//! `GET /api/v1/users/search`: finds users by prefixes of the words of their names.
 
 use axum::extract::State;
 use events::Time;
@@ -22,7 +22,7 @@ use crate::Shared;
 
 const DEFAULT_LIMIT: u32 = 5;
 const MAX_LIMIT: u64 = 100;
-/// Pages further on cost ever more; nobody reads them.
+/// The last page. Later pages would become ever more expensive.
 const MAX_PAGE: u64 = 1000;
 const MAX_QUERY: usize = 100;
 
@@ -44,16 +44,16 @@ impl Example for Found<'_> {
 }
 
 query_parameters! {
-    /// Which users are wanted.
+    /// The users to find.
     struct Wanted {
         /// Beginnings of words, letters and digits. Needed unless `expertise` is given.
         words: Option<Vec<String>> = optional("q", WORDS),
-        /// Only users who are expert in this.
-        expertise: Option<&'static str> = optional("expertise", OneOf(&EXPERTISE)),
         /// Which page.
         page: u32 = defaulted("page", number(1, MAX_PAGE), 1),
         /// Users a page.
         limit: u32 = defaulted("limit", number(1, MAX_LIMIT), DEFAULT_LIMIT),
+        /// Only users who are expert in this.
+        expertise: Option<&'static str> = optional("expertise", OneOf(&EXPERTISE)),
     }
 }
 
@@ -95,9 +95,9 @@ pub(super) async fn search(
     }
     let Wanted {
         words,
-        expertise,
         page,
         limit,
+        expertise,
     } = fields.finish_with(wanted)?;
     // One more than asked for tells whether there is another page.
     let search = Search {
@@ -136,7 +136,7 @@ pub(super) async fn search(
 }
 
 impl Wanted {
-    /// Whether everybody would be found.
+    /// Whether the search would match every user.
     fn is_empty(&self) -> bool {
         self.words.is_none() && self.expertise.is_none()
     }

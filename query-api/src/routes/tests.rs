@@ -99,7 +99,7 @@ fn target(pattern: &'static str, method: &str) -> Target {
 }
 
 #[tokio::test]
-async fn every_route_is_described_and_nothing_else_is() {
+async fn the_description_contains_exactly_the_routes() {
     let api = Api::with_users().await;
     let mut served = Vec::new();
     for (pattern, _) in routes() {

@@ -396,8 +396,11 @@ impl Lane {
 /// The event of a message, whole: `events` knows its shape, its upcasters, and how to fold it.
 fn read(message: &jetstream::Message) -> Result<Recorded, Trouble> {
     let sequence = message.info().map_err(Trouble::Away)?.stream_sequence;
-    let headers = message.headers.clone().unwrap_or_default();
-    let stored = events::message::from_message(&headers, &message.payload)
+    let header = |name| {
+        let headers = message.headers.as_ref()?;
+        headers.get(name).map(|value| value.as_str())
+    };
+    let stored = events::message::from_message(header, &message.payload)
         .with_context(|| format!("sequence {sequence} is no event"))?;
     if stored.position != sequence {
         return gap(format!(

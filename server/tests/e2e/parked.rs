@@ -172,7 +172,7 @@ async fn a_user_that_cannot_be_folded_is_listed_and_reported_and_the_others_go_o
         let parked = &listed["parked"][0];
         assert_eq!(parked["userId"], DEMO_USER);
         assert_eq!(parked["position"], position);
-        assert_eq!(parked["error"], "the user is registered already");
+        assert_eq!(parked["error"], "the user is already registered");
         assert!(parked["recordedAt"].is_string(), "{parked}");
         assert_eq!(listed["parked"].as_array().unwrap().len(), 1);
         // Tried again beside the service: it still cannot be folded, and nothing else is lost.

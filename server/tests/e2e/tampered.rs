@@ -97,11 +97,11 @@ const TABLES: [Table; 11] = [
     Table {
         file: "log.db",
         name: "hashes",
-        keys: &["level", "place"],
-        numbers: &["level", "place"],
+        keys: &["level", "hash_index"],
+        numbers: &["level", "hash_index"],
         texts: &[],
         blobs: &["hash"],
-        rows: &["place"],
+        rows: &["hash_index"],
     },
     Table {
         file: "log.db",

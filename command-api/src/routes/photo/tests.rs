@@ -25,12 +25,12 @@ fn hash(photo: &[u8]) -> String {
     hex::encode(Sha256::digest(photo))
 }
 
-/// The folder of the nth photo that the routes made, of John.
+/// The folder of John's nth photo.
 fn folder(n: u64, photo: &[u8]) -> String {
     format!("users/{JOHN}/photos/{}/{}", hash(photo), made(n))
 }
 
-/// John with the nth photo that the routes made.
+/// John with his nth photo.
 fn john_with(n: u64, photo: &[u8]) -> Value {
     let url = |file: &str| format!("{URL}/media/{}/{file}", folder(n, photo));
     let variants = FILES.map(|(size, file)| (size.to_string(), json!(url(file))));
@@ -53,7 +53,7 @@ fn john_with(n: u64, photo: &[u8]) -> Value {
 }
 
 impl Api {
-    /// The folders of photos that are in the store.
+    /// The photo folders in the store.
     async fn folders(&self) -> Vec<String> {
         let files: Vec<_> = self.photo_store.files().try_collect().await.unwrap();
         let mut folders: Vec<_> = files
@@ -101,7 +101,7 @@ async fn every_accepted_format_is_answered_with_the_whole_profile() {
 }
 
 #[tokio::test]
-async fn the_bytes_are_under_their_keys() {
+async fn the_bytes_are_stored_under_their_keys() {
     let api = Api::with_users().await;
     let photo = samples::png(600, 600);
     assert_eq!(api.send(upload(JOHN, &photo)).await.status, 200);
@@ -115,7 +115,7 @@ async fn the_bytes_are_under_their_keys() {
 }
 
 #[tokio::test]
-async fn the_bytes_are_there_before_the_event_is() {
+async fn the_bytes_are_stored_before_the_event() {
     let api = Api::with_users().await;
     let photo = samples::png(96, 96);
     api.store
@@ -142,12 +142,12 @@ async fn the_same_bytes_again_change_nothing() {
     assert_eq!((again.status, &again.body), (200, &first.body));
     is_at(&again, 2, 3);
     assert_eq!(api.ledger().await.len(), 3);
-    // The bytes of the second upload are gone, those of the first are not.
+    // The bytes of the second upload are removed, those of the first are not.
     assert_eq!(api.folders().await, [folder(1, &photo)]);
 }
 
 #[tokio::test]
-async fn every_change_has_an_id_of_its_own() {
+async fn every_change_has_its_own_id() {
     let api = Api::with_users().await;
     let (one, other) = (samples::png(96, 96), samples::png(97, 97));
     for (n, photo) in [(1, &one), (2, &other), (3, &one)] {
@@ -156,14 +156,14 @@ async fn every_change_has_an_id_of_its_own() {
     }
     let (_, payload) = api.newest().await;
     assert_eq!(payload["previousPhotoId"], made(2));
-    // What the history shows stays.
+    // Photos in the history are kept.
     for (n, photo) in [(1, &one), (2, &other), (3, &one)] {
         assert!(api.is_stored(n, photo).await);
     }
 }
 
 #[tokio::test]
-async fn two_users_with_the_same_bytes_have_files_of_their_own() {
+async fn two_users_with_the_same_bytes_have_their_own_files() {
     let api = Api::with_users().await;
     let photo = samples::png(96, 96);
     for id in [JOHN, JANE] {
@@ -173,7 +173,7 @@ async fn two_users_with_the_same_bytes_have_files_of_their_own() {
 }
 
 #[tokio::test]
-async fn a_form_is_the_one_part_file() {
+async fn a_form_has_exactly_one_part_named_file() {
     let api = Api::with_users().await;
     let photo = samples::png(96, 96);
     let ask = |parts: &[(&str, &[u8])]| {
@@ -258,7 +258,7 @@ async fn a_form_is_the_one_part_file() {
 }
 
 #[tokio::test]
-async fn what_is_no_form_is_refused() {
+async fn a_body_that_is_not_a_form_is_refused() {
     let api = Api::with_users().await;
     let english = ["The Content-Type is not supported here"];
     let turkish = ["Content-Type burada desteklenmiyor"];
@@ -289,11 +289,11 @@ async fn a_photo_over_10_mib_is_refused() {
         refuses(&api.router, &ask, 413, code, &english, &turkish).await;
     }
     let answer = api.send(upload(JOHN, &vec![b'x'; MAX_BYTES])).await;
-    assert_eq!(answer.status, 400, "at the limit it is looked at");
+    assert_eq!(answer.status, 400, "an upload of the maximum size is examined");
 }
 
 #[tokio::test]
-async fn who_is_no_user_changes_nothing() {
+async fn a_caller_without_a_user_changes_nothing() {
     let api = Api::with_users().await;
     let photo = samples::png(96, 96);
     let ask = service("PATCH", PATH)
@@ -313,7 +313,7 @@ async fn who_is_no_user_changes_nothing() {
 async fn a_user_uploads_one_photo_at_a_time() {
     let api = Api::with_users().await;
     let photo = samples::png(96, 96);
-    // A body that never ends is under way as long as it is held.
+    // A body that never ends is in progress as long as it is held.
     let slow = futures::stream::pending::<Result<Bytes, std::io::Error>>();
     let request = axum::http::Request::builder()
         .method("PATCH")
@@ -343,14 +343,14 @@ async fn a_user_uploads_one_photo_at_a_time() {
     refuses(&api.router, &ask, 429, code, &english, &turkish).await;
     let refused = api.send(ask.clone()).await;
     assert_eq!(refused.header("retry-after"), Some("1"));
-    // Others are not kept out, and the place is free once the first has gone.
+    // Other users are not locked out, and the slot is free once the first upload has ended.
     assert_eq!(api.send(upload(JANE, &photo)).await.status, 200);
     drop(first);
     assert_eq!(api.send(ask).await.status, 200);
 }
 
 #[tokio::test]
-async fn more_uploads_than_places_are_refused() {
+async fn uploads_beyond_the_limit_are_refused() {
     let uploads = Uploads::default();
     let id = |n: usize| -> UserId { format!("{n:024x}").parse().unwrap() };
     let held: Vec<_> = (0..UPLOADS)
@@ -363,7 +363,7 @@ async fn more_uploads_than_places_are_refused() {
 }
 
 #[tokio::test]
-async fn a_replay_answers_as_before_and_leaves_the_photo_that_is_used() {
+async fn a_repeated_upload_gets_the_same_answer_and_keeps_the_current_photo() {
     let api = Api::with_users().await;
     let photo = samples::png(96, 96);
     let ask = upload(JOHN, &photo).header("idempotency-key", "k");
@@ -385,17 +385,17 @@ async fn a_replay_answers_as_before_and_leaves_the_photo_that_is_used() {
 }
 
 #[tokio::test]
-async fn devices_that_send_again_what_was_replaced_do_not_take_it_back() {
+async fn a_repeated_upload_of_a_replaced_photo_does_not_restore_it() {
     let api = Api::with_users().await;
     let (old, new) = (samples::png(96, 96), samples::png(97, 97));
     let of_phone = upload(JOHN, &old).header("idempotency-key", "phone");
     let first = api.send(of_phone.clone()).await;
     let of_tablet = upload(JOHN, &new).header("idempotency-key", "tablet");
     let second = api.send(of_tablet).await;
-    // The phone never saw its answer and tries again.
+    // The phone never received its answer and tries again.
     let again = api.send(of_phone).await;
     assert_eq!(again.body, first.body);
-    // Without a key, what is already there changes nothing.
+    // Without a key, an upload of the current photo changes nothing.
     let current = api.send(upload(JOHN, &new)).await;
     assert_eq!(current.body, second.body);
     assert!(api.is_stored(1, &old).await && api.is_stored(2, &new).await);
@@ -415,7 +415,7 @@ async fn a_photo_for_another_version_is_refused() {
 }
 
 #[tokio::test]
-async fn a_ledger_that_fails_is_answered_503_and_the_next_upload_is_taken() {
+async fn a_ledger_failure_is_answered_503_and_the_next_upload_succeeds() {
     let api = Api::with_users().await;
     let photo = samples::png(96, 96);
     let ask = upload(JOHN, &photo).header("idempotency-key", "k");
@@ -424,14 +424,14 @@ async fn a_ledger_that_fails_is_answered_503_and_the_next_upload_is_taken() {
     let sentence = "The service cannot answer right now; try again shortly";
     answer.fails(503, "UNAVAILABLE", &[sentence]);
     assert_eq!(answer.header("retry-after"), Some("1"));
-    // The event might have been written, so its bytes stay until they are swept.
+    // The event may have been written, so its bytes stay until the next sweep.
     assert!(api.is_stored(1, &photo).await);
     let answer = api.send(ask).await;
     answer.succeeds(200, &john_with(2, &photo));
 }
 
 #[tokio::test]
-async fn a_photo_store_that_fails_is_answered_503_without_an_event() {
+async fn a_photo_store_failure_is_answered_503_without_an_event() {
     let api = Api::with_users().await;
     std::fs::remove_dir_all(&api.photo_folder).unwrap();
     std::fs::write(&api.photo_folder, "in the way").unwrap();
@@ -445,7 +445,7 @@ async fn a_photo_store_that_fails_is_answered_503_without_an_event() {
 }
 
 #[tokio::test]
-async fn a_panic_while_a_photo_is_handled_frees_its_place() {
+async fn a_panic_during_an_upload_frees_its_slot() {
     let api = Api::with_users().await;
     let ask = upload(JOHN, &samples::png(96, 96));
     api.panic_next();
@@ -457,7 +457,7 @@ async fn a_panic_while_a_photo_is_handled_frees_its_place() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn any_body_is_a_file_or_a_problem(
+    fn any_body_is_a_photo_or_an_error(
         pieces in proptest::collection::vec(
             prop_oneof![
                 Just(b"--x\r\n".to_vec()), Just(b"--x--".to_vec()), Just(b"\r\n\r\n".to_vec()),

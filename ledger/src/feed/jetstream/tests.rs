@@ -1,4 +1,4 @@
-//! The feed of the stream yields what the feed of the store does, whatever happens to the server.
+//! The stream's feed yields the same events as the store's feed, whatever happens to the server.
 
 use async_nats::jetstream;
 use async_nats::jetstream::stream::Config;
@@ -10,14 +10,14 @@ use crate::test_ledger::{DEADLINE, TestLedger, event};
 use crate::test_servers::Nats;
 use events::subject::STREAM;
 
-/// A ledger, its stream, and both feeds from the beginning.
+/// A ledger, its stream, and both feeds from the start.
 struct Followed {
     nats: Nats,
     ledger: TestLedger,
     health: watch::Receiver<Health>,
     feed: JetStreamFeed,
     reference: StoreFeed,
-    /// Events that both feeds have yielded.
+    /// The last position that both feeds have yielded.
     seen: Position,
 }
 
@@ -82,7 +82,7 @@ impl Followed {
         waited.expect("the relay publishes").unwrap();
     }
 
-    /// Both feeds yield the same up to the head.
+    /// Checks that both feeds yield the same events up to the head.
     async fn agrees(&mut self, head: Position) {
         let ours = up_to(&mut self.feed, self.seen, head).await;
         let theirs = up_to(&mut self.reference, self.seen, head).await;
@@ -119,7 +119,7 @@ async fn both_feeds_yield_the_same_bytes() {
 }
 
 #[tokio::test]
-async fn what_the_stream_has_dropped_comes_from_the_ledger() {
+async fn events_that_the_stream_has_dropped_come_from_the_ledger() {
     let config = Config {
         max_messages: 20,
         ..plain()
@@ -127,7 +127,7 @@ async fn what_the_stream_has_dropped_comes_from_the_ledger() {
     let mut followed = followed(Some(config), 200).await;
     followed.agrees(200).await;
     followed.on_stream().await;
-    // More than the stream keeps, while nobody reads.
+    // More than the stream keeps, while the feed does not read.
     let head = followed.ledger.grow(500).await;
     followed.published(head).await;
     followed.agrees(head).await;
@@ -135,11 +135,11 @@ async fn what_the_stream_has_dropped_comes_from_the_ledger() {
 }
 
 #[tokio::test]
-async fn what_the_stream_has_lost_between_others_comes_from_the_ledger() {
+async fn events_missing_inside_the_stream_come_from_the_ledger() {
     let mut followed = followed(Some(plain()), 0).await;
     followed.on_stream().await;
     let gap = followed.seen;
-    // Not read yet: the feed asks for these with its next call at the latest.
+    // Not read yet: the feed requests them with its next call at the latest.
     let head = followed.ledger.grow(2_000).await;
     followed.published(head).await;
     let stream = client(&followed.nats)
@@ -155,7 +155,7 @@ async fn what_the_stream_has_lost_between_others_comes_from_the_ledger() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_broker_that_goes_away_and_comes_back_is_not_noticed() {
+async fn a_broker_outage_is_invisible_to_the_follower() {
     let mut followed = followed(None, 10).await;
     followed.agrees(10).await;
     followed.on_stream().await;
@@ -170,14 +170,14 @@ async fn a_broker_that_goes_away_and_comes_back_is_not_noticed() {
     followed.agrees(head).await;
     assert!(
         !followed.feed.is_on_stream(),
-        "these came from the ledger: the server is away"
+        "these came from the ledger: the server is unavailable"
     );
     followed.nats.start_again();
     followed.on_stream().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_that_begins_again_repeats_nothing() {
+async fn a_recreated_stream_repeats_nothing() {
     let mut followed = followed(None, 100).await;
     followed.agrees(100).await;
     followed.on_stream().await;
@@ -192,14 +192,14 @@ async fn a_stream_that_begins_again_repeats_nothing() {
 }
 
 #[tokio::test]
-async fn a_message_that_is_no_event_is_not_followed() {
+async fn a_message_that_is_not_an_event_is_not_followed() {
     let mut followed = followed(None, 10).await;
     followed.agrees(10).await;
     followed.on_stream().await;
     let context = client(&followed.nats).await;
     let foreign = context.publish("profiles.v1.p00.evil", "{}".into()).await;
     foreign.unwrap().await.unwrap();
-    // The relay halts, and the ledger goes on.
+    // The relay halts, and the ledger grows.
     let head = followed.ledger.grow(30).await;
     followed.agrees(head).await;
     assert!(!followed.feed.has_delivered());
@@ -214,12 +214,13 @@ async fn a_well_formed_event_of_another_ledger_is_never_yielded() {
     let theirs = TestLedger::new("theirs").await;
     theirs.grow(next).await;
     let forged = theirs.history().read(next - 1, 1).await.unwrap().remove(0);
-    let (headers, body) = events::message::to_message(&forged);
+    let (headers, body) = crate::message::to_message(&forged);
     let subject = events::subject::of(&forged.user_id, &forged.event_type);
     let context = client(&followed.nats).await;
     let published = context.publish_with_headers(subject, headers, body).await;
     assert_eq!(published.unwrap().await.unwrap().sequence, next);
-    // Nothing may come of it before the ledger has its own event, nor afterwards.
+    // The message must not be delivered, neither before the ledger has its own event nor
+    // afterwards.
     let early = tokio::time::timeout(Duration::from_millis(300), followed.feed.next()).await;
     assert!(early.is_err(), "{early:?}");
     let head = followed.ledger.grow(30).await;
@@ -249,7 +250,7 @@ async fn a_dropped_call_loses_nothing() {
 #[test]
 fn a_message_is_old_next_early_or_unusable() {
     let at = |sequence: u64, event: Option<StoredEvent>, after| {
-        let (headers, payload) = event.as_ref().map(events::message::to_message).unzip();
+        let (headers, payload) = event.as_ref().map(crate::message::to_message).unzip();
         read(
             sequence,
             headers.as_ref(),

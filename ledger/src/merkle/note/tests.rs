@@ -1,4 +1,4 @@
-//! Against an independent implementation, the crate `signed_note`.
+//! Compares with an independent implementation, the crate `signed_note`.
 
 use proptest::prelude::*;
 use signed_note::{Note, StandardVerifier, VerifierList};
@@ -13,7 +13,7 @@ fn signer() -> Signer {
 }
 
 #[test]
-fn a_checkpoint_is_opened_by_an_independent_implementation() {
+fn an_independent_implementation_opens_our_checkpoint() {
     let note = signer().sign(12_345, &[9; 32]);
     let key = signer().public_key().to_string();
     let theirs = Note::from_bytes(note.as_bytes()).unwrap();
@@ -29,7 +29,7 @@ fn a_checkpoint_is_opened_by_an_independent_implementation() {
 }
 
 #[test]
-fn what_an_independent_implementation_signed_is_opened() {
+fn a_checkpoint_signed_by_an_independent_implementation_is_opened() {
     let skey = signer().to_secret_text();
     let theirs = signed_note::StandardSigner::new(&skey).unwrap();
     let text = Theirs::new(NAME, 3, tlog_tiles::Hash([1; 32]), "").unwrap();
@@ -42,7 +42,7 @@ fn what_an_independent_implementation_signed_is_opened() {
 }
 
 #[test]
-fn keys_are_read_back() {
+fn keys_can_be_read_back() {
     let again = Signer::parse(&signer().to_secret_text()).unwrap();
     assert_eq!(again.public_key(), signer().public_key());
     let public = signer().public_key().to_string();
@@ -71,7 +71,7 @@ fn a_checkpoint_of_another_key_is_not_opened() {
 }
 
 #[test]
-fn what_is_no_checkpoint_is_refused() {
+fn a_text_that_is_not_a_checkpoint_is_refused() {
     let key = signer().public_key();
     let long = format!("{}\n\n\u{2014} a b\n", "x".repeat(LONGEST));
     for bad in ["", "\n\n", "a\n1\nAAAA\n", "\n\n\u{2014} a AAAA\n", &long] {
@@ -92,7 +92,7 @@ proptest! {
     }
 
     #[test]
-    fn any_text_is_answered(text in "[\u{2014}a-z0-9+/= \n]{0,300}") {
+    fn any_text_is_a_checkpoint_or_an_error(text in "[\u{2014}a-z0-9+/= \n]{0,300}") {
         let _ = signer().public_key().open(&text);
         let _ = PublicKey::parse(&text);
         let _ = Signer::parse(&text);

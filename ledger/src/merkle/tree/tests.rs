@@ -1,5 +1,5 @@
-//! Against an independent implementation (the crate `tlog_tiles`, after Go's `tlog`), known answers of
-//! Certificate Transparency, and what must hold of any tree.
+//! Compares with an independent implementation (the crate `tlog_tiles`, after Go's `tlog`), with
+//! known answers of Certificate Transparency, and with properties of every tree.
 
 use proptest::prelude::*;
 use tlog_tiles::{HashReader, tlog};
@@ -38,7 +38,7 @@ fn proof_of(path: Vec<Leaves>, leaves: &[Hash]) -> Vec<Hash> {
     path.into_iter().map(|of| hash_over(of, leaves)).collect()
 }
 
-/// The other implementation's tree.
+/// The tree of the other implementation.
 struct Theirs(Vec<tlog::Hash>);
 
 impl HashReader for Theirs {
@@ -62,7 +62,7 @@ fn ours(hashes: Vec<tlog::Hash>) -> Vec<Hash> {
 }
 
 #[test]
-fn roots_and_proofs_are_those_of_an_independent_implementation() {
+fn roots_and_proofs_equal_those_of_an_independent_implementation() {
     let leaves = leaves(140);
     let tree = theirs(&leaves);
     for size in 1..=leaves.len() as u64 {
@@ -88,7 +88,7 @@ fn roots_and_proofs_are_those_of_an_independent_implementation() {
 
 /// From the test data of Certificate Transparency's reference implementation.
 #[test]
-fn the_known_roots_of_certificate_transparency_come_out() {
+fn the_roots_of_certificate_transparency_are_computed() {
     let inputs: [&[u8]; 8] = [
         b"",
         b"\x00",
@@ -121,7 +121,7 @@ fn the_known_roots_of_certificate_transparency_come_out() {
 }
 
 #[test]
-fn hashes_that_come_one_by_one_make_the_same_root() {
+fn adding_leaves_one_by_one_gives_the_same_root() {
     let leaves = leaves(600);
     let mut hasher = Hasher::default();
     assert_eq!(hasher.root(), root_of(&[]));
@@ -133,7 +133,7 @@ fn hashes_that_come_one_by_one_make_the_same_root() {
 }
 
 #[test]
-fn a_subtree_is_made_of_the_kept_hashes_of_one_tile() {
+fn a_subtree_consists_of_stored_hashes_of_one_tile() {
     for size in [
         1,
         255,
@@ -157,7 +157,7 @@ fn a_subtree_is_made_of_the_kept_hashes_of_one_tile() {
 }
 
 #[test]
-fn the_tree_without_leaves_is_the_beginning_of_every_tree() {
+fn the_empty_tree_is_a_prefix_of_every_tree() {
     let root = root_of(&leaves(3));
     assert!(is_consistent((0, &empty_root()), (3, &root), &[]));
     assert!(!is_consistent((0, &root), (3, &root), &[]));
@@ -194,7 +194,7 @@ proptest! {
     }
 
     #[test]
-    fn no_other_proof_shows_that_a_tree_is_the_beginning_of_another(
+    fn no_other_proof_shows_that_a_tree_is_a_prefix_of_another(
         from in 1_u64..500,
         to in 1_u64..500,
         change in 0_usize..64,
@@ -217,7 +217,7 @@ proptest! {
     }
 
     #[test]
-    fn any_proof_of_a_stranger_is_answered(
+    fn any_proof_is_accepted_or_refused(
         index in any::<u64>(),
         size in any::<u64>(),
         proof in proptest::collection::vec(any::<Hash>(), 0..70),

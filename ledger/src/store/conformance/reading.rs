@@ -1,17 +1,17 @@
-//! How every store is read.
+//! The reading part of the contract.
 
 use super::{batch_after, register, registered, renamed, stored, user};
 use crate::store::{AppendError, Batch, EventStore, position_at};
 use events::envelope::StoredEvent;
 use events::{EventId, Time};
 
-/// Runs every test of reading, each on a new store.
+/// Runs every reading test, each on a new store.
 pub(super) async fn run_all(open: impl AsyncFn() -> std::sync::Arc<dyn EventStore>) {
     events_are_read_back_byte_for_byte(&*open().await).await;
     events_are_read_in_pages(&*open().await).await;
-    users_of_events_are_named(&*open().await).await;
+    users_of_events_are_listed(&*open().await).await;
     users_are_read_by_version_and_position(&*open().await).await;
-    users_are_read_back_from_their_newest_event(&*open().await).await;
+    events_of_a_user_are_read_backwards_from_the_newest(&*open().await).await;
     a_time_is_found_as_a_position(&*open().await).await;
     an_event_is_found_by_its_id(&*open().await).await;
 }
@@ -51,10 +51,10 @@ async fn events_are_read_in_pages(store: &dyn EventStore) {
     assert!(store.read(u64::MAX, 10).await.expect("read").is_empty());
 }
 
-async fn users_of_events_are_named(store: &dyn EventStore) {
+async fn users_of_events_are_listed(store: &dyn EventStore) {
     let before = store.head().await.expect("head");
     register(store, 3).await;
-    // As long as nothing has failed, the newest events are in memory.
+    // While nothing has failed, the newest events are in memory.
     for _ in 0..2 {
         for (after, until) in [(0, 3), (1, 3), (1, 2), (3, 3)] {
             let users = store.users_between(after, until).await.expect("users");
@@ -110,7 +110,7 @@ async fn users_are_read_by_version_and_position(store: &dyn EventStore) {
     );
 }
 
-async fn users_are_read_back_from_their_newest_event(store: &dyn EventStore) {
+async fn events_of_a_user_are_read_backwards_from_the_newest(store: &dyn EventStore) {
     let head = register(store, 2).await;
     let events = vec![
         stored(&head, 1, 2, 2, renamed("user2", "other2", 10)),

@@ -14,12 +14,12 @@ macro_rules! stored_columns {
     };
 }
 
-/// No rows: the head has moved. Whoever is still waiting for the head's row when another append commits
-/// finds it at another position: PostgreSQL looks at the condition again.
+/// Returns no rows when the head has moved. An append that waits for the head's row while another commits
+/// finds the row at another position, because PostgreSQL evaluates the condition again.
 ///
-/// `named` is what the batch does to usernames, once a name, with the user who must be allowed to take it
-/// first. The claims that it is checked against are those of the snapshot, which is as old as the head that
-/// matched: every append that changes claims moves the head.
+/// `named` contains the changes of the batch by username, each name once, with the user who must be allowed to
+/// take it first. It is checked against the claims of the statement's snapshot. That snapshot is as old as the
+/// matching head, because every append that changes claims moves the head.
 const APPEND: &str = concat!(
     "WITH moved AS (
     UPDATE ledger.ledger_head SET position = $4, recorded_at = $5, appends = appends + 1
@@ -64,14 +64,14 @@ SELECT
 FROM moved"
 );
 
-/// Why an append was not written.
+/// The reason why an append was not written.
 pub(super) fn refused(error: sqlx::Error) -> AppendError {
     let code = error
         .as_database_error()
         .and_then(sqlx::error::DatabaseError::code);
     match code.as_deref() {
         Some("PLTKN") => AppendError::NameTaken,
-        // Where the database's default is a stricter isolation, a lost race is this error.
+        // When the database's default isolation is stricter, a lost race ends with this error.
         Some("40001") => AppendError::HeadMoved,
         _ => AppendError::Store(error.into()),
     }
@@ -164,14 +164,16 @@ fn strings<T>(list: &[T], text_of: fn(&T) -> String) -> Vec<String> {
     list.iter().map(text_of).collect()
 }
 
-/// What a batch does to one name: who must be allowed to take it first, and how it is left.
+/// The changes of one name by a batch: the user who must be allowed to take it first, and its final
+/// state.
 struct Name<'b> {
     taker: &'b UserId,
     last: &'b Claim,
 }
 
-/// The claims of a batch, once a name: a statement cannot write one row twice. Whether each claim after
-/// a name's first may follow the one before it is decided here; the second answer is `true` when one may not.
+/// The claims of a batch, each name once, because a statement cannot write a row twice. Decides
+/// whether each later claim to a name may follow the claim before it; the second result is `true`
+/// when one may not.
 fn names(claims: &[Claim], now: Time) -> (Vec<Name<'_>>, bool) {
     let mut names: Vec<Name<'_>> = Vec::new();
     let mut index: HashMap<&str, usize> = HashMap::new();

@@ -11,7 +11,8 @@ mod rights;
 
 /// How long a test waits before it fails.
 const DEADLINE: Duration = Duration::from_secs(60);
-/// How long an operation may take when the database is away, and a little for a busy machine.
+/// The maximum time of an operation when the database is unavailable, with a margin for a busy
+/// machine.
 const GIVEN_UP: Duration = Duration::from_millis(2_500);
 
 async fn open(url: &str) -> PostgresStore {
@@ -24,7 +25,7 @@ async fn open_new() -> (PostgresStore, String) {
     (open(&url).await, url)
 }
 
-/// Another connection, without any of our settings: what a person with a shell has.
+/// A connection without any of our settings, like that of a person with a shell.
 async fn stranger(url: &str) -> PgConnection {
     PgConnection::connect(url).await.unwrap()
 }
@@ -36,7 +37,7 @@ async fn register(store: &PostgresStore, head: &Head) -> Result<(), AppendError>
     store.append(&batch_after(head, vec![event])).await
 }
 
-/// Registers the next user, whoever else is appending.
+/// Registers the next user, beside other appending processes.
 async fn register_next(store: &PostgresStore) {
     let head = store.head().await.unwrap();
     register(store, &head).await.unwrap();
@@ -58,17 +59,17 @@ async fn conforms(parameters: &str) {
 }
 
 #[tokio::test]
-async fn the_postgres_store_does_what_every_store_must() {
+async fn the_postgres_store_passes_the_conformance_suite() {
     conforms("").await;
 }
 
 #[tokio::test]
-async fn a_store_behind_a_pooler_does_what_every_store_must() {
+async fn a_store_behind_a_pooler_passes_the_conformance_suite() {
     conforms("?statement-cache-capacity=0").await;
 }
 
 #[tokio::test]
-async fn a_turn_keeps_others_waiting_until_it_is_used() {
+async fn a_turn_makes_others_wait_until_it_is_used() {
     let (first, url) = open_new().await;
     let second = open(&url).await;
     let turn = first.take_turn().await.unwrap();
@@ -86,19 +87,19 @@ async fn a_turn_keeps_others_waiting_until_it_is_used() {
         Err(AppendError::HeadMoved)
     ));
     assert_eq!(second.head().await.unwrap().position, 1);
-    // Used, the turn is over although it is still there.
+    // A used turn is over although the value still exists.
     register_next(&second).await;
     drop(turn);
 }
 
 #[tokio::test]
-async fn a_turn_that_is_dropped_or_forgotten_keeps_nobody_waiting() {
+async fn a_dropped_or_forgotten_turn_delays_nobody() {
     let (first, url) = open_new().await;
     let second = open(&url).await;
     let turn = first.take_turn().await.unwrap();
     drop(turn);
     register_next(&second).await;
-    // As if the process had been stopped: the server ends the turn, and what comes of it is an error.
+    // As if the process had been stopped: the server ends the turn, and using it is an error.
     let turn = first.take_turn().await.unwrap();
     in_time(async {
         loop {
@@ -130,7 +131,7 @@ async fn an_abandoned_turn_leaves_no_transaction_open() {
         }
         drop(turn);
         register_next(&store).await;
-        // What was acknowledged is what others see.
+        // Other processes see every acknowledged append.
         assert_eq!(other.head().await.unwrap().position, polls + 1);
     }
 }
@@ -153,7 +154,7 @@ async fn an_overtaken_store_gets_its_turn_among_busy_ones() {
     }
     for _ in 0..20 {
         let turn = in_time(slow.take_turn()).await.unwrap();
-        // However long the decision takes, nobody overtakes it.
+        // Nobody overtakes it, however long the decision takes.
         tokio::time::sleep(Duration::from_millis(5)).await;
         register(&slow, &turn.head).await.unwrap();
     }
@@ -176,7 +177,7 @@ async fn six_processes_append_and_a_seventh_misses_nothing() {
 }
 
 #[tokio::test]
-async fn what_others_append_is_noticed() {
+async fn appends_of_other_processes_are_noticed() {
     let (store, url) = open_new().await;
     let other = open(&url).await;
     let mut head = store.watch_head();
@@ -205,7 +206,7 @@ async fn a_contradiction_within_a_batch_is_a_taken_name() {
             vec![claim(1, Some(0)), claim(2, Some(0)), claim(3, None)],
             false,
         ),
-        // It is user 3's now, so user 1 cannot have given it to user 3.
+        // The name is user 3's now, so user 1 cannot have given it to user 3.
         (vec![claim(1, Some(0)), claim(3, None)], true),
         (
             vec![claim(3, Some(9)), claim(3, None), claim(3, Some(0))],
@@ -229,7 +230,7 @@ async fn a_contradiction_within_a_batch_is_a_taken_name() {
 }
 
 #[tokio::test]
-async fn an_append_is_on_disk_whatever_the_database_says() {
+async fn an_append_is_on_disk_whatever_the_settings_of_the_database() {
     let server = Server::start();
     let url = server.database().await;
     let mut stranger = stranger(&url).await;
@@ -253,14 +254,14 @@ async fn an_append_is_on_disk_whatever_the_database_says() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_away_is_an_error_in_time_and_heals() {
+async fn an_unavailable_server_causes_a_timely_error_and_recovers() {
     let server = Server::start();
     let store = open(&server.database().await).await;
     let mut head = store.watch_head();
     register_next(&store).await;
     let known = store.head().await.unwrap();
     server.stop();
-    // Not only reads and appends, also opening.
+    // Not only reads and appends but also opening.
     let url = server.url("test0");
     let refused = tokio::time::timeout(GIVEN_UP, async {
         tokio::join!(
@@ -278,7 +279,7 @@ async fn a_server_that_is_away_is_an_error_in_time_and_heals() {
     ));
     assert!(matches!(refused.2, Err(Error::Unavailable(_))));
     server.start_again();
-    // One append may still find a connection of before.
+    // One append may still get a connection from before.
     let known = store.head().await.unwrap();
     let _ = register(&store, &known).await;
     register_next(&store).await;
@@ -287,7 +288,7 @@ async fn a_server_that_is_away_is_an_error_in_time_and_heals() {
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_answer_is_an_error_in_time_and_heals() {
+async fn a_server_that_does_not_answer_causes_a_timely_error_and_recovers() {
     let server = Server::start();
     let store = open(&server.database().await).await;
     register_next(&store).await;
@@ -304,7 +305,7 @@ async fn a_server_that_does_not_answer_is_an_error_in_time_and_heals() {
         Err(AppendError::Store(Error::Unavailable(_)))
     ));
     server.thaw();
-    // What was sent may still take place; the next append finds out.
+    // A statement that was sent may still take effect; the next append finds out.
     in_time(async {
         loop {
             let head = store.head().await.unwrap();
@@ -326,7 +327,7 @@ async fn a_restarted_server_costs_no_read_and_at_most_one_append() {
     let store = open(&server.database().await).await;
     register_next(&store).await;
     for _ in 0..3 {
-        // Every connection of the pools is in use once, and broken afterwards.
+        // Every connection of the pools is used once, and broken afterwards.
         let reads = (0..READERS).map(|_| store.read(0, 10));
         for read in futures::future::join_all(reads).await {
             read.unwrap();
@@ -350,7 +351,7 @@ async fn a_restarted_server_costs_no_read_and_at_most_one_append() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_acknowledged_survives_a_killed_server() {
+async fn acknowledged_events_survive_a_killed_server() {
     let server = Server::start();
     let url = server.database().await;
     let mut writers = tokio::task::JoinSet::new();

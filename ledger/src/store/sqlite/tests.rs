@@ -5,7 +5,7 @@ async fn open(folder: &Path) -> SqliteStore {
     SqliteStore::open(&folder.join("ledger.db")).await.unwrap()
 }
 
-/// Another connection, without any of our settings: what a person with a shell has.
+/// A connection without any of our settings, like that of a person with a shell.
 async fn stranger(folder: &Path) -> SqliteConnection {
     use sqlx::Connection as _;
     let url = format!("sqlite://{}", folder.join("ledger.db").display());
@@ -13,7 +13,7 @@ async fn stranger(folder: &Path) -> SqliteConnection {
 }
 
 #[tokio::test]
-async fn the_sqlite_store_does_what_every_store_must() {
+async fn the_sqlite_store_passes_the_conformance_suite() {
     let folder = tempfile::tempdir().unwrap();
     let opened = std::cell::Cell::new(0);
     conformance::run_all(async || {
@@ -53,7 +53,7 @@ async fn the_database_refuses_to_change_or_delete_events() {
 }
 
 #[tokio::test]
-async fn a_second_store_on_the_same_file_is_refused_until_the_first_is_gone() {
+async fn a_second_store_on_the_same_file_is_refused_until_the_first_is_closed() {
     let folder = tempfile::tempdir().unwrap();
     let first = open(folder.path()).await;
     let path = folder.path().join("ledger.db");
@@ -67,11 +67,11 @@ async fn a_second_store_on_the_same_file_is_refused_until_the_first_is_gone() {
 }
 
 #[tokio::test]
-async fn a_store_that_is_only_read_shows_what_another_appends_and_refuses_to_write() {
+async fn a_read_only_store_shows_appends_of_others_and_refuses_writes() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ledger.db");
     assert!(SqliteStore::open_to_read(&path).await.is_err());
-    assert!(!path.exists(), "nothing is made");
+    assert!(!path.exists(), "nothing is created");
     let store = open(folder.path()).await;
     let reading = SqliteStore::read_only(&path).await.unwrap();
     for position in 1..=2 {
@@ -102,7 +102,7 @@ async fn a_store_that_is_only_read_shows_what_another_appends_and_refuses_to_wri
             .await
             .is_err()
     );
-    // And alone.
+    // And without another process.
     drop(store);
     let reading = SqliteStore::read_only(&path).await.unwrap();
     assert_eq!(reading.read(0, 10).await.unwrap().len(), 2);
@@ -112,7 +112,7 @@ async fn a_store_that_is_only_read_shows_what_another_appends_and_refuses_to_wri
 }
 
 #[tokio::test]
-async fn what_was_appended_is_there_after_opening_again() {
+async fn appended_events_are_present_after_reopening() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path()).await;
     let head = store.head().await.unwrap();
@@ -129,7 +129,7 @@ async fn what_was_appended_is_there_after_opening_again() {
 }
 
 #[tokio::test]
-async fn a_full_disk_loses_nothing_and_heals() {
+async fn a_full_disk_loses_nothing_and_recovers() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path()).await;
     let pages: i64 = sqlx::query_scalar("PRAGMA page_count")
@@ -192,11 +192,11 @@ async fn commits_are_durable() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_database_is_an_error() {
+async fn a_file_that_is_not_a_database_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(
         folder.path().join("ledger.db"),
-        "no database, but long enough to be read as one".repeat(100),
+        "not a database, but long enough to be read as one".repeat(100),
     )
     .unwrap();
     assert!(

@@ -1,4 +1,4 @@
-//! Users that wait, as one of their events cannot be folded.
+//! Parked users: one of their events cannot be folded.
 
 use super::*;
 
@@ -21,7 +21,7 @@ async fn an_event_that_cannot_be_folded_parks_its_user_and_no_other() {
 }
 
 #[tokio::test]
-async fn a_parked_user_waits_over_a_restart_and_folds_when_its_event_can_be() {
+async fn a_parked_user_stays_parked_over_a_restart_and_folds_when_its_event_can_be_folded() {
     let fixture = Fixture::new().await;
     fixture.ledger.register(1);
     let head = fixture.ledger.record_from_the_future(1);
@@ -44,7 +44,7 @@ async fn a_parked_user_waits_over_a_restart_and_folds_when_its_event_can_be() {
 }
 
 #[tokio::test]
-async fn a_user_that_waits_for_another_reason_than_before_is_said_to() {
+async fn a_parked_user_with_a_new_reason_is_reported_again() {
     let fixture = Fixture::new().await;
     let first = fixture.ledger.register(1);
     let head = fixture.ledger.record_from_the_future(1);
@@ -53,10 +53,10 @@ async fn a_user_that_waits_for_another_reason_than_before_is_said_to() {
     drop(running);
     let parked = fixture.read_model.parked().await.unwrap();
 
-    // As an earlier program left it, to which even the first event was new.
+    // As an older program left it, which could not fold even the first event.
     let kept = Parked {
         from: first,
-        error: "in other words".to_owned(),
+        error: "with another text".to_owned(),
         ..parked[0].clone()
     };
     fixture.read_model.take_over("earlier").await.unwrap();
@@ -79,7 +79,7 @@ async fn a_user_that_waits_for_another_reason_than_before_is_said_to() {
 }
 
 #[tokio::test]
-async fn a_projector_that_was_overtaken_tells_of_no_parked_user() {
+async fn a_projector_that_was_replaced_reports_no_parked_user() {
     let said = Arc::new(Said::default());
     let subscriber = tracing_subscriber::fmt()
         .with_writer(Arc::clone(&said))
@@ -90,7 +90,7 @@ async fn a_projector_that_was_overtaken_tells_of_no_parked_user() {
     let mut running = fixture.start();
     fixture.reach(head).await;
 
-    // Another one folds the next event first.
+    // Another projector folds the next event first.
     let ahead = Memory::new();
     ahead.register(1);
     let to = ahead.register(2);
@@ -113,7 +113,7 @@ async fn a_projector_that_was_overtaken_tells_of_no_parked_user() {
     assert!(!said.contains("cannot be folded"), "{said}");
 }
 
-/// What was logged.
+/// The captured log.
 #[derive(Default)]
 struct Said(Mutex<Vec<u8>>);
 
@@ -128,13 +128,13 @@ impl std::io::Write for &Said {
 }
 
 #[tokio::test]
-async fn a_user_parked_by_one_projector_waits_for_the_other_too() {
+async fn a_user_parked_by_one_projector_is_parked_for_the_other_too() {
     let fixture = Fixture::new().await;
     let first = fixture.start();
     fixture.ledger.register(1);
     let head = fixture.ledger.record_from_the_future(1);
     fixture.reach(head).await;
-    // A newer program folds it, and is gone again; the elder must not go on skipping that user.
+    // A newer program folds the user and stops; the older one must not skip the user any longer.
     fixture.ledger.learn();
     let second = fixture.start();
     let head = fixture.ledger.rename(1, "b", "c");

@@ -1,9 +1,9 @@
-//! Tables beside the live ones, in a schema of their own: `read_model_next` while they are made, and
-//! `read_model_old` when they were live.
+//! Tables beside the live ones in their own schema: `read_model_next` while they are built, and
+//! `read_model_old` after they were live.
 //!
-//! The swap moves tables from schema to schema. Whoever reads names them by schema and table: PostgreSQL
-//! looks the names of a prepared statement up again when the tables behind them have changed, and whoever
-//! waited for the swap's locks finds the new ones. The row of the checkpoint stays where it is.
+//! The swap moves tables between schemas. Readers name tables by schema and table. PostgreSQL
+//! resolves the names of a prepared statement again when the tables have changed, and a reader that
+//! waited for the swap's locks finds the new tables. The checkpoint's row does not move.
 
 use std::collections::HashSet;
 
@@ -18,11 +18,10 @@ use crate::read_model::{Batch, Parked};
 use crate::rebuild::{Beside, Error, Replaceable, Row, Tables, Which};
 use crate::search::words_of;
 
-/// Nothing ends a transaction of a rebuild but the rebuild, and what is lost in a power failure is made
-/// anew.
+/// Only the rebuild ends its transactions. Data lost in a power failure is built again.
 const BEGIN: &str = "BEGIN; SET LOCAL client_min_messages = error; SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0; \
 SET LOCAL lock_timeout = 0; SET LOCAL synchronous_commit = off";
-/// The swap is durable, and lets readers wait for its locks no longer than this.
+/// The swap is durable. Readers do not wait for its locks longer than this.
 const BEGIN_SWAP: &str = "BEGIN; SET LOCAL client_min_messages = error; SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0; \
 SET LOCAL lock_timeout = '400ms'";
 const BEGIN_LOOK: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = 0; \
@@ -31,7 +30,7 @@ SET LOCAL idle_in_transaction_session_timeout = 0";
 /// Rows of one INSERT.
 const ROWS: usize = 2_000;
 
-/// Fresh tables like the live ones, without indexes, of the same owner and with the same rights.
+/// Empty tables like the live ones, without indexes, with the same owner and rights.
 const MAKE: &str = "\
 DROP SCHEMA IF EXISTS read_model_next CASCADE;
 DROP SCHEMA IF EXISTS read_model_dropped CASCADE;
@@ -55,8 +54,8 @@ DO $$ DECLARE t text; owner_ name; a record; BEGIN
     END LOOP;
 END $$";
 
-/// The indexes of the live tables, for fresh ones: all that are the primary key of a table that is loaded
-/// by it, or all others.
+/// The indexes of the live tables, for the new tables: either the primary keys that loading needs,
+/// or all others.
 const INDEX: &str = "\
 DO $$ DECLARE i record; BEGIN
     FOR i IN
@@ -75,13 +74,14 @@ DO $$ DECLARE i record; BEGIN
     END LOOP;
 END $$";
 
-/// The tables that an earlier swap kept make room; they are dropped after the swap, as that takes long.
+/// Moves the tables that an earlier swap kept out of the way. They are dropped after the swap,
+/// because dropping takes long.
 const SET_ASIDE: &str = "\
 DO $$ BEGIN IF EXISTS (SELECT FROM pg_namespace WHERE nspname = 'read_model_old') THEN
     ALTER SCHEMA read_model_old RENAME TO read_model_dropped;
 END IF; END $$";
 
-/// A row for each column in which the kept tables are not like the live ones.
+/// Returns a row for each column in which the kept tables differ from the live ones.
 const COLUMNS: &str = "\
 SELECT relname FROM (
     SELECT c.relname, a.attname, a.atttypid, n.nspname FROM pg_attribute AS a
@@ -94,17 +94,17 @@ SELECT relname FROM (
 struct PostgresBeside {
     /// Reads and writes the tables.
     connection: PgConnection,
-    /// Looks at the live tables, in one transaction.
+    /// Reads the live tables, in one transaction.
     look: PgConnection,
     is_looking: bool,
-    /// Holds the lock that keeps other rebuilds away, in a transaction of its own.
+    /// Holds the lock that excludes other rebuilds, in its own transaction.
     guard: PgConnection,
     schema: &'static str,
-    /// Its row in the table of checkpoints.
+    /// The row of these tables in the table of checkpoints.
     row: &'static str,
     run: String,
     position: Position,
-    /// Where it was before the swap that is under way.
+    /// The position before the swap in progress.
     locked_at: Option<Position>,
 }
 
@@ -173,7 +173,7 @@ impl PostgresBeside {
         })
     }
 
-    /// Statements without arguments, together.
+    /// Runs statements without arguments in one transaction.
     async fn transaction(&mut self, statements: &[&str]) -> Result<(), Error> {
         let statements = statements.join(";\n");
         let all = format!("{BEGIN}; {statements}; COMMIT");
@@ -187,8 +187,8 @@ impl PostgresBeside {
         Ok(())
     }
 
-    /// Begins a transaction, but for that of the swap. Even what only reads is one: behind a pooler the parts
-    /// of a statement may otherwise come to different connections.
+    /// Begins a transaction, except that of the swap. Reads also use one: behind a pooler the parts
+    /// of a statement may otherwise reach different connections.
     async fn begin(&mut self) -> Result<(), Error> {
         if self.locked_at.is_none() {
             sqlx::raw_sql(BEGIN).execute(&mut self.connection).await?;
@@ -222,7 +222,7 @@ impl PostgresBeside {
         Ok(())
     }
 
-    /// A statement on the live tables, on these.
+    /// A statement on the live tables, applied to these tables.
     fn here(&self, statement: &str) -> AssertSqlSafe<String> {
         let schema = self.schema;
         AssertSqlSafe(
@@ -233,7 +233,7 @@ impl PostgresBeside {
         )
     }
 
-    /// Words of all users, which are not there yet.
+    /// Writes the words of all users; none exist yet.
     async fn write_words(&mut self) -> Result<(), Error> {
         let mut after = String::new();
         loop {
@@ -267,7 +267,7 @@ impl PostgresBeside {
     }
 }
 
-/// A text in the format of COPY.
+/// Appends a text in the format of COPY.
 fn push_field(line: &mut String, text: &str) {
     for c in text.chars() {
         match c {
@@ -280,7 +280,7 @@ fn push_field(line: &mut String, text: &str) {
     }
 }
 
-/// Whether somebody else held a lock for too long, or for another one that was ours.
+/// Whether another session held a lock for too long, or waited for one of ours.
 fn is_contended(error: &sqlx::Error) -> bool {
     error
         .as_database_error()
@@ -444,7 +444,7 @@ impl Beside for PostgresBeside {
             .execute(&mut self.connection)
             .await?;
         self.locked_at = Some(self.position);
-        // Steps wait for it before they hold anything else, and reads of the checkpoint do not.
+        // Steps wait for it before they hold any other lock; reads of the checkpoint do not wait.
         let locked = sqlx::raw_sql("LOCK TABLE read_model.projections IN SHARE ROW EXCLUSIVE MODE")
             .execute(&mut self.connection)
             .await;
@@ -460,7 +460,7 @@ impl Beside for PostgresBeside {
     }
 
     async fn swap(&mut self, are_equal: bool) -> Result<(), Error> {
-        // It holds what the swap has to lock.
+        // It holds locks on the tables that the swap must lock.
         self.look_away().await?;
         let (schema, row, position) = (self.schema, self.row, self.position);
         let mut statements = vec![
@@ -470,8 +470,8 @@ impl Beside for PostgresBeside {
         if row == "next" {
             statements.push(SET_ASIDE.to_owned());
         }
-        // A projector keeps in mind who waits, and a step began with the documents before it: where that
-        // changes, it has to begin anew.
+        // A projector caches which users are parked, and a step may have started with the earlier
+        // documents. When these change, the projector must start again.
         statements.push(format!(
             "UPDATE read_model.projections SET owner = '' WHERE name = 'users' AND (NOT {are_equal} OR EXISTS (\
                 (SELECT user_id FROM read_model.parked_users EXCEPT SELECT user_id FROM {schema}.parked_users) \
@@ -507,7 +507,7 @@ impl Beside for PostgresBeside {
             let error = events::chain(&error);
             tracing::warn!(
                 error,
-                "Tables of an earlier rebuild are left; the next one drops them"
+                "Tables of an earlier rebuild remain; the next rebuild drops them"
             );
         }
         Ok(())

@@ -41,17 +41,17 @@ fn step(from: Position, to: Position, documents: Vec<Document>) -> Batch {
 }
 
 #[tokio::test]
-async fn the_postgres_read_model_does_what_every_read_model_must() {
+async fn the_postgres_read_model_passes_the_conformance_suite() {
     conforms("", "").await;
 }
 
 #[tokio::test]
-async fn a_read_model_behind_a_pooler_does_what_every_read_model_must() {
+async fn a_read_model_behind_a_pooler_passes_the_conformance_suite() {
     conforms("", "?statement-cache-capacity=0").await;
 }
 
 #[tokio::test]
-async fn a_database_that_sorts_as_turks_do_makes_no_difference() {
+async fn a_database_with_turkish_collation_makes_no_difference() {
     conforms("TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'tr'", "").await;
 }
 
@@ -76,7 +76,7 @@ async fn a_read_model_behind_a_pooler_is_rebuilt_while_it_is_used() {
 }
 
 #[tokio::test]
-async fn rebuilt_tables_have_the_indexes_the_owner_and_the_rights_of_those_they_replace() {
+async fn rebuilt_tables_have_the_indexes_owner_and_rights_of_the_replaced_ones() {
     let url = Server::shared().database().await;
     let read_model = open(&url).await;
     let mut owner = PgConnection::connect(&url).await.unwrap();
@@ -114,7 +114,7 @@ async fn rebuilt_tables_have_the_indexes_the_owner_and_the_rights_of_those_they_
 }
 
 #[tokio::test]
-async fn a_table_that_somebody_holds_keeps_the_swap_waiting_and_nobody_else_for_long() {
+async fn a_locked_table_delays_the_swap_and_other_readers_only_briefly() {
     let url = Server::shared().database().await;
     let read_model = open(&url).await;
     let ledger = Memory::new();
@@ -148,7 +148,7 @@ async fn the_ledger_and_the_read_model_may_share_a_database() {
 }
 
 #[tokio::test]
-async fn a_process_that_only_reads_learns_what_was_applied() {
+async fn a_read_only_process_learns_what_was_applied() {
     let url = Server::shared().database().await;
     let projector = open(&url).await;
     let reader = open(&url).await;
@@ -167,7 +167,7 @@ async fn a_process_that_only_reads_learns_what_was_applied() {
 }
 
 #[tokio::test]
-async fn what_is_applied_is_known_soon_although_nobody_waits() {
+async fn applied_steps_are_known_soon_without_a_waiter() {
     let url = Server::shared().database().await;
     let projector = open(&url).await;
     let reader = open(&url).await;
@@ -181,7 +181,7 @@ async fn what_is_applied_is_known_soon_although_nobody_waits() {
 }
 
 #[tokio::test]
-async fn a_read_model_that_was_restored_is_not_waited_for_in_vain() {
+async fn readers_of_a_restored_read_model_do_not_wait_in_vain() {
     let url = Server::shared().database().await;
     let read_model = open(&url).await;
     read_model.apply("", &step(0, 7, vec![])).await.unwrap();
@@ -197,7 +197,7 @@ async fn a_read_model_that_was_restored_is_not_waited_for_in_vain() {
 }
 
 #[tokio::test]
-async fn texts_that_postgres_cannot_hold_stop_nothing() {
+async fn texts_that_postgres_cannot_store_stop_nothing() {
     let url = Server::shared().database().await;
     let read_model = open(&url).await;
     let mut document = conformance::document(1, "jo\0hn", "Jo\0hn", "Doe", 1);
@@ -218,7 +218,7 @@ async fn texts_that_postgres_cannot_hold_stop_nothing() {
 }
 
 #[tokio::test]
-async fn a_document_that_cannot_be_read_names_its_user() {
+async fn an_unreadable_document_is_reported_with_its_user() {
     let url = Server::shared().database().await;
     let read_model = open(&url).await;
     let document = conformance::document(1, "john", "John", "Doe", 1);

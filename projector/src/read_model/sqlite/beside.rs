@@ -1,8 +1,8 @@
-//! Tables beside the live ones, in the same file: `next_…` while they are made, and `old_…` when they were
-//! live.
+//! Tables beside the live ones in the same file: `next_…` while they are built, and `old_…` after
+//! they were live.
 //!
-//! The swap renames tables. SQLite prepares the statements of every connection of every process anew when
-//! names have changed, and who reads never waits.
+//! The swap renames tables. SQLite prepares the statements of all connections of all processes
+//! again when names have changed. Readers never wait.
 
 use std::collections::HashSet;
 use std::fs::{File, TryLockError};
@@ -23,7 +23,8 @@ use crate::read_model::{Batch, Parked};
 use crate::rebuild::{Beside, Error, Replaceable, Row, Tables, Which};
 
 const TABLES: [&str; 3] = ["users", "user_words", "parked_users"];
-/// Documents of one transaction: a projector waits for the others of its file, but not for long.
+/// Documents per transaction. A projector on the same file waits for each transaction, so they are
+/// short.
 const ROWS: usize = 1_000;
 /// Rows of one INSERT.
 const INSERT: usize = 64;
@@ -33,17 +34,17 @@ const WAIT: Duration = Duration::from_secs(30);
 /// Tables beside the live ones.
 struct SqliteBeside {
     connection: SqliteConnection,
-    /// Looks at the live tables, in one transaction.
+    /// Reads the live tables, in one transaction.
     look: SqliteConnection,
-    /// Keeps other rebuilds away; the operating system frees it when the process dies.
+    /// Excludes other rebuilds; the operating system releases it when the process dies.
     _guard: File,
-    /// What the names of these tables begin with.
+    /// The name prefix of these tables.
     tables: &'static str,
-    /// Their row in the table of checkpoints.
+    /// The row of these tables in the table of checkpoints.
     row: &'static str,
     run: String,
     position: Position,
-    /// Where it was before the swap that is under way.
+    /// The position before the swap in progress.
     locked_at: Option<Position>,
 }
 
@@ -119,8 +120,8 @@ impl SqliteBeside {
         Ok(())
     }
 
-    /// Fresh tables and indexes, as the live ones are. The names of indexes are those of a file: these get
-    /// one of their own after `__`.
+    /// Creates empty tables and indexes like the live ones. Index names are unique in a file, so
+    /// these get a suffix after `__`.
     async fn make(&mut self) -> Result<(), Error> {
         self.begin().await?;
         for table in TABLES {
@@ -173,7 +174,7 @@ impl SqliteBeside {
         Ok(())
     }
 
-    /// Leaves the file to a projector that waits for it, for half as long as it was kept from it.
+    /// Leaves the file to a waiting projector, for half of the time that it had to wait.
     async fn yield_after(&self, begun: Instant) {
         tokio::time::sleep(begun.elapsed() / 2).await;
     }
@@ -348,8 +349,8 @@ impl Beside for SqliteBeside {
         if self.row == "next" {
             statements.extend(TABLES.map(|table| format!("DROP TABLE IF EXISTS old_{table}")));
         }
-        // A projector keeps in mind who waits, and a step began with the documents before it: where that
-        // changes, it has to begin anew.
+        // A projector caches which users are parked, and a step may have started with the earlier
+        // documents. When these change, the projector must start again.
         statements.push(format!(
             "UPDATE projections SET owner = '' WHERE name = 'users' AND (NOT {are_equal} OR EXISTS (\
                 SELECT user_id FROM parked_users WHERE user_id NOT IN (SELECT user_id FROM {tables}parked_users) \

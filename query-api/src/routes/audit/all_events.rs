@@ -1,5 +1,4 @@
-//! `GET /api/v1/audit/events`: what happened to everybody, by position: a page as JSON, or all of it as
-//! NDJSON.
+//! `GET /api/v1/audit/events`: the events of all users by position, as a JSON page or as an NDJSON export.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +13,7 @@ use futures::stream::try_unfold;
 use http_kit::answer::Answer;
 use http_kit::client::preferred;
 use http_kit::code::Code;
-use http_kit::error::{ApiError, chain};
+use http_kit::error::ApiError;
 use http_kit::openapi::{self, Fails, Refuses};
 use http_kit::query::{Kind as _, OneOf, Parsed, Query as _, number, number_from, optional};
 use http_kit::query_parameters;
@@ -34,16 +33,16 @@ use crate::{QueryApi, Shared, Streams};
 
 const JSON: &str = "application/json";
 const LINES: &str = "application/x-ndjson";
-/// Events looked at for one page. When few of them match, the page is short, or empty, and says where to
-/// go on.
+/// The most events that are read for one page. If few of them match, the page is short or empty, and names the position
+/// at which to continue.
 const LOOKED_AT: usize = 5_000;
-/// Events held at once.
+/// Events in memory at once.
 const BATCH: usize = 256;
 
-/// List what happened to everybody
+/// List the events of all users
 ///
-/// By position. `Accept: application/x-ndjson` gets all events that are asked for, up to the head at that moment, one
-/// stored envelope a line; an answer that breaks off is not whole.
+/// By position. `Accept: application/x-ndjson` gets all matching events up to the newest one, with one stored envelope
+/// on each line. An answer that breaks off is incomplete.
 #[utoipa::path(
     get,
     path = "/api/v1/audit/events",
@@ -113,9 +112,10 @@ query_parameters! {
     /// Where the list begins, and how long it is.
     #[derive(Default)]
     struct Part {
-        /// Begins after this position: `nextAfter` of the page before.
+        /// Begins after this position: `nextAfter` of the previous page.
         after: Option<Position> = optional("after", number_from(0)),
-        /// Events a page, at most 100; of `application/x-ndjson` any number, and all without it.
+        /// Events on a page, at most 100. For `application/x-ndjson` any number is allowed, and the default is all
+        /// events.
         limit: Option<Limit> = optional("limit", LIMIT),
     }
 }
@@ -138,9 +138,9 @@ query_parameters! {
         user: Option<UserId> = optional("user", USER_ID),
         /// Only events of this type.
         event_type: Option<&'static str> = optional("type", EVENT_TYPE),
-        /// Only what this caller did: the subject of its token.
+        /// Only events caused by this caller: the subject of the token.
         actor: Option<String> = optional("actor", NAME),
-        /// Only what this request did.
+        /// Only events caused by this request.
         request_id: Option<String> = optional("requestId", NAME),
     }
 }
@@ -165,7 +165,7 @@ impl Refuses for Which {
     }
 }
 
-/// Either form described.
+/// Both formats in the OpenAPI document.
 struct Events;
 
 impl IntoResponses for Events {
@@ -237,15 +237,15 @@ fn unreadable(error: feed::Error) -> ApiError {
     }
 }
 
-/// The stored envelopes, byte for byte, one a line. What cannot be read breaks the answer off, so that
-/// nobody takes a part for the whole. `slot` is held until the end.
+/// The stored envelopes, byte for byte, one on each line. A read error breaks the answer off, so that a part is never
+/// mistaken for the whole. `slot` is held until the end.
 fn lines(walk: Walk, limit: Option<u64>, slot: impl Send + 'static) -> Response {
     let last = walk.last;
     let begin = (walk, limit.unwrap_or(u64::MAX), slot);
     let lines = try_unfold(begin, |(mut walk, left, slot)| async move {
         while left > 0 && !walk.is_over() {
             let mut events = walk.next().await.inspect_err(|error| {
-                tracing::error!(error = chain(error), "An export broke off");
+                tracing::error!(error = events::chain(error), "An export broke off");
             })?;
             if events.is_empty() {
                 continue;

@@ -1,5 +1,4 @@
-//! `GET /api/v1/audit/users/{userId}/diff`: what is different between two versions of a user, field by
-//! field.
+//! `GET /api/v1/audit/users/{userId}/diff`: the differences between two versions of a user, field by field.
 
 use crate::changes::{FieldChange, between, object};
 use axum::extract::{Path, State};
@@ -24,7 +23,7 @@ use super::{AuditedRead, newest, not_refolded, within};
 use crate::routes::{Example, Shows, not_found};
 use crate::{QueryApi, Shared};
 
-/// What differs between two versions of a user.
+/// The differences between two versions of a user.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Difference {
     from: Moment,
@@ -49,7 +48,7 @@ query_parameters! {
     struct Versions {
         /// A version of the user.
         from: Version = required("from", number_from(1)),
-        /// Another one.
+        /// Another version of the user.
         to: Version = required("to", number_from(1)),
     }
 }
@@ -63,7 +62,7 @@ impl Refuses for Versions {
 
 /// Compare two versions of a user
 ///
-/// Field by field, in either order. A look at somebody else's history is recorded.
+/// Field by field, in either order. Reading the history of another user is recorded.
 #[utoipa::path(
     get,
     path = "/api/v1/audit/users/{userId}/diff",

@@ -1,10 +1,10 @@
-//! `GET /api/v1/audit/reads`: who looked at whose history. To look at this list is recorded, too.
+//! `GET /api/v1/audit/reads`: the record of reads of histories. Reading this list is recorded, too.
 
 use axum::extract::State;
 use events::{Time, UserId};
 use http_kit::answer::Answer;
 use http_kit::error::ApiError;
-use http_kit::openapi::Fails;
+use http_kit::openapi::{Fails, values};
 use http_kit::query::optional;
 use http_kit::query_parameters;
 use ledger::trail::{Question, RecordedRead, Start};
@@ -16,20 +16,20 @@ use super::{AuditedRead, NAME, Order, Page, PageOf, USER_ID, within};
 use crate::Shared;
 use crate::routes::{Example, Shows};
 
-/// A look at a history.
+/// A recorded read of a history.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = RecordedRead)]
 pub(crate) struct Item {
-    /// Its place among all looks.
+    /// The number of the read among all reads.
     number: u64,
     #[schema(value_type = values::Time)]
     at: Time,
-    /// Who looked: the subject of its token.
+    /// The reader: the subject of the token.
     actor: String,
-    /// What was asked: a pattern of a path.
+    /// The route, as a pattern of its path.
     route: String,
-    /// Whose history; `null` where it was that of everybody.
+    /// The user whose history was read. `null` for the history of all users.
     #[schema(value_type = Option<values::UserId>)]
     user_id: Option<UserId>,
     /// The query string.
@@ -52,11 +52,11 @@ impl Example for Item {
 }
 
 query_parameters! {
-    /// Whose looks, and at whom.
+    /// The reads to list.
     struct Which {
-        /// Only looks of this caller: the subject of its token.
+        /// Only reads by this caller: the subject of the token.
         actor: Option<String> = optional("actor", NAME),
-        /// Only looks at the history of this user.
+        /// Only reads of the history of this user.
         user: Option<UserId> = optional("user", USER_ID),
     }
 }
@@ -75,9 +75,9 @@ impl From<RecordedRead> for Item {
     }
 }
 
-/// List who looked at whose history
+/// List the reads of histories
 ///
-/// A look at this list is recorded, too.
+/// Reading this list is recorded, too.
 #[utoipa::path(
     get,
     path = "/api/v1/audit/reads",

@@ -1,5 +1,4 @@
-//! `GET /api/v1/audit/users/{userId}`: a user as it was, at a version, a position or a time; without one,
-//! as it is in the ledger now.
+//! `GET /api/v1/audit/users/{userId}`: a user at a version, a position or a time in the past, or now.
 
 use std::collections::BTreeMap;
 
@@ -27,7 +26,7 @@ use super::{AuditedRead, TIME, head, newest, not_refolded, within};
 use crate::routes::Example;
 use crate::{QueryApi, Shared};
 
-/// Which moment is asked for.
+/// The requested moment.
 enum At {
     Now,
     Version(Version),
@@ -35,7 +34,7 @@ enum At {
     Time(Time),
 }
 
-/// A user as it was.
+/// A user at a moment in the past.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct AsItWas<'a> {
@@ -44,14 +43,14 @@ pub(crate) struct AsItWas<'a> {
     document: OwnProfile<'a>,
 }
 
-/// The last event within.
+/// The last event up to the moment.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Moment {
-    /// How many events of the user are within.
+    /// The number of events of the user up to the moment.
     #[schema(value_type = u64)]
     version: Version,
-    /// The place of the last one among all events.
+    /// The position of the last of them.
     #[schema(value_type = u64)]
     position: Position,
     #[schema(value_type = values::Time)]
@@ -65,13 +64,13 @@ impl Example for Moment {
 }
 
 query_parameters! {
-    /// The moments that can be asked for.
+    /// The moments that can be requested.
     struct Moments {
-        /// After so many events of the user. At most one of the three is given.
+        /// The version of the user. At most one of the three parameters may be given.
         version: Option<Version> = optional("atVersion", number_from(1)),
-        /// After the event at this position of the ledger.
+        /// The position of the ledger.
         position: Option<Position> = optional("atPosition", number_from(0)),
-        /// At this time, which must not be in the future.
+        /// The time. It must not be in the future.
         time: Option<Time> = optional("at", TIME),
     }
 }
@@ -92,7 +91,7 @@ impl IntoResponses for Then {
     fn responses() -> BTreeMap<String, RefOr<described::Response>> {
         let mut example = Moment::example();
         example["document"] = OwnProfile::example();
-        let answer = openapi::answer::<AsItWas<'_>>("The user as it was.", 200, &example)
+        let answer = openapi::answer::<AsItWas<'_>>("The user at that moment.", 200, &example)
             .header("ETag", openapi::etag())
             .header("Ledger-Position", openapi::position());
         BTreeMap::from([("200".to_owned(), answer.build().into())])
@@ -109,10 +108,10 @@ impl Moment {
     }
 }
 
-/// Read a user as it was
+/// Read a user at a moment in the past
 ///
-/// At a version, a position or a time; without one, as it is in the ledger now. A look at somebody else's history is
-/// recorded.
+/// The moment is a version, a position or a time. Without one, the answer shows the ledger now. Reading the history of
+/// another user is recorded.
 #[utoipa::path(
     get,
     path = "/api/v1/audit/users/{userId}",
@@ -168,7 +167,7 @@ fn at(fields: &mut Fields, now: Time) -> At {
     let Some(mut given) = Moments::take(fields) else {
         return At::Now;
     };
-    // What will have happened by then is not known.
+    // The future is not known.
     if given.time.is_some_and(|time| time > now) {
         fields.problem("at", Text::new("IN_THE_FUTURE").with("now", now));
         given.time = None;

@@ -1,13 +1,12 @@
-//! `GET /api/v1/audit/users/{userId}/events`: what happened to a user, by version, from either end.
+//! `GET /api/v1/audit/users/{userId}/events`: the events of a user by version, in either direction.
 
 use std::collections::BTreeMap;
 
 use axum::extract::{Path, State};
-use events::{UserId, Version};
+use events::Version;
 use http_kit::answer::Answer;
 use http_kit::error::ApiError;
-use http_kit::openapi::values;
-use http_kit::openapi::{self, Fails, NotThere};
+use http_kit::openapi::{self, Fails, NotThere, values};
 use utoipa::IntoResponses;
 use utoipa::openapi::{self as described, RefOr};
 
@@ -27,10 +26,10 @@ impl IntoResponses for UserPage {
     }
 }
 
-/// List what happened to a user
+/// List the events of a user
 ///
-/// By version, from either end. Auditors read everybody's history, users their own; a look at somebody else's is
-/// recorded.
+/// By version, in either direction. Auditors may read every history, users their own. Reading the history of another
+/// user is recorded.
 #[utoipa::path(
     get,
     path = "/api/v1/audit/users/{userId}/events",

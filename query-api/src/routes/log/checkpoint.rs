@@ -1,5 +1,5 @@
-//! `GET /api/v1/log/checkpoint`: the newest signed checkpoint. `GET /api/v1/log/key`: the key to verify it
-//! with, which is worth as much as the way it came: have it from somebody you trust.
+//! `GET /api/v1/log/checkpoint`: the newest signed checkpoint. `GET /api/v1/log/key`: the key that verifies it. Get the
+//! key from a source that you trust.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use crate::routes::LogRead;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// A checkpoint described.
+/// A checkpoint in the OpenAPI document.
 struct Note;
 
 impl IntoResponses for Note {
@@ -26,14 +26,14 @@ impl IntoResponses for Note {
     }
 }
 
-/// The key described.
+/// The key in the OpenAPI document.
 struct Key;
 
 impl IntoResponses for Key {
     fn responses() -> BTreeMap<String, RefOr<described::Response>> {
         let example = "profile-ledger+2a6a5e4f+Ab6Cz0Qm8m3c8y0m1mUoJq3yFzvWl1qzq0c3V8b0w2s7\n";
         texts(
-            "The public key, in the form of a signed note's verifier.",
+            "The public key, in the format of a verifier of signed notes.",
             example,
         )
     }
@@ -69,7 +69,7 @@ pub(in crate::routes) async fn read(
 
 /// Read the key of the log
 ///
-/// To verify checkpoints with. It is worth as much as the way it came: have it from somebody you trust.
+/// The key verifies checkpoints. Get it from a source that you trust.
 #[utoipa::path(
     get,
     path = "/api/v1/log/key",

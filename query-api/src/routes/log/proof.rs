@@ -27,43 +27,43 @@ use crate::{QueryApi, Shared};
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Inclusion {
-    /// Of the event; its leaf has this index less one.
+    /// The position of the event. The index of its leaf is this minus one.
     #[schema(value_type = u64)]
     position: Position,
-    /// Of the tree: so many events.
+    /// The size of the tree: its number of events.
     size: u64,
     leaf_hash: String,
-    /// From the leaf's sibling up.
+    /// From the sibling of the leaf upwards.
     hashes: Vec<String>,
     root: String,
 }
 
-/// A proof that a ledger is the beginning of a later one. Hashes are hexadecimal digits.
+/// A proof that a ledger is the beginning of a later ledger. Hashes are hexadecimal digits.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Consistency {
     /// The size of the earlier tree.
     from: u64,
-    /// The size of the later one.
+    /// The size of the later tree.
     to: u64,
     hashes: Vec<String>,
 }
 
-/// A proof that the history of a user is whole. Hashes are hexadecimal digits.
+/// A proof that the history of a user is complete. Hashes are hexadecimal digits.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct WholeHistory {
     #[schema(value_type = values::UserId)]
     user_id: UserId,
-    /// Of the newest event within the checkpoint.
+    /// The version of the newest event within the checkpoint.
     #[schema(value_type = u64)]
     version: Version,
-    /// Of the same event.
+    /// The position of the same event.
     #[schema(value_type = u64)]
     position: Position,
     leaf_hash: String,
-    /// From the leaf's sibling up.
+    /// From the sibling of the leaf upwards.
     hashes: Vec<String>,
-    /// Of the tree of the checkpoint.
+    /// The size of the tree of the checkpoint.
     size: u64,
     /// The signed note.
     checkpoint: String,
@@ -103,11 +103,11 @@ impl Example for WholeHistory {
 }
 
 query_parameters! {
-    /// Which leaf of which tree.
+    /// A leaf of a tree.
     struct Leaf {
         /// The position of the event.
         position: Position = required("position", number_from(1)),
-        /// The size of the tree; without it, that of the newest checkpoint.
+        /// The size of the tree. The default is the size of the newest checkpoint.
         size: Option<u64> = optional("size", number_from(1)),
     }
 }
@@ -123,7 +123,7 @@ query_parameters! {
     struct Sizes {
         /// The size of the earlier tree.
         from: u64 = required("from", number_from(0)),
-        /// The size of the tree; without it, that of the newest checkpoint.
+        /// The size of the tree. The default is the size of the newest checkpoint.
         to: Option<u64> = optional("to", number_from(1)),
     }
 }
@@ -134,7 +134,7 @@ impl Refuses for Sizes {
     }
 }
 
-/// The tree is not signed as far as that.
+/// The tree is not signed that far yet.
 struct Unsigned;
 
 impl Refuses for Unsigned {
@@ -151,7 +151,7 @@ fn bad(name: &'static str) -> Vec<ApiError> {
 
 /// Prove that an event is in the ledger
 ///
-/// Hashes from the leaf's sibling up (RFC 6962, 2.1.1), which lead to the root of a checkpoint.
+/// Hashes from the sibling of the leaf upwards (RFC 6962, 2.1.1). They lead to the root of a checkpoint.
 #[utoipa::path(
     get,
     path = "/api/v1/log/proof/inclusion",
@@ -183,9 +183,9 @@ pub(in crate::routes) async fn inclusion(
     Ok(Answer::ok(api.clock.now(), &inclusion))
 }
 
-/// Prove that a ledger is the beginning of a later one
+/// Prove that a ledger is the beginning of a later ledger
 ///
-/// Hashes that lead to the roots of two checkpoints (RFC 6962, 2.1.2).
+/// The hashes lead to the roots of two checkpoints (RFC 6962, 2.1.2).
 #[utoipa::path(
     get,
     path = "/api/v1/log/proof/consistency",
@@ -214,10 +214,10 @@ pub(in crate::routes) async fn consistency(
     Ok(Answer::ok(api.clock.now(), &consistency))
 }
 
-/// Prove that the history of a user is whole
+/// Prove that the history of a user is complete
 ///
-/// Each event carries the hash of its user's one before, so the newest shows that none was left out. A look at somebody
-/// else's history is recorded.
+/// Each event contains the hash of the previous event of its user, so the newest event proves that none is missing.
+/// Reading the history of another user is recorded.
 #[utoipa::path(
     get,
     path = "/api/v1/audit/users/{userId}/proof",
@@ -236,7 +236,7 @@ pub(in crate::routes) async fn whole_history(
     read.record(&api, Some(user)).await?;
     let newest = newest(&api, 0).await?;
     let mut before = Version::MAX;
-    // Events that came after the checkpoint are passed over: there are few, as it is a second old.
+    // Events after the checkpoint are skipped. There are few, because the checkpoint is about a second old.
     let last = loop {
         let event = api.history.read_user_back(&user, before, 1).await;
         let event = event.map_err(ApiError::unavailable)?.into_iter().next();
@@ -276,7 +276,7 @@ async fn included(
     Ok((hex::encode(leaf), texts(&proof)))
 }
 
-/// 503 for a tree that is not signed yet, 400 for one of more events than there are.
+/// 503 for a tree that is not signed yet, 400 for a tree that is larger than the ledger.
 async fn reaches(
     api: &QueryApi,
     name: &'static str,

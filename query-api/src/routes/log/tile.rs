@@ -1,5 +1,5 @@
-//! `GET /api/v1/log/tile/{level}/{index}`: a tile of hashes, or with `entries` as level the stored envelopes
-//! themselves, laid out as in `c2sp.org/tlog-tiles`. A part of a tile ends in `.p/<width>`.
+//! `GET /api/v1/log/tile/{level}/{index}`: a tile of hashes, or the stored envelopes if the level is `entries`. The
+//! layout is that of `c2sp.org/tlog-tiles`. The path of a partial tile ends in `.p/<width>`.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ const FOR_EVER: &str = "private, max-age=31536000, immutable";
 /// Levels of tiles of a ledger that fills a 64-bit number.
 const LEVELS: u32 = 8;
 
-/// A level described.
+/// A level in the OpenAPI document.
 struct Level;
 
 impl PartialSchema for Level {
@@ -35,7 +35,7 @@ impl PartialSchema for Level {
     }
 }
 
-/// A tile described.
+/// A tile in the OpenAPI document.
 struct Tile;
 
 impl IntoResponses for Tile {
@@ -48,7 +48,7 @@ impl IntoResponses for Tile {
     }
 }
 
-/// Which tile, and how many of its hashes.
+/// A tile, and the number of its hashes.
 #[derive(Debug, PartialEq, Eq)]
 struct TilePath {
     index: u64,
@@ -57,9 +57,9 @@ struct TilePath {
 
 /// Read a tile
 ///
-/// 256 hashes of a level of the tree, or with `entries` as level the stored envelopes themselves, each after its length
-/// in two bytes; those are for auditors, and a look at them is recorded. An index beyond 999 is written in groups, such
-/// as `x001/x234/067`; the first `w` hashes of a tile that is not full are `067.p/w`.
+/// A tile has 256 hashes of a level of the tree. With the level `entries` it has the stored envelopes, each after its
+/// length in two bytes. Entries are for auditors, and reading them is recorded. An index above 999 is written in
+/// groups, such as `x001/x234/067`. The first `w` hashes of a tile that is not full are `067.p/w`.
 #[utoipa::path(
     get,
     path = "/api/v1/log/tile/{level}/{index}",

@@ -1,11 +1,12 @@
-//! Which plans PostgreSQL chooses: what costs nothing in a small table must not read a large one whole.
+//! Checks the plans of PostgreSQL: a plan that is cheap for a small table must not read a large one
+//! completely.
 
 use super::super::super::conformance::{self, batch_after, registered, user};
 use super::*;
 use events::UserEvent;
 
 #[tokio::test]
-async fn users_are_found_along_their_index_and_not_by_reading_the_whole_ledger() {
+async fn users_are_found_by_their_index_without_reading_the_whole_ledger() {
     let (store, url) = open_new().await;
     for version in 1..=5 {
         let head = store.head().await.unwrap();
@@ -17,7 +18,7 @@ async fn users_are_found_along_their_index_and_not_by_reading_the_whole_ledger()
         store.append(&batch).await.unwrap();
     }
 
-    // Before statistics are there, and with the plan that serves any arguments.
+    // Before statistics exist, and with the generic plan.
     let mut stranger = stranger(&url).await;
     let prepared = format!("PREPARE read_users (text[], bigint, bigint) AS {READ_USERS}");
     let users: Vec<_> = (1..=64).map(|n| user(n).to_string()).collect();
@@ -46,7 +47,7 @@ async fn users_are_found_along_their_index_and_not_by_reading_the_whole_ledger()
 }
 
 #[tokio::test]
-async fn a_plan_that_was_made_while_a_table_was_small_does_not_read_a_large_one_whole() {
+async fn a_plan_made_for_a_small_table_does_not_read_a_large_one_completely() {
     let (store, _) = open_new().await;
     let head = store.head().await.unwrap();
     let registration = |n: u64| {
@@ -61,7 +62,7 @@ async fn a_plan_that_was_made_while_a_table_was_small_does_not_read_a_large_one_
     let mut session = store.readers.begin().await.unwrap();
     let mut plan = Vec::new();
     for statement in [
-        // The plan for any arguments, which is made once.
+        // The generic plan, which is made once.
         "SET LOCAL plan_cache_mode = force_generic_plan",
         "PREPARE claims (text[]) AS SELECT user_id FROM ledger.username_claims WHERE username = ANY($1)",
         "EXPLAIN EXECUTE claims ('{a}')",

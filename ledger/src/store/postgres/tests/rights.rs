@@ -1,4 +1,4 @@
-//! What the database lets whom do, and who may make its tables.
+//! The rights in the database: who may change what, and who may create its tables.
 
 use super::super::super::conformance::{batch_after, registered, user};
 use super::*;
@@ -27,10 +27,10 @@ async fn the_database_refuses_to_change_or_delete_events() {
     assert_eq!(store.read(0, 10).await.unwrap().len(), 2);
 }
 
-/// One event by position, user, version and time.
+/// One event with a position, user, version and time.
 const EVENT: &str = "INSERT INTO ledger.events SELECT $1, gen_random_uuid(), $2, $3, 'x', 1, $4, '', leaf_hash FROM ledger.events WHERE position = 1";
 
-/// Three events, from position 3 on, by users, versions and times.
+/// Three events from position 3 on, with users, versions and times.
 const EVENTS: &str = "INSERT INTO ledger.events SELECT n + 2, gen_random_uuid(), u, v, 'x', 1, r, '', sha256('') FROM unnest($1::text[], $2::bigint[], $3::bigint[]) WITH ORDINALITY AS e(u, v, r, n)";
 
 #[tokio::test]
@@ -131,7 +131,7 @@ async fn the_program_needs_no_right_to_change_or_delete_events() {
 }
 
 #[tokio::test]
-async fn a_store_that_is_only_read_shows_what_another_appends_and_refuses_to_write() {
+async fn a_read_only_store_shows_appends_of_others_and_refuses_writes() {
     for parameters in ["", "?statement-cache-capacity=0"] {
         let url = Server::shared().database().await + parameters;
         assert!(PostgresStore::open_to_read(&url).await.is_err());
@@ -140,7 +140,7 @@ async fn a_store_that_is_only_read_shows_what_another_appends_and_refuses_to_wri
             .fetch_one(&mut stranger(&url).await)
             .await
             .unwrap();
-        assert_eq!(made, 0, "nothing is made");
+        assert_eq!(made, 0, "nothing is created");
         let store = open(&url).await;
         let reading = PostgresStore::read_only(&url).await.unwrap();
         let mut seen = reading.watch_head();
@@ -167,7 +167,7 @@ async fn a_store_that_is_only_read_shows_what_another_appends_and_refuses_to_wri
 }
 
 #[tokio::test]
-async fn a_role_that_may_not_migrate_is_told_so() {
+async fn a_role_without_the_right_to_migrate_gets_a_clear_error() {
     let url = Server::shared().database().await;
     let mut owner = stranger(&url).await;
     sqlx::raw_sql("CREATE ROLE nobody_at_all LOGIN")
@@ -179,7 +179,7 @@ async fn a_role_that_may_not_migrate_is_told_so() {
 }
 
 #[tokio::test]
-async fn many_may_migrate_at_once() {
+async fn many_processes_may_migrate_at_once() {
     let url = Server::shared().database().await;
     let opened = (0..8).map(|n| {
         let parameters = if n % 2 == 0 {

@@ -1,6 +1,6 @@
-//! What the parsers take, described to clients. A test holds both equal, as far as a schema can say it: how old
-//! somebody must be, which usernames are reserved, and what a text is once it is trimmed and composed, only
-//! words can.
+//! The OpenAPI schemas of the parsed bodies. A test compares schemas and parsers. A schema cannot
+//! express the minimum age, the reserved usernames, and texts before they are trimmed and composed;
+//! the descriptions do.
 
 use http_kit::openapi::schema;
 use http_kit::username::Username;
@@ -17,7 +17,7 @@ pub(crate) struct ProfileBody;
 /// The members that [`super::registration`] reads.
 pub(crate) struct RegistrationBody;
 
-/// The member that a change of the username has.
+/// The member of a username change.
 pub(crate) struct UsernameBody;
 
 impl PartialSchema for ProfileBody {
@@ -47,7 +47,7 @@ impl ToSchema for ProfileBody {}
 impl ToSchema for RegistrationBody {}
 impl ToSchema for UsernameBody {}
 
-/// Members that no parser takes are refused.
+/// An object schema. Unknown members are refused.
 fn object(about: &str, required: &[&str], members: &Map<String, Value>) -> RefOr<Schema> {
     schema(json!({
         "type": "object",
@@ -78,7 +78,8 @@ macro_rules! describe {
 }
 events::profile_members!(describe);
 
-/// The schema of a kind as that of a member: what the member is, then what the kind says.
+/// The schema of a kind as the schema of a member: the description of the member, then that of the
+/// kind.
 fn describe(example: &Value, about: &[&str], mut schema: Value) -> Value {
     let about = about.concat();
     let rules = schema["description"].as_str();
@@ -92,7 +93,7 @@ fn registration() -> Map<String, Value> {
     let mut all = members(json!({
         "_id": {
             "type": ["string", "null"],
-            "description": "The id of the user; without it, one is made.",
+            "description": "The id of the user. Without it, the service makes one.",
             "pattern": "^[0-9a-f]{24}$",
             "examples": ["507f1f77bcf86cd799439011"],
         },
@@ -121,14 +122,14 @@ fn registration() -> Map<String, Value> {
         "isRegistrationComplete": flag(true),
         "roles": {
             "type": ["array", "null"],
-            "description": "What the user may do: a set.",
+            "description": "The user's roles, as a set.",
             "items": {"type": "string", "enum": ROLES},
             "default": ["user"],
         },
         "lastLogin": {
             "type": ["string", "null"],
             "format": "date-time",
-            "description": "When the user last signed in.",
+            "description": "The time of the last sign-in.",
             "examples": ["2024-01-15T09:30:00.000Z"],
         },
     })));
@@ -138,11 +139,11 @@ fn registration() -> Map<String, Value> {
 fn members(object: Value) -> Map<String, Value> {
     match object {
         Value::Object(members) => members,
-        _ => unreachable!("only objects are described"),
+        _ => unreachable!("only objects are allowed here"),
     }
 }
 
-/// How a username is written. Upper case is lowered.
+/// The schema of a username. Upper case is lowered.
 pub(crate) fn username() -> Value {
     json!({
         "type": "string",
@@ -172,7 +173,8 @@ mod tests {
 
     use super::*;
 
-    /// A body with what it must have and one member more, whose pair comes along.
+    /// A body with the required members and one more member, together with the member that it
+    /// needs.
     fn body(member: &str, value: &Value) -> Value {
         let mut body = json!({"username": "johnny", "name": "John", "surname": "Doe"});
         match member {
@@ -252,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_described_is_what_is_taken() {
+    fn schemas_accept_what_the_parsers_accept() {
         let validator = validator();
         let RefOr::T(Schema::Object(object)) = RegistrationBody::schema() else {
             panic!("a body is an object")
@@ -284,14 +286,14 @@ mod tests {
             .chain(["unknown"])
         {
             for value in &values {
-                // Which names are reserved is told in words.
+                // The reserved names are listed in the description.
                 let reserved = Err(InvalidUsername::Reserved);
                 if member == "username" && value.as_str().map(Username::parse) == Some(reserved) {
                     continue;
                 }
                 let body = body(member, value);
-                let is_described = validator.is_valid(&body);
-                assert_eq!(is_described, is_taken(&body), "{member}: {value}");
+                let is_valid = validator.is_valid(&body);
+                assert_eq!(is_valid, is_taken(&body), "{member}: {value}");
             }
         }
         for missing in ["username", "name", "surname"] {
@@ -302,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_profile_and_a_username_are_described_as_those_of_a_registration() {
+    fn a_profile_and_a_username_have_the_schemas_of_a_registration() {
         let members = |schema| match schema {
             RefOr::T(Schema::Object(object)) => object.properties,
             _ => panic!("a body is an object"),
@@ -317,12 +319,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn texts_that_are_described_are_taken(text in any::<String>(), handle in "[A-Za-z0-9._@ -]{0,55}") {
+        fn the_parsers_accept_texts_of_the_schemas(text in any::<String>(), handle in "[A-Za-z0-9._@ -]{0,55}") {
             let validator = validator();
-            // A text that composing makes longer is refused, which no schema can say.
+            // A text that grows when composed is refused; a schema cannot express this.
             let composed = |text: &str| unicode_normalization::UnicodeNormalization::nfc(text).count();
             prop_assume!(composed(&text) <= text.chars().count());
-            // Nor can it name characters beyond U+FFFF in every engine.
+            // Not every engine supports characters beyond U+FFFF in a pattern.
             prop_assume!(!text.chars().any(|c| ('\u{e0000}'..='\u{e007f}').contains(&c)));
             for member in ["name", "surname", "bio", "privacyPolicyVersion", "email", "instagram", "gender"] {
                 for text in [&text, &handle] {
