@@ -70,6 +70,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use crate::testing::{Api, DAY, Fault, JANE, JOHN, is_at, john, service, user};
+    use crate::user::USERNAME_DAYS;
 
     const PATH: &str = "/api/v1/users/username";
     const CONFLICT: [&str; 2] = [

@@ -107,6 +107,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use crate::testing::{Api, DAY, Fault, JANE, JOHN, is_at, john, made, service, user};
+    use crate::user::USERNAME_DAYS;
 
     const PATH: &str = "/api/v1/users";
     const CONFLICT: [&str; 2] = [

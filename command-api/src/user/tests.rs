@@ -1,5 +1,6 @@
 use super::*;
 use events::LeafHash;
+use events::event::Consents;
 use events::{Context, EventId};
 
 const USER: &str = "507f1f77bcf86cd799439011";
