@@ -22,12 +22,12 @@ use http_kit::clock::Clock;
 use http_kit::code::Code;
 use http_kit::error::ApiError;
 use http_kit::fields::Fields;
+use http_kit::profile::OwnProfile;
 use http_kit::serve::limits;
 use ledger::store;
 
 /// The user of the published page that the API follows.
 pub(crate) const DEMO_USER: &str = "507f1f77bcf86cd799439011";
-const DEMO_REGISTRATION: &str = include_str!("dev/demo-user.json");
 const DEMO_PHOTO: &[u8] = include_bytes!("dev/demo-photo.jpg");
 
 /// Days for which the token of the banner is valid.
@@ -75,9 +75,22 @@ pub(crate) fn secret(data_dir: &Path, randomness: &Randomness) -> anyhow::Result
     }
 }
 
+/// The body that registers the demo user: the example user of the API, without what the service itself sets.
+fn demo_registration() -> serde_json::Result<Vec<u8>> {
+    let example = http_kit::profile::example();
+    let mut members = query_api::changes::object(&OwnProfile {
+        document: &example,
+        public_url: "",
+    });
+    for member in ["profilePhoto", "createdAt", "updatedAt"] {
+        members.shift_remove(member);
+    }
+    serde_json::to_vec(&members)
+}
+
 /// Registers the demo user unless it is there.
 pub(crate) async fn register_demo_user(committer: &Committer, clock: &Clock) -> anyhow::Result<()> {
-    let mut fields = Fields::parse(DEMO_REGISTRATION.as_bytes())
+    let mut fields = Fields::parse(&demo_registration()?)
         .map_err(|_| anyhow::anyhow!("no JSON object"))?;
     let registration = values::registration(&mut fields, Time::from(clock.now()).date());
     let (Some(user_id), registration) =
