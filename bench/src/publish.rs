@@ -39,7 +39,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(run: &Run, args: &Args) -> anyhow::Result<()> {
     let url = run.settings.nats_url.as_deref();
     let url = url.context("this measurement needs a NATS server: set --nats-url or NATS_URL")?;
-    let stream = Stream::of_nobody(url).await?;
+    let stream = Stream::on_empty_server(url).await?;
     let measured = Installation::lend(&run.settings, async |installation| {
         measure(run, args, installation, url, &stream).await
     })

@@ -63,7 +63,7 @@ impl Service {
     }
 
     /// Waits until it reports that it is ready.
-    async fn await_ready(&mut self) -> anyhow::Result<()> {
+    pub(crate) async fn await_ready(&mut self) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         let mut connection = Connection::open(&self.address).await?;
         loop {

@@ -1,5 +1,6 @@
 use super::*;
 use events::LeafHash;
+use events::event::Consents;
 use events::{Context, EventId};
 
 const USER: &str = "507f1f77bcf86cd799439011";
@@ -111,8 +112,10 @@ impl Given {
                 position: version,
                 hash: LeafHash([0; 32]),
             };
-            self.user =
-                Some(apply(self.user.take(), &recorded, last).expect("decided events are valid next events"));
+            self.user = Some(
+                apply(self.user.take(), &recorded, last)
+                    .expect("decided events are valid next events"),
+            );
         }
     }
 
