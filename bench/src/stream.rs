@@ -1,5 +1,6 @@
 //! The JetStream stream to which a measured service publishes.
 
+use events::subject::STREAM;
 use anyhow::{Context as _, bail};
 use async_nats::jetstream;
 use async_nats::jetstream::context::GetStreamErrorKind;
@@ -7,19 +8,16 @@ use async_nats::jetstream::context::GetStreamErrorKind;
 use crate::installation::Installation;
 use crate::run::Settings;
 
-/// The name of a ledger's stream.
-const NAME: &str = "PROFILES";
-
 /// The stream that a measured service creates.
 pub(crate) struct Stream(jetstream::Context);
 
 impl Stream {
     pub(crate) async fn on_empty_server(url: &str) -> anyhow::Result<Self> {
         let jetstream = jetstream(url).await?;
-        match jetstream.get_stream(NAME).await {
+        match jetstream.get_stream(STREAM).await {
             Ok(_) => {
                 bail!(
-                    "the server of NATS_URL already has a stream {NAME}: use a server without a ledger"
+                    "the server of NATS_URL already has a stream {STREAM}: use a server without a ledger"
                 )
             }
             Err(error) if matches!(error.kind(), GetStreamErrorKind::JetStream(_)) => {}
@@ -34,23 +32,23 @@ impl Stream {
 
     pub(crate) async fn get(&self) -> anyhow::Result<jetstream::stream::Stream> {
         self.0
-            .get_stream(NAME)
+            .get_stream(STREAM)
             .await
             .context("the stream does not exist yet")
     }
 
     pub(crate) async fn delete(&self) -> anyhow::Result<()> {
-        match self.0.delete_stream(NAME).await {
+        match self.0.delete_stream(STREAM).await {
             Ok(_) => Ok(()),
             Err(error) => {
-                Err(error).with_context(|| format!("the stream {NAME} could not be deleted"))
+                Err(error).with_context(|| format!("the stream {STREAM} could not be deleted"))
             }
         }
     }
 
     /// The last sequence, or 0 if the stream does not exist yet.
     pub(crate) async fn last(&self) -> u64 {
-        let Ok(mut stream) = self.0.get_stream(NAME).await else {
+        let Ok(mut stream) = self.0.get_stream(STREAM).await else {
             return 0;
         };
         stream
