@@ -58,7 +58,6 @@ macro_rules! shape {
 
 shape! {
     /// A user as itself sees it. Optional members without a value are left out.
-    #[expect(clippy::struct_excessive_bools, reason = "the published page has them")]
     Own of own: OwnProfile {
         #[schema(value_type = values::UserId)]
         #[serde(rename = "_id")]
