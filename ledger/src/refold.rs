@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_user_without_events_is_nobody() {
+    async fn a_user_without_events_has_no_document() {
         let ledger = TestLedger::new("refold").await;
         let user = "507f1f77bcf86cd799439000".parse().unwrap();
         for until in [Until::Version(1), Until::Position(u64::MAX)] {

@@ -89,9 +89,9 @@ impl Drop for Upload {
 
 /// Change the own photo
 ///
-/// One part `file`: JPEG, PNG, WebP or GIF, recognised by its bytes; at most 10 MiB, 50 megapixels and 12,000 pixels a
-/// side, and at least 96 pixels a side. It is decoded and written anew as squares, so no metadata survives. One upload
-/// of a user at a time.
+/// One part `file`: JPEG, PNG, WebP or GIF, recognised by its bytes. At most 10 MiB, 50 megapixels
+/// and 12,000 pixels per side, and at least 96 pixels per side. The photo is decoded and encoded
+/// again as squares, so no metadata survives. One upload per user at a time.
 #[utoipa::path(
     patch,
     path = "/api/v1/users/profile/photo",

@@ -94,7 +94,7 @@ impl TextKind for Name {
         let hidden = brackets(BASIC, &[]);
         json!({
             "type": "string",
-            "description": "Of any script, without control, invisible or direction-changing characters. Spaces around it are dropped.",
+            "description": "Any script, without control, invisible or direction-changing characters. Spaces around the name are removed.",
             "minLength": 1,
             "maxLength": Self::MAX,
             "pattern": format!(r"^[^{hidden}]*[^{hidden}\s][^{hidden}]*$"),
@@ -107,7 +107,7 @@ pub(crate) struct Biography;
 
 impl Biography {
     const MAX: usize = 500;
-    /// Line breaks are how a biography is written, and joiners are how emoji are.
+    /// Line breaks structure a biography, and joiners are part of emoji.
     const ALLOWED: [char; 5] = ['\n', '\r', '\t', JOINERS[0], JOINERS[1]];
 }
 
@@ -195,8 +195,8 @@ impl BirthDate {
 }
 
 impl TextKind for BirthDate {
-    /// Of a date-time the date is kept as it is written: midnight in one time zone is the day
-    /// before in another, and a birthday does not move.
+    /// The date of a date-time is stored as written: midnight in one time zone is the day before in
+    /// another, and a birthday does not move.
     fn parse(text: &str, today: Date) -> Result<String, Text> {
         let bad = || Text::new("BAD_DATE");
         if text.len() > 40 {
@@ -233,7 +233,7 @@ impl TextKind for BirthDate {
         json!({
             "type": "string",
             "description": format!(
-                "A date-time is accepted, too: its date is kept as it is written. Not before {first}, and at least {age} years ago. Only the user sees it."
+                "A date-time is also accepted; its date is stored as written. Not before {first}, and at least {age} years ago. Only the user sees it."
             ),
             "pattern": "^(19|20)[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])(T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])?)?$",
         })
@@ -266,7 +266,7 @@ impl Kind for Interests {
     fn schema() -> Value {
         json!({
             "type": ["array", "null"],
-            "description": "A set: duplicates fold, and the order is kept.",
+            "description": "A set: a repeated item counts once, and the order is kept.",
             "items": {
                 "type": "string",
                 "pattern": format!("^[a-z0-9-]{{{},{}}}$", Self::WORD.start(), Self::WORD.end()),
