@@ -364,7 +364,9 @@ mod tests {
                 let good = upload(JOHN, &::photo::samples::png(96, 96));
                 ("PATCH", good, Reads::Multipart(photo::BODY_BYTES))
             }
-            _ => panic!("{method} {pattern} is not covered by the test of hostile requests: add it here"),
+            _ => panic!(
+                "{method} {pattern} is not covered by the test of hostile requests: add it here"
+            ),
         };
         Target {
             pattern,

@@ -196,16 +196,22 @@ fn fitness(config: &Config) -> Result<(), Error> {
         return unfit("its storage must be file");
     }
     if config.retention != RetentionPolicy::Limits {
-        return unfit("its retention must be limits: other policies delete events after they are read");
+        return unfit(
+            "its retention must be limits: other policies delete events after they are read",
+        );
     }
     if config.discard != DiscardPolicy::Old {
-        return unfit("its discard policy must be old: the policy new refuses events when the stream is full");
+        return unfit(
+            "its discard policy must be old: the policy new refuses events when the stream is full",
+        );
     }
     if config.max_messages_per_subject > 0 {
         return unfit("a limit per subject deletes events inside the stream");
     }
     if !config.max_age.is_zero() {
-        return unfit("an age limit deletes the last event, which the relay needs to compare the stream");
+        return unfit(
+            "an age limit deletes the last event, which the relay needs to compare the stream",
+        );
     }
     if config.allow_rollup {
         return unfit("rollups must not be allowed: they delete events inside the stream");

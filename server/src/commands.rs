@@ -31,54 +31,57 @@ mod verify;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run one role: decide commands, append events and publish them. Needs a database that processes share
+    /// Run one role: decide commands, append events and publish them. Needs PostgreSQL
     CommandApi,
-    /// Run one role: fold events into user documents. Of several, one works and the others stand by
+    /// Run one role: fold events into user documents. Of several such processes one works, the others stand by
     Projector,
     /// Run one role: serve user documents and photos
     QueryApi,
-    /// Bring the databases up to date and stop. Every role does so when it starts, if it may
+    /// Bring the databases up to date and stop. Every role does the same at its start, if it has the rights
     Migrate,
-    /// Ask the process that runs with the same --listen whether it is ready: exit code 0, 1 if not, 2 if nobody answers
+    /// Ask the process with the same --listen whether it is ready. Exit code 0 if ready, 1 if not ready, 2 if no process
+    /// answers
     Ready,
-    /// Print the description of the whole API: OpenAPI 3.1
+    /// Print the OpenAPI 3.1 description of the whole API
     #[command(name = "openapi")]
     OpenApi(openapi::Args),
-    /// Print a token for trying the service out
+    /// Print a token to try the service
     Token(token::Args),
-    /// Print events as they happen, one CloudEvent as JSON a line, or a coloured line each on a terminal. They come
-    /// from --nats-url if it is given, else from the ledger, beside the service that has it open
+    /// Print events as they happen: one CloudEvent in JSON per line, or one coloured line per event on a terminal. The
+    /// source is --nats-url if it is set, otherwise the ledger, also while the service runs
     Tail(tail::Args),
-    /// Hash, fold and compare everything again: the ledger with its checkpoints, the user documents, and with --nats-url the stream; or an export with a checkpoint. Reads only, also beside a running service. Exit code 1 with the first position that is wrong
+    /// Hash, fold and compare everything again: the ledger with its checkpoints, the user documents, and with --nats-url
+    /// the stream; or an export with a checkpoint. Changes nothing, and works while the service runs. Exit code 1 and the
+    /// first wrong position if something is wrong
     Verify(verify::Args),
-    /// Register the users of a file, one JSON object a line. Safe to run again: who is there already is passed over
+    /// Register the users of a file, one JSON object per line. Safe to repeat: existing users are skipped
     Import(import::Args),
-    /// Show what happened to a user: each event with who, when, from where, and every field before and after
+    /// Show the history of a user: each event with its actor, time, origin, and every field before and after
     History(history::Args),
     /// Show a user as it is in the ledger, or as it was at a version, a position or a time
     State(state::Args),
     /// Show what differs between two versions of a user
     Diff(diff::Args),
-    /// Write events as they are in the ledger to a file with a manifest, or to standard output
+    /// Write events exactly as the ledger stores them to a file with a manifest, or to standard output
     Export(export::Args),
-    /// Fold all documents anew beside the live ones, compare both and swap, while the service runs and nobody who
-    /// reads notices. Run it as the owner of the tables. Exit code 0 when the new ones are live, 1 when they differ from
-    /// the live ones and nothing was swapped, 2 when something failed and nothing was swapped
+    /// Fold all documents again beside the live ones, compare both, and swap them. The service runs on, and readers
+    /// notice nothing. Run it as the owner of the tables. Exit code 0 if the new documents are live, 1 if they differ and
+    /// nothing was swapped, 2 after a failure, with nothing swapped
     Rebuild(rebuild::Args),
-    /// List the users whose events wait because one of them could not be folded. Exit code 0 when there are none, 1 when
-    /// there are some, 2 when something failed
+    /// List the parked users: an event of theirs could not be folded, and the later ones wait. Exit code 0 if there are
+    /// none, 1 if there are some, 2 after a failure
     Parked(parked::Args),
-    /// Hand history to another system, as files or as messages, up to the head as it is at the start. Exit code 0 when
-    /// all of it is there, 2 when something failed, 3 for a position that the ledger does not have; what is there says
-    /// where to go on
+    /// Copy history to another system, as files or as messages, up to the head at the start of the command. Exit code 0
+    /// if everything was copied, 2 after a failure, 3 for a position that the ledger does not have. A failure names the
+    /// position to continue from
     Replay(replay::Args),
-    /// Print the AsyncAPI document, which GET /asyncapi.json serves
+    /// Print the AsyncAPI document that GET /asyncapi.json serves
     Asyncapi(asyncapi::Args),
-    /// Write the JSON Schemas of events and of their envelope, which GET /schemas/TYPE/VERSION.json serves
+    /// Write the JSON Schemas of events and their envelope that GET /schemas/TYPE/VERSION.json serves
     Schemas(schemas::Args),
 }
 
-/// Runs a command, or the whole service without one. Its exit code.
+/// Runs a command, or the whole service if there is no command. Returns the exit code.
 pub(crate) async fn run(config: Config, command: Option<Command>) -> ExitCode {
     let Some(command) = command else {
         return exit_code(service::run(config, Roles::ALL).await);

@@ -1,4 +1,4 @@
-//! What the service is told: flag, then environment, then default. Read once.
+//! The settings: a flag, else an environment variable, else a default. They are read once.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ mod api_server;
 
 #[derive(Debug, Args)]
 pub(crate) struct Config {
-    /// Address and port to listen on; port 0 takes a free one. Without a JWT key only loopback addresses are allowed
+    /// Address and port to listen on; port 0 chooses a free port. Without a JWT key only loopback addresses are allowed
     #[arg(long, env = "LISTEN", default_value = "127.0.0.1:8080", global = true)]
     pub(crate) listen: SocketAddr,
 
@@ -19,31 +19,33 @@ pub(crate) struct Config {
     #[arg(long, env = "DATA_DIR", default_value = "data", global = true)]
     pub(crate) data_dir: PathBuf,
 
-    /// Database of the ledger, `postgres://…`; without it, an SQLite file in the data directory
+    /// Database of the ledger, `postgres://…`; by default an SQLite file in the data directory
     #[arg(long, env = "DATABASE_URL", global = true, value_parser = postgres_url, hide_env_values = true)]
     pub(crate) database_url: Option<String>,
 
-    /// Database of the user documents, `postgres://…`; without it, beside the ledger
+    /// Database of the user documents, `postgres://…`; by default beside the ledger
     #[arg(long, env = "READ_MODEL_URL", global = true, value_parser = postgres_url, hide_env_values = true)]
     pub(crate) read_model_url: Option<String>,
 
-    /// NATS server with JetStream, `nats://…`, to which the ledger is published; without it, nothing is
+    /// NATS server with JetStream, `nats://…`, to which the ledger is published; by default nothing is published
     #[arg(long, env = "NATS_URL", global = true, hide_env_values = true)]
     pub(crate) nats_url: Option<String>,
 
-    /// Where the bytes of photos are: `file:///folder` or `s3://bucket/prefix`; without it, in the data directory
+    /// Store of the photos, `file:///folder` or `s3://bucket/prefix`; by default a folder in the data directory
     #[arg(long, env = "PHOTO_STORE", global = true, value_parser = photo_store)]
     pub(crate) photo_store: Option<PhotoUrl>,
 
-    /// Where clients reach the service, for the URLs of photos; without it, the address that is listened on
+    /// Base URL under which clients reach the service, for the URLs of photos; by default the address of --listen
     #[arg(long, env = "PUBLIC_URL", global = true, value_parser = public_url)]
     pub(crate) public_url: Option<String>,
 
-    /// Another server that the page at /docs offers, `NAME=URL`, such as `Production=https://api.example.com`; may be given several times, in the variable separated by commas
+    /// Another server that the page at /docs offers, `NAME=URL`, such as `Production=https://api.example.com`; repeat the
+    /// flag for several, or separate them with commas in the variable
     #[arg(long = "api-server", env = "API_SERVERS", global = true, value_name = "NAME=URL", value_delimiter = ',', value_parser = ApiServer::parse)]
     pub(crate) api_servers: Vec<ApiServer>,
 
-    /// File with the Ed25519 key that signs the log's checkpoints, made there at the first start; without it, `log.key` in the data directory
+    /// File with the Ed25519 key that signs the checkpoints of the log; the first start creates it; by default `log.key` in
+    /// the data directory
     #[arg(long, env = "LOG_KEY", global = true)]
     pub(crate) log_key: Option<PathBuf>,
 
@@ -73,10 +75,10 @@ impl Config {
     }
 }
 
-/// A place for the bytes of photos.
+/// A store for photos.
 #[derive(Debug, Clone)]
 pub(crate) enum PhotoUrl {
-    /// A folder of this machine.
+    /// A folder on this machine.
     Folder(PathBuf),
     /// The whole URL of a bucket.
     Bucket(String),

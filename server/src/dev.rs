@@ -1,4 +1,4 @@
-//! Development mode: what makes `cargo run` enough. On when no key for tokens is configured.
+//! Development mode: `cargo run` needs no configuration. It is on when no key for tokens is configured.
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -26,14 +26,14 @@ use http_kit::profile::OwnProfile;
 use http_kit::serve::limits;
 use ledger::store;
 
-/// The user of the published page that the API follows.
+/// The demo user, from the published page that the API follows.
 pub(crate) const DEMO_USER: &str = "507f1f77bcf86cd799439011";
 const DEMO_PHOTO: &[u8] = include_bytes!("dev/demo-photo.jpg");
 
 /// Days for which the token of the banner is valid.
 const TOKEN_DAYS: i64 = 30;
 
-/// Refuses to serve strangers with a secret that nobody chose.
+/// Refuses to serve other machines with a secret that no operator chose.
 pub(crate) fn refuse_other_than_loopback(listen: SocketAddr) -> anyhow::Result<()> {
     if listen.ip().is_loopback() {
         return Ok(());
@@ -45,7 +45,7 @@ pub(crate) fn refuse_other_than_loopback(listen: SocketAddr) -> anyhow::Result<(
     )
 }
 
-/// The secret in the data directory; made at the first call, readable by its owner only.
+/// The secret in the data directory. The first call creates the file, readable by its owner only.
 pub(crate) fn secret(data_dir: &Path, randomness: &Randomness) -> anyhow::Result<String> {
     let path = data_dir.join("dev-jwt-secret");
     let describe = || format!("cannot use the development secret {}", path.display());
@@ -88,7 +88,7 @@ fn demo_registration() -> serde_json::Result<Vec<u8>> {
     serde_json::to_vec(&members)
 }
 
-/// Registers the demo user unless it is there.
+/// Registers the demo user unless it exists.
 pub(crate) async fn register_demo_user(committer: &Committer, clock: &Clock) -> anyhow::Result<()> {
     let mut fields = Fields::parse(&demo_registration()?)
         .map_err(|_| anyhow::anyhow!("no JSON object"))?;
@@ -112,7 +112,7 @@ pub(crate) async fn register_demo_user(committer: &Committer, clock: &Clock) -> 
         context,
     };
     let submitted = match committer.submit(command).await {
-        // Its events are there, and the other users need the service all the same.
+        // The demo user exists with damaged events. The other users need the service.
         Err(Undecided::Store(store::Error::Damaged(error))) => {
             tracing::warn!(error, "The demo user cannot be used");
             return Ok(());
@@ -128,7 +128,7 @@ pub(crate) async fn register_demo_user(committer: &Committer, clock: &Clock) -> 
     }
 }
 
-/// A photo to upload, beside the ledger.
+/// Writes a photo to upload into the data directory.
 pub(crate) fn write_demo_photo(data_dir: &Path) -> anyhow::Result<PathBuf> {
     let path = data_dir.join("demo-photo.jpg");
     let describe = || format!("cannot write {}", path.display());
@@ -137,7 +137,7 @@ pub(crate) fn write_demo_photo(data_dir: &Path) -> anyhow::Result<PathBuf> {
     path.canonicalize().with_context(describe)
 }
 
-/// What a newcomer needs: URLs, a token, and lines to paste.
+/// The text for newcomers: URLs, a token, and commands to paste.
 pub(crate) fn banner(
     url: &str,
     secret: &str,
@@ -183,7 +183,7 @@ Stop with Ctrl-C.
     )
 }
 
-/// What a page fills in by itself. Nothing like it exists outside of development mode.
+/// The token that a page of ours fetches by itself. It exists in development mode only.
 #[derive(Clone)]
 struct PageToken {
     subject: &'static str,
@@ -203,7 +203,7 @@ pub(crate) fn console(secret: String, clock: Clock) -> Router {
     page_token("/console/token", token)
 }
 
-/// `GET /docs/token`: a token for the page that tries the API out. It is the demo user's, and allows every operation.
+/// `GET /docs/token`: a token for the page at `/docs`. It belongs to the demo user and allows every operation.
 pub(crate) fn playground(secret: String, clock: Clock) -> Router {
     let token = PageToken {
         subject: DEMO_USER,
@@ -238,8 +238,8 @@ async fn give_token(State(page): State<PageToken>, headers: HeaderMap) -> Result
     Ok(answer.header(policy, "same-origin"))
 }
 
-/// Whether a script of our own page asks. Browsers let no page set `Sec-Fetch-Site`; a page whose name was
-/// made to lead to this machine (DNS rebinding) counts as our own there, but sends its name as `Host`.
+/// Whether a script of our own page sent the request. Pages cannot set `Sec-Fetch-Site`. A page under a foreign name that
+/// resolves to this machine (DNS rebinding) counts as our own for the browser, but sends its name as `Host`.
 fn is_asked_by_own_page(headers: &HeaderMap) -> bool {
     let only = |name: HeaderName| {
         let mut values = headers.get_all(name).iter();

@@ -1,13 +1,14 @@
-//! `GET /healthz`: the process lives. `GET /readyz`: it can do its work, and what is missing if not.
+//! `GET /healthz`: the process runs. `GET /readyz`: it can do its work, or else the reasons why not.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use axum::{Extension, Json, Router};
+use axum::{Extension, Router};
 use events::{Position, Time};
 use http_kit::clock::Clock;
 use http_kit::openapi::{self, Fails};
@@ -23,12 +24,12 @@ use tokio::sync::watch;
 use utoipa::openapi::{self as described, RefOr};
 use utoipa::{IntoResponses, ToSchema};
 
-/// Events by which the documents may lag behind the ledger without moving.
+/// The documents may stay this many events behind the ledger without making the process unready.
 const LAG_EVENTS: Position = 1000;
-/// Milliseconds for which they may do so.
+/// Beyond that they may stand still for this many milliseconds.
 const LAG_MILLIS: i64 = 10_000;
 
-/// What readiness depends on: the ledger, and what the roles of the process need beside it.
+/// The parts on which readiness depends: the ledger, and the parts that the roles of the process need.
 #[derive(Clone)]
 pub(crate) struct Probes {
     pub(crate) history: Arc<dyn History>,
@@ -37,9 +38,9 @@ pub(crate) struct Probes {
     pub(crate) projection: Option<watch::Receiver<Health>>,
     pub(crate) relay: Option<watch::Receiver<relay::Health>>,
     pub(crate) broker: Option<Connection>,
-    /// Why this process signs no checkpoints, although it should.
+    /// The reason why this process signs no checkpoints, although it has the role for it.
     pub(crate) unsigned: Option<String>,
-    /// Where the documents were when they last moved, and since when they are there.
+    /// The last position of the documents, and the time at which they reached it.
     moved: Arc<Mutex<(Position, Time)>>,
 }
 
@@ -58,7 +59,7 @@ impl Probes {
         }
     }
 
-    /// Up to where the documents are folded, as far as this process knows.
+    /// The position of the documents, as far as this process knows.
     pub(crate) fn applied(&self) -> Option<Position> {
         match (&self.projection, &self.documents) {
             (Some(projection), _) => Some(projection.borrow().applied),
@@ -103,7 +104,7 @@ pub(crate) struct Readiness {
     parked_users: Option<usize>,
 }
 
-/// Either answer described: what is missing is no failure of the request, so there is no envelope.
+/// The description of both answers. A process that is not ready still answers the request, so there is no envelope.
 struct Told;
 
 impl IntoResponses for Told {
@@ -152,7 +153,7 @@ pub(crate) async fn live() -> &'static str {
     "ok\n"
 }
 
-/// A sign of life, described.
+/// The description of the answer.
 struct Alive;
 
 impl IntoResponses for Alive {
@@ -202,7 +203,7 @@ pub(crate) async fn ready(State(probes): State<Probes>) -> Response {
             }
         }
     }
-    // What cannot be published now is published later; requests are served all the same.
+    // Without a broker requests are still served. The relay publishes later.
     let mut unpublished = None;
     let mut published = None;
     if let Some(relay) = &probes.relay {
@@ -224,7 +225,7 @@ pub(crate) async fn ready(State(probes): State<Probes>) -> Response {
         missing.push(stays(applied, head));
     }
     let ready = missing.is_empty();
-    // The relay says more of a broker that is away.
+    // The relay has the better message about a broker that is away.
     let is_cut_off = |broker: &Connection| !broker.is_connected();
     if unpublished.is_none() && probes.broker.as_ref().is_some_and(is_cut_off) {
         missing.push("broker: cannot be reached".to_owned());
@@ -244,8 +245,10 @@ pub(crate) async fn ready(State(probes): State<Probes>) -> Response {
         applied,
         parked_users,
     };
-    // A probe reads what is missing, not an envelope.
-    (status, Extension(AsIs), Json(readiness)).into_response()
+    // A probe reads this answer, so it has no envelope.
+    let body = serde_json::to_string(&readiness).expect("texts and numbers are JSON");
+    let json = [(CONTENT_TYPE, "application/json")];
+    (status, Extension(AsIs), json, body).into_response()
 }
 
 fn stays(applied: Position, head: Position) -> String {

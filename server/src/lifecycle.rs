@@ -1,12 +1,12 @@
-//! Signals: the first asks the service to finish, the second ends it at once. A command cleans up after itself.
+//! Signals: the first one asks the service to finish, the second one ends it at once. A command cleans up first.
 
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Exit code after a second signal: what a shell reports of a process that SIGINT ended.
+/// Exit code after a second signal. A shell reports the same for a process that SIGINT ended.
 const INTERRUPTED: i32 = 130;
 
-/// Resolves at the first SIGINT or SIGTERM. The second ends the process at once: what was answered
-/// is on disk.
+/// Resolves at the first SIGINT or SIGTERM. The second one ends the process at once, which is safe: every answered
+/// command is on disk.
 pub(crate) async fn shutdown_signal() -> std::io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -20,7 +20,7 @@ pub(crate) async fn shutdown_signal() -> std::io::Result<()> {
     tracing::info!("Shutting down: new connections are refused, running requests are finished");
     #[expect(
         clippy::disallowed_methods,
-        reason = "whoever asks twice does not want to wait for `main`"
+        reason = "a second signal must not wait for `main`"
     )]
     tokio::spawn(async move {
         next().await;
@@ -30,8 +30,7 @@ pub(crate) async fn shutdown_signal() -> std::io::Result<()> {
     Ok(())
 }
 
-/// Resolves when somebody wants a command to end, with its exit code: what a shell reports of a process that
-/// the signal ended.
+/// Resolves at a signal that ends a command, with the exit code that a shell reports for that signal.
 pub(crate) async fn interrupted() -> std::io::Result<u8> {
     let mut hangup = signal(SignalKind::hangup())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

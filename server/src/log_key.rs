@@ -1,4 +1,4 @@
-//! The key that signs what the ledger is.
+//! The key that signs the checkpoints of the log.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -10,12 +10,12 @@ use ledger::merkle::note::Signer;
 use crate::config::Config;
 use crate::parts::Parts;
 
-/// Of a key that was made here, what its name begins with; the ledger's id follows.
+/// The beginning of the name of a key that this program made. The id of the ledger follows.
 pub(crate) const NAME: &str = "profile-ledger/";
 
-/// Reads the key, or makes the first one, named for its ledger, readable by its owner only. Of processes that do
-/// so at once, one makes it. `Err`: the log has a key, and this process has another one, or none, or one that was made
-/// for another ledger; it works all the same, and signs nothing.
+/// Reads the key, or makes the first one: it is named for its ledger and readable by its owner only. If several processes
+/// start at once, one of them makes it. The inner `Err` is the reason why this process signs nothing although it works:
+/// the log has another key, the key file is missing, or the key belongs to another ledger.
 pub(crate) async fn open(
     config: &Config,
     parts: &Parts,
@@ -58,7 +58,7 @@ pub(crate) async fn open(
     let signer = Signer::parse(&text).with_context(describe)?;
     let key = signer.public_key();
     match adopted {
-        // Nobody could tell the signatures of the two ledgers apart.
+        // The signatures of two ledgers must not look alike.
         None if key.name().starts_with(NAME) && name.as_deref() != Some(key.name()) => {
             Ok(Err(format!(
                 "the key {} was made for another ledger, {}: choose another file with --log-key",
@@ -74,7 +74,7 @@ pub(crate) async fn open(
     }
 }
 
-/// Writes a file whole or not at all; one that is there already stays.
+/// Writes a file completely or not at all. An existing file stays.
 fn make(temporary: &PathBuf, path: &Path, text: &str) -> std::io::Result<()> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true);

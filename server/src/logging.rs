@@ -1,4 +1,4 @@
-//! Where log lines go: to standard error, as text on a terminal and as JSON otherwise.
+//! Log lines go to standard error: as text on a terminal, otherwise as JSON.
 
 use std::io::{self, IsTerminal as _, Stderr, Write};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -9,13 +9,13 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// How long lines that nobody has to act on wait for others, so that many are written at once: a request costs a
-/// system call less.
+/// The time for which lines below a warning wait for others, so that many are written at once. That saves a system call
+/// per request.
 const GATHERING: Duration = Duration::from_millis(20);
-/// Bytes of lines that wait at the most. Whoever logs more writes them.
+/// The most bytes of waiting lines. A thread that logs beyond it writes them.
 const GATHERED: usize = 256 * 1024;
 
-/// Writes what waits when it is dropped.
+/// Writes the waiting lines when it is dropped.
 pub(crate) struct Logging(Option<&'static Gathered<Stderr>>);
 
 impl Drop for Logging {
@@ -26,20 +26,20 @@ impl Drop for Logging {
     }
 }
 
-/// Starts logging. `RUST_LOG` chooses what; `info` without it.
+/// Starts logging. `RUST_LOG` chooses the lines; the default is `info`.
 pub(crate) fn init() -> Logging {
     let filter = EnvFilter::builder()
         .with_default_directive(LevelFilter::INFO.into())
         .from_env_lossy();
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        // A line that cannot be written, on a full disk say, is lost: complaining of it would panic.
+        // A line that cannot be written, for example to a full disk, is lost. Reporting that would panic.
         .log_internal_errors(false);
     let gathered = if io::stderr().is_terminal() {
         lines.with_writer(io::stderr).init();
         None
     } else {
-        // It lives as long as the process, and so does the thread.
+        // The buffer and its thread live as long as the process.
         let gathered: &'static Gathered<_> = Box::leak(Box::new(Gathered::new(io::stderr())));
         std::thread::spawn(|| gathered.write_now_and_then());
         lines
@@ -50,7 +50,7 @@ pub(crate) fn init() -> Logging {
             .init();
         Some(gathered)
     };
-    // A panic is a line like any other. A message that was put together may quote what a client sent.
+    // A panic becomes a log line. A formatted message may quote data of a client, so only constant ones are logged.
     std::panic::set_hook(Box::new(|panic| {
         let message = panic.payload().downcast_ref::<&'static str>();
         tracing::error!(
@@ -66,7 +66,7 @@ pub(crate) fn init() -> Logging {
 struct Gathered<W> {
     waiting: Mutex<Vec<u8>>,
     begun: Condvar,
-    /// Held while lines are written, so that they stay in order and nobody waits to log meanwhile.
+    /// Locked while lines are written. The lines stay in order, and other threads can log meanwhile.
     written: Mutex<Written<W>>,
 }
 
@@ -108,13 +108,13 @@ impl<W: Write> Gathered<W> {
     fn write(&self) {
         let Written { to, lines } = &mut *lock(&self.written);
         std::mem::swap(lines, &mut *lock(&self.waiting));
-        // Whoever logs has no better place to complain.
+        // There is no other place to report it.
         let _ = to.write_all(lines);
         lines.clear();
     }
 }
 
-/// Takes one line.
+/// A writer of one line.
 struct Line<W: 'static> {
     of: &'static Gathered<W>,
     is_urgent: bool,
@@ -130,7 +130,7 @@ impl<'a, W: Write> MakeWriter<'a> for &'static Gathered<W> {
         }
     }
 
-    /// Warnings and errors are written at once, and what was logged before them.
+    /// Warnings and errors are written at once, after the lines that wait.
     fn make_writer_for(&'a self, about: &Metadata<'_>) -> Line<W> {
         Line {
             of: self,

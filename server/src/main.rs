@@ -19,12 +19,12 @@ mod playground;
 mod roles;
 mod service;
 
-/// Gives memory back soon after a photo is done; the system's keeps much of it. Does not ask for huge pages, which would
-/// hold 2 MiB for every few KiB that are used. Libraries in C have it, too: SQLite's rows are freed by another
-/// thread than the one that made them, which the system's is slow at.
+/// Returns memory soon after a photo is done; the allocator of the system keeps much of it. It does not ask for huge
+/// pages, which would hold 2 MiB for a few used KiB. C libraries use it, too: one thread allocates the rows of SQLite and
+/// another frees them, and the allocator of the system is slow at that.
 ///
-/// Its second version: in the third as the crate has it (3.3.2), processes die of SIGSEGV
-/// (<https://github.com/microsoft/mimalloc/issues/1287>).
+/// Version 2, because processes crash with SIGSEGV in version 3 as the crate has it (3.3.2):
+/// <https://github.com/microsoft/mimalloc/issues/1287>.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

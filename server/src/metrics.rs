@@ -45,7 +45,7 @@ pub(crate) async fn render(State(probes): State<Probes>) -> impl IntoResponse {
     )
 }
 
-/// The numbers described.
+/// The description of the answer.
 struct Numbers;
 
 impl IntoResponses for Numbers {
@@ -57,7 +57,7 @@ impl IntoResponses for Numbers {
     }
 }
 
-/// What cannot be read keeps its last value; `/readyz` says why.
+/// Sets the gauges. A value that cannot be read stays as it was; `/readyz` has the reason.
 #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
 async fn observe(probes: &Probes) {
     let Ok(head) = probes.history.head().await else {
@@ -89,7 +89,7 @@ async fn observe(probes: &Probes) {
     metrics::PROJECTION_LAG_SECONDS.set(seconds);
 }
 
-/// How long the oldest event after a position has been in the ledger.
+/// The age of the oldest event after a position.
 #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
 async fn waiting_seconds(probes: &Probes, after: Position, head: Position) -> f64 {
     if after >= head {

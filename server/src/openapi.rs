@@ -59,12 +59,12 @@ pub(crate) fn document(roles: Roles, language: Language, server: &str) -> Value 
     openapi::document(part(roles), language, server)
 }
 
-/// The description in every language. Each is made when it is first asked for: to make one takes more memory than all
-/// that an idle process needs.
+/// The description in every language. The first request for a language makes it, because making it takes more memory than
+/// an idle process needs.
 type Documents = [(Language, Document); 2];
 type Document = LazyLock<File, Box<dyn FnOnce() -> File + Send>>;
 
-/// `server` is where clients reach the service, if it was configured: what a request says of that goes nowhere.
+/// `server` is the configured base URL of the service. Nothing that a request claims about it is used.
 pub(crate) fn router(roles: Roles, server: Option<&str>) -> Router {
     let documents: Documents = Language::ALL.map(|language| {
         let server = server.unwrap_or("/").to_owned();
@@ -115,7 +115,7 @@ async fn read(
             .expect("there is one in every language");
         document.answer(&headers)
     };
-    // To make it takes long enough for others to notice.
+    // Making the document takes so long that it would delay other requests.
     tokio::task::spawn_blocking(answer)
         .await
         .map_err(|_| ApiError::new(Code::Internal))

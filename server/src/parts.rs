@@ -32,21 +32,21 @@ use crate::roles::Roles;
 /// Events that the projection folds at once.
 const FEED_BATCH: usize = 512;
 
-/// Where the service keeps things, and where it publishes.
+/// The stores of the service, and the broker to which it publishes.
 pub(crate) struct Parts {
     pub(crate) store: Arc<dyn EventStore>,
     pub(crate) read_model: Arc<dyn ReadModel>,
     /// Hashes and signed checkpoints of the ledger.
     pub(crate) log: Arc<dyn LogStore>,
-    /// Only who answers queries has one.
+    /// Only a process with the role of queries has one.
     pub(crate) trail: Option<Arc<dyn AuditTrail>>,
     pub(crate) photos: PhotoStore,
-    /// `None`: nothing is published, and the projection tails the ledger.
+    /// `None`: nothing is published, and the projection reads the ledger.
     pub(crate) broker: Option<Connection>,
 }
 
 impl Parts {
-    /// Opens everything, making what is not there. A broker that is away is waited for later.
+    /// Opens everything and creates missing stores. A broker that is away is no error; the connection is made later.
     pub(crate) async fn open(config: &Config, roles: Roles) -> anyhow::Result<Self> {
         if roles != Roles::ALL && config.database_url.is_none() {
             bail!("a process with one role needs PostgreSQL: set DATABASE_URL to a postgres:// URL")
@@ -77,7 +77,7 @@ impl Parts {
         })
     }
 
-    /// A feed of events after a position: from the stream where there is one, else from the ledger.
+    /// A feed of events after a position: from the stream if there is one, otherwise from the ledger.
     pub(crate) fn feed(&self) -> impl Fn(Position) -> Box<dyn Feed> + Send + use<> {
         let (store, broker) = (Arc::clone(&self.store), self.broker.clone());
         move |after| match &broker {
@@ -91,7 +91,7 @@ impl Parts {
         }
     }
 
-    /// What publishes the ledger, if there is a broker; and its health.
+    /// The relay that publishes the ledger, and its health, if there is a broker.
     pub(crate) fn relay(
         &self,
         randomness: &Randomness,
@@ -106,7 +106,7 @@ impl Parts {
     }
 }
 
-/// Makes the data directory, which nobody but its owner may look into.
+/// Creates the data directory with rights for its owner only.
 pub(crate) fn private_folder(path: &Path) -> anyhow::Result<()> {
     let mut folder = std::fs::DirBuilder::new();
     std::os::unix::fs::DirBuilderExt::mode(folder.recursive(true), 0o700);
@@ -145,8 +145,7 @@ pub(crate) async fn store(config: &Config) -> anyhow::Result<Arc<dyn EventStore>
     Ok(Arc::new(store))
 }
 
-/// Opens the ledger only to read it, beside the service that writes it or without one. Makes and changes
-/// nothing.
+/// Opens the ledger for reading, also while a service writes it. Creates and changes nothing.
 pub(crate) async fn history(config: &Config) -> anyhow::Result<Arc<dyn History>> {
     if let Some(url) = &config.database_url {
         let history = PostgresStore::open_to_read(url).await;
@@ -163,7 +162,7 @@ pub(crate) async fn history(config: &Config) -> anyhow::Result<Arc<dyn History>>
     history.with_context(|| format!("cannot read the ledger {}", path.display()))
 }
 
-/// Opens the log only to read it.
+/// Opens the log for reading.
 pub(crate) async fn log_to_read(config: &Config) -> anyhow::Result<Arc<dyn LogStore>> {
     if let Some(url) = &config.database_url {
         let log = PostgresLog::open_to_read(url);
@@ -178,7 +177,7 @@ pub(crate) async fn log_to_read(config: &Config) -> anyhow::Result<Arc<dyn LogSt
     })?))
 }
 
-/// Opens the user documents only to read them.
+/// Opens the user documents for reading.
 pub(crate) async fn read_model_to_read(config: &Config) -> anyhow::Result<Arc<dyn ReadModel>> {
     if let Some(url) = read_model_url(config) {
         let read_model = PostgresReadModel::open_to_read(url).await;
@@ -191,8 +190,8 @@ pub(crate) async fn read_model_to_read(config: &Config) -> anyhow::Result<Arc<dy
     })?))
 }
 
-/// A feed of events from a position on, or of new ones, without opening anything to write: from the stream if
-/// there is one, else from the ledger.
+/// A feed of events from a position on, or of new events: from the stream if there is one, otherwise from the ledger.
+/// Everything is opened for reading only.
 pub(crate) async fn follow(
     config: &Config,
     from: Option<Position>,
@@ -217,7 +216,7 @@ pub(crate) async fn read_model(config: &Config) -> anyhow::Result<Arc<dyn ReadMo
     Ok(replaceable(config).await?)
 }
 
-/// Opens the user documents, to be replaced while they are used.
+/// Opens the user documents, which can be replaced while they are used.
 pub(crate) async fn replaceable(config: &Config) -> anyhow::Result<Arc<dyn Replaceable>> {
     if let Some(url) = read_model_url(config) {
         let read_model = PostgresReadModel::open(url).await;
@@ -230,7 +229,7 @@ pub(crate) async fn replaceable(config: &Config) -> anyhow::Result<Arc<dyn Repla
     Ok(Arc::new(read_model))
 }
 
-/// Opens the log of hashes and checkpoints, which is where the ledger is.
+/// Opens the log of hashes and checkpoints. It is in the database of the ledger.
 async fn log(config: &Config) -> anyhow::Result<Arc<dyn LogStore>> {
     if let Some(url) = &config.database_url {
         let log = PostgresLog::open(url).await;
@@ -245,7 +244,7 @@ async fn log(config: &Config) -> anyhow::Result<Arc<dyn LogStore>> {
     Ok(Arc::new(log))
 }
 
-/// Opens the record of who looked at whose history, which is where the ledger is.
+/// Opens the audit trail. It is in the database of the ledger.
 async fn trail(config: &Config) -> anyhow::Result<Arc<dyn AuditTrail>> {
     if let Some(url) = &config.database_url {
         let trail = PostgresTrail::open(url).await;
@@ -260,7 +259,7 @@ async fn trail(config: &Config) -> anyhow::Result<Arc<dyn AuditTrail>> {
     Ok(Arc::new(trail))
 }
 
-/// Without a URL of its own the read model is beside the ledger.
+/// The URL of the read model; by default that of the ledger.
 fn read_model_url(config: &Config) -> Option<&str> {
     let own = config.read_model_url.as_deref();
     own.or(config.database_url.as_deref())

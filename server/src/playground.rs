@@ -29,14 +29,14 @@ use crate::config::ApiServer;
 const BODY_BYTES: usize = 1024;
 const TIME: Duration = Duration::from_secs(10);
 
-/// The component that shows the API, as it was published; `playground/scalar/README.md` says where it is from.
+/// The published component that shows the API. `playground/scalar/README.md` has its origin.
 const SCALAR: &[u8] = include_bytes!("playground/scalar/scalar-api-reference-1.72.1.js.gz");
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 static SCALAR_PACKED: LazyLock<File> = LazyLock::new(|| File::new(SCRIPT, SCALAR));
 
-/// The same for browsers that take nothing compressed.
+/// The same for browsers that do not accept gzip.
 static SCALAR_PLAIN: LazyLock<File> = LazyLock::new(|| {
     let mut plain = Vec::new();
     let read = GzDecoder::new(SCALAR).read_to_end(&mut plain);
@@ -156,7 +156,7 @@ fn takes_gzip(headers: &HeaderMap) -> bool {
     })
 }
 
-/// The page, with the servers it may ask beside this one. `has_token`: [`crate::dev`] serves one.
+/// The page, with the other servers that it offers. `has_token`: [`crate::dev`] serves a token for it.
 pub(crate) fn router(servers: &[ApiServer], has_token: bool) -> Router {
     Router::new()
         .route("/docs", limits(get(read), BODY_BYTES, TIME))
@@ -181,7 +181,7 @@ pub(super) async fn read(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    // The script of the page reads it again.
+    // The script of the page reads the parameter itself.
     let _language = InLanguage::of(query.as_deref())?;
     Ok(playground.page.answer_in_page(&headers, &playground.policy))
 }
@@ -214,7 +214,7 @@ impl PartialSchema for FileName {
     }
 }
 
-/// The page described.
+/// The description of the page.
 struct Page;
 
 impl IntoResponses for Page {
@@ -223,7 +223,7 @@ impl IntoResponses for Page {
     }
 }
 
-/// Its files described.
+/// The description of a file of the page.
 struct PageFile;
 
 impl IntoResponses for PageFile {

@@ -1,9 +1,9 @@
 //! The roles that a process may have.
 
-/// What this process does; one that does everything is the whole service.
+/// The roles of a process. A process with all of them is the whole service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Roles {
-    /// Decides commands, appends events, publishes them, sweeps.
+    /// Decides commands, appends and publishes events, and removes what has expired.
     pub(crate) commands: bool,
     /// Folds events into documents.
     pub(crate) projection: bool,

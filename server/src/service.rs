@@ -35,16 +35,16 @@ use crate::parts::{Parts, randomness};
 use crate::playground;
 use crate::roles::Roles;
 
-/// How long requests under way may take after a signal.
+/// The time for running requests after a signal.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// What every role of the process has.
+/// The things that all roles of the process use.
 struct Shared {
     clock: Clock,
     randomness: Randomness,
     verifier: Arc<Verifier>,
     public_url: Arc<str>,
-    /// Ends what would never end by itself.
+    /// Ends streams, which never end by themselves.
     stopping: CancellationToken,
 }
 
@@ -61,7 +61,7 @@ pub(crate) async fn run(config: Config, roles: Roles) -> anyhow::Result<ExitCode
     ));
     let parts = Parts::open(&config, roles).await?;
 
-    // Listening comes after the locks: a second process on the same data must not take a single request.
+    // The process listens after it has the locks: a second process on the same data must not accept a request.
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("cannot listen on {}", config.listen))?;
@@ -108,7 +108,7 @@ pub(crate) async fn run(config: Config, roles: Roles) -> anyhow::Result<ExitCode
         router = router.merge(commands(committer, &parts, &shared));
         if let Some((relay, health)) = parts.relay(&shared.randomness) {
             probes.relay = Some(health);
-            // A halt is logged and told by its health; commands are taken all the same.
+            // The relay logs a halt and reports it in its health. Commands still work.
             background.spawn(async { drop(relay.run().await) });
         }
         background.spawn(sweep(
@@ -136,7 +136,7 @@ pub(crate) async fn run(config: Config, roles: Roles) -> anyhow::Result<ExitCode
         .await
         .context("cannot serve")?;
 
-    // The routes are gone, and with them every committer: what was handed in is decided and written
+    // The routes are gone, and with them every sender of commands. The commands in the queue are decided and written
     // before the process ends.
     if let Some(commit_loop) = commit_loop
         && tokio::time::timeout(DEADLINE, commit_loop).await.is_err()
@@ -177,7 +177,7 @@ fn queries(parts: &Parts, trail: &Arc<dyn AuditTrail>, shared: &Shared) -> Route
     })
 }
 
-/// What the process serves, described and to be tried out.
+/// The description of the process, and the page that tries it out.
 fn description(config: &Config, roles: Roles, dev_secret: Option<&str>, clock: &Clock) -> Router {
     let router = openapi::router(roles, config.public_url.as_deref()).merge(playground::router(
         &config.api_servers,
@@ -189,7 +189,7 @@ fn description(config: &Config, roles: Roles, dev_secret: Option<&str>, clock: &
     }
 }
 
-/// Starts the projection; its health.
+/// Starts the projection and returns its health.
 fn project(
     parts: &Parts,
     shared: &Shared,
@@ -202,13 +202,13 @@ fn project(
     );
     let feed_after = parts.feed();
     background.spawn(async move {
-        // It has logged why it ended, and its health tells.
+        // The projection has logged its end, and its health reports it.
         let _ = projection.run(feed_after).await;
     });
     health
 }
 
-/// Starts signing what the ledger becomes; why not, if this process may not.
+/// Starts signing checkpoints. Returns the reason if this process cannot sign.
 async fn sign(
     config: &Config,
     parts: &Parts,
@@ -228,7 +228,7 @@ async fn sign(
     }
 }
 
-/// Tells whoever started it where it is, and in development mode what to paste.
+/// Prints the URL of the service, and in development mode commands to paste.
 fn greet(
     config: &Config,
     url: &str,
@@ -246,12 +246,12 @@ fn greet(
         }
         None => format!("Profile Ledger is running on {url}. {publishing}\n"),
     };
-    // A closed standard output is no reason not to serve.
+    // The service runs on if standard output is closed.
     let _ = std::io::stdout().write_all(greeting.as_bytes());
     Ok(())
 }
 
-/// The keys of tokens; in development mode also its secret.
+/// The keys that verify tokens, and the secret of development mode if it is on.
 async fn keys(config: &Config, randomness: &Randomness) -> anyhow::Result<(Keys, Option<String>)> {
     let secret = Config::jwt_secret();
     let given = [
@@ -286,7 +286,7 @@ async fn keys(config: &Config, randomness: &Randomness) -> anyhow::Result<(Keys,
     Ok((Keys::secret(secret.as_bytes())?, Some(secret)))
 }
 
-/// Once an hour, forgets what is past its time: outcomes, held names, and bytes that no event names.
+/// Once an hour, removes what has expired: outcomes, held usernames, and photos that no event names.
 async fn sweep(store: Arc<dyn EventStore>, photos: PhotoStore, clock: Clock) {
     let mut hours = tokio::time::interval(Duration::from_secs(3600));
     loop {

@@ -112,8 +112,10 @@ impl Given {
                 position: version,
                 hash: LeafHash([0; 32]),
             };
-            self.user =
-                Some(apply(self.user.take(), &recorded, last).expect("decided events are valid next events"));
+            self.user = Some(
+                apply(self.user.take(), &recorded, last)
+                    .expect("decided events are valid next events"),
+            );
         }
     }
 

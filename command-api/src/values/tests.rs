@@ -118,7 +118,10 @@ fn a_birth_date_is_kept_as_it_is_written() {
 #[test]
 fn choices_are_exactly_the_published_ones() {
     for (name, choices) in [
-        ("availabilityStatus", &["available", "busy", "away", "offline"][..]),
+        (
+            "availabilityStatus",
+            &["available", "busy", "away", "offline"][..],
+        ),
         ("gender", &["male", "female", "other", "prefer_not_to_say"]),
         ("expertise", &http_kit::profile::EXPERTISE),
     ] {

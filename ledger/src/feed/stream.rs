@@ -147,9 +147,9 @@ mod tests {
     use async_nats::jetstream::stream::Config;
 
     use super::*;
+    use crate::message::to_message;
     use crate::test_ledger::{DEADLINE, event};
     use crate::test_servers::Nats;
-    use crate::message::to_message;
     use events::subject;
     use events::subject::STREAM;
 

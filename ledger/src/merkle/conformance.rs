@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::note::{PublicKey, Signer};
 use super::tree::{Hash, is_consistent, is_included};
-use super::{Integrator, LogStore, TreeReader, SignedCheckpoint};
+use super::{Integrator, LogStore, SignedCheckpoint, TreeReader};
 use crate::test_ledger::TestLedger;
 
 pub(super) async fn run_all(open: impl AsyncFn() -> Arc<dyn LogStore>) {

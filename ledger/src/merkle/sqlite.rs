@@ -101,11 +101,12 @@ impl LogStore for SqliteLog {
     }
 
     async fn count(&self, level: u32) -> Result<u64, Error> {
-        let row =
-            sqlx::query("SELECT coalesce(max(hash_index), -1) + 1 AS count FROM hashes WHERE level = ?")
-                .bind(level)
-                .fetch_one(&self.readers)
-                .await?;
+        let row = sqlx::query(
+            "SELECT coalesce(max(hash_index), -1) + 1 AS count FROM hashes WHERE level = ?",
+        )
+        .bind(level)
+        .fetch_one(&self.readers)
+        .await?;
         unsigned(&row, "count")
     }
 
@@ -116,7 +117,8 @@ impl LogStore for SqliteLog {
         if new.is_empty() {
             return Ok(());
         }
-        let mut insert = QueryBuilder::<Sqlite>::new("INSERT INTO hashes (level, hash_index, hash) ");
+        let mut insert =
+            QueryBuilder::<Sqlite>::new("INSERT INTO hashes (level, hash_index, hash) ");
         insert.push_values(
             new.iter().zip(kept.max(first)..),
             |mut row, (hash, hash_index)| {

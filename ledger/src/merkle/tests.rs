@@ -136,7 +136,10 @@ async fn a_proof_over_ten_million_events_reads_a_few_tiles() {
         let proof = reader.inclusion(from).await.unwrap();
         assert!(is_included(&uniform.leaf, from, size, &proof, &root));
         let proof = reader.consistency(from).await.unwrap();
-        let earlier = TreeReader::new(&uniform, &uniform, from).root().await.unwrap();
+        let earlier = TreeReader::new(&uniform, &uniform, from)
+            .root()
+            .await
+            .unwrap();
         assert!(is_consistent((from, &earlier), (size, &root), &proof));
         // Three levels of tiles; of each the tiles of the event and of both trees' ends.
         let reads = uniform.reads.load(Ordering::Relaxed);

@@ -7,9 +7,9 @@ use futures::StreamExt as _;
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::message::to_message;
 use crate::test_ledger::{DEADLINE, TestLedger, event};
 use crate::test_servers::Nats;
-use crate::message::to_message;
 
 /// A running relay; it ends with the test.
 struct Running {

@@ -74,7 +74,9 @@ fn number(row: &PgRow) -> Result<u64, Error> {
 
 fn only_number(rows: &[PgRow]) -> Result<u64, Error> {
     let row = rows.first();
-    number(row.ok_or_else(|| Error::Damaged("the audit trail does not have a head row".to_owned()))?)
+    number(
+        row.ok_or_else(|| Error::Damaged("the audit trail does not have a head row".to_owned()))?,
+    )
 }
 
 fn recorded(row: &PgRow) -> Result<RecordedRead, Error> {

@@ -245,7 +245,11 @@ mod tests {
         for shape in events::schema::all() {
             let is_read = proof.contains(&format!("\"{}/{}\": (data)", shape.name, shape.version));
             let is_event = shape.name != events::schema::ENVELOPE;
-            assert_eq!(is_read, is_event, "console/proof.js, CHANGES: {}", shape.name);
+            assert_eq!(
+                is_read, is_event,
+                "console/proof.js, CHANGES: {}",
+                shape.name
+            );
         }
     }
 
@@ -254,7 +258,10 @@ mod tests {
         let sentences: Value = serde_json::from_str(include_str!("../console/texts.json")).unwrap();
         let example = changes::object(&http_kit::profile::example().profile);
         for member in example.keys() {
-            assert!(sentences["fields"][member].is_string(), "console/texts.json, `fields`: {member}");
+            assert!(
+                sentences["fields"][member].is_string(),
+                "console/texts.json, `fields`: {member}"
+            );
         }
     }
 

@@ -13,7 +13,7 @@ use events::Position;
 use http_kit::code::Code;
 use http_kit::error::ApiError;
 use http_kit::text::Text;
-use ledger::merkle::{TreeReader, SignedCheckpoint};
+use ledger::merkle::{SignedCheckpoint, TreeReader};
 
 use super::WAIT;
 use crate::QueryApi;

@@ -1,4 +1,4 @@
-//! Values that several commands take.
+//! Values of arguments that several commands share.
 
 use events::{Position, UserEvent};
 use http_kit::text::Language;

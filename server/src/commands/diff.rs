@@ -1,4 +1,4 @@
-//! `diff`: what differs between two versions of a user.
+//! `diff`: prints the differences between two versions of a user.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -17,30 +17,30 @@ use crate::config::Config;
 use crate::parts;
 
 const HELP: &str = "\
-With --json one object: from and to (version, position, recordedAt) and changes (field, before, after; null is a
-field without a value). The versions may be in either order.
+With --json it prints one object: from and to (version, position, recordedAt) and changes (field, before, after; null
+is a field without a value). The versions may be in either order.
 
-Reads the ledger of --data-dir or --database-url beside the service that writes it, and changes nothing.
+Reads the ledger of --data-dir or --database-url, also while the service runs, and changes nothing.
 
 Examples:
   profile-ledger diff johndoe123 --from 1 --to 3
   profile-ledger diff johndoe123 --from 1 --to 3 --json | jq -r '.changes[].field'
 
 Exit codes, as those of diff(1):
-  0  no difference; also when whoever read the output has gone
-  1  the versions differ; updatedAt does between any two
+  0  no difference; also if the reader of the output ended early
+  1  the versions differ; updatedAt always differs
   2  bad arguments, or the ledger cannot be read
   3  no such user or version";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Args {
-    /// An id, else a username that somebody has, else one that exactly one user had
+    /// An id; or a present username; or a former username that only one user had
     user: String,
-    /// The version to compare
+    /// The first version
     #[arg(long, value_name = "VERSION", value_parser = clap::value_parser!(u64).range(1..))]
     from: Version,
-    /// The version to compare it with
+    /// The second version
     #[arg(long, value_name = "VERSION", value_parser = clap::value_parser!(u64).range(1..))]
     to: Version,
     /// Print JSON

@@ -1,4 +1,4 @@
-//! `export`: the events of the ledger, exactly as they are stored, in a file with a manifest or on standard
+//! `export`: writes the events of the ledger exactly as they are stored, to a file with a manifest or to standard
 //! output.
 
 mod draft;
@@ -22,27 +22,27 @@ use super::terminal::Output;
 use crate::config::Config;
 use crate::{lifecycle, parts};
 
-/// Events held at once: a large ledger needs no more memory than a small one.
+/// Events in memory at once. A large ledger needs no more memory than a small one.
 const BATCH: usize = 256;
 
 const HELP: &str = "\
-ndjson: the stored CloudEvents envelope of one event a line, byte for byte what was hashed.
+ndjson: one stored CloudEvents envelope per line, with exactly the bytes that were hashed.
 
 csv (RFC 4180, UTF-8): position, version, type, schemaVersion, time, recordedTime, eventId, userId, actorType,
-actor, platform, appVersion, device, language, timezone, requestId, and data, the payload as JSON. No cell can
-be taken for a formula: one that begins like one, or with an apostrophe, has an apostrophe put before it.
+actor, platform, appVersion, device, language, timezone, requestId, and data, the payload as JSON. A cell that
+starts like a formula, or with an apostrophe, gets an apostrophe in front.
 
-With --out the file appears whole or not at all, and FILE.manifest.json beside it says what it is: file,
-format, count, first and last position, storeId, and sha256 of the file. Nothing is overwritten. In a folder
-the file is named by its range. An export from position 1 on has the Merkle root over its events there, too.
+With --out the file appears complete or not at all. FILE.manifest.json beside it describes it: file, format, count,
+first and last position, storeId, and sha256 of the file. Nothing is overwritten. In a folder the range becomes the
+file name. The manifest of an export from position 1 on also has the Merkle root over the events.
 
-With --signed the export ends where the newest signed checkpoint does, and two more files make it provable
-without the ledger: FILE.checkpoint, and FILE.hashes, the hash of each event. The public key is in the manifest;
-who verifies has it from elsewhere:
+With --signed the export ends at the newest signed checkpoint, and two more files prove it without the ledger:
+FILE.checkpoint, and FILE.hashes with the hash of each event. The manifest has the public key. To verify, use a copy
+of the key from a source that you trust:
   profile-ledger verify --export FILE --checkpoint FILE.checkpoint --public-key KEY
 
-Reads the ledger of --data-dir or --database-url beside the service that writes it, and changes nothing. Ends
-at the newest event of its beginning. What is exported is compared with its hash.
+Reads the ledger of --data-dir or --database-url, also while the service runs, and changes nothing. Ends at the event
+that was the newest at the start. Compares each event with its hash.
 
 Examples:
   profile-ledger export --out /backup
@@ -52,7 +52,7 @@ Examples:
   profile-ledger export | zstd > ledger.ndjson.zst
 
 Exit codes:
-  0    done, also when whoever read the output has gone
+  0    done, also if the reader of the output ended early
   2    bad arguments, or the ledger cannot be read, or the file cannot be written; then there is no file
   3    no such position
   130  interrupted while writing a file, or 143 terminated, or 129 hung up; then there is no file";
@@ -60,19 +60,19 @@ Exit codes:
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Args {
-    /// What to write
+    /// The format
     #[arg(long, value_enum, default_value_t = Format::Ndjson)]
     format: Format,
     /// The first position
     #[arg(long, value_name = "POSITION", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     from: Position,
-    /// The last position; without it, that of the newest event
+    /// The last position; by default that of the newest event
     #[arg(long, value_name = "POSITION", value_parser = clap::value_parser!(u64).range(1..))]
     until: Option<Position>,
-    /// A new file, or a folder to make it in; without it, standard output, which must be no terminal
+    /// A new file, or a folder for it; by default standard output, which must not be a terminal
     #[arg(long, value_name = "PATH")]
     out: Option<PathBuf>,
-    /// End at the newest signed checkpoint, and put that and the hash of each event beside the file
+    /// End at the newest signed checkpoint, and write the checkpoint and the hash of each event beside the file
     #[arg(long, requires = "out", conflicts_with_all = ["from", "until"])]
     signed: bool,
     /// Print the manifest instead of a sentence; needs --out
@@ -83,9 +83,9 @@ pub(crate) struct Args {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 enum Format {
-    /// One envelope a line
+    /// One envelope per line
     Ndjson,
-    /// One row an event, for spreadsheets
+    /// One row per event, for spreadsheets
     Csv,
 }
 
@@ -105,32 +105,32 @@ struct Range {
     until: Position,
 }
 
-/// What a file is.
+/// The description of a file.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Manifest {
     file: String,
     format: Format,
     count: u64,
-    /// `None` when there are no events; so is the last.
+    /// `None` if there are no events, like `last`.
     first: Option<Position>,
     last: Option<Position>,
-    /// Names the ledger.
+    /// The id of the ledger.
     store_id: String,
-    /// Of the file, in hexadecimal digits.
+    /// SHA-256 of the file, in hexadecimal digits.
     sha256: String,
-    /// The Merkle root over the events, in hexadecimal digits, when they are all from the first on.
+    /// The Merkle root over the events, in hexadecimal digits, if the file starts with position 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     root: Option<String>,
-    /// The signature of that root: a signed note.
+    /// The signature of the root: a signed note.
     #[serde(skip_serializing_if = "Option::is_none")]
     checkpoint: Option<String>,
-    /// The key that signed it.
+    /// The key of the signature.
     #[serde(skip_serializing_if = "Option::is_none")]
     public_key: Option<String>,
 }
 
-/// What was signed, and by whom.
+/// A signed checkpoint with its key.
 struct Signed {
     checkpoint: Checkpoint,
     note: String,
@@ -218,7 +218,7 @@ fn range(args: &Args, newest: Position) -> anyhow::Result<Range> {
     if args.from > until && args.until.is_some() {
         bail!("--from must not be after --until")
     }
-    // Nothing has come since the last export: an export of nothing.
+    // No event has come since the last export: the export is empty.
     if args.from > until + 1 {
         let wanted = args.from;
         return Err(NotFound::Position { wanted, newest }.into());
@@ -229,7 +229,7 @@ fn range(args: &Args, newest: Position) -> anyhow::Result<Range> {
     })
 }
 
-/// Writes the file and its manifest; neither is there before both are whole.
+/// Writes the file and its manifest. Both appear when both are complete.
 async fn file(
     history: &dyn History,
     head: Head,
@@ -283,14 +283,14 @@ async fn file(
     Ok(described)
 }
 
-/// A file whose name is longer than the export's.
+/// A file beside the export, with a longer name.
 fn beside(path: &Path, ending: &str) -> anyhow::Result<Draft> {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
     Draft::new(Path::new(&name))
 }
 
-/// Writes the events of a range, and the hash of each; the tree of those hashes.
+/// Writes the events of a range and the hash of each. Returns the tree over the hashes.
 async fn write(
     history: &dyn History,
     range: Range,

@@ -1,4 +1,4 @@
-//! Which user is meant: an id, or a username that somebody has or had.
+//! Finds the user that an argument means: by an id, or by a present or former username.
 
 use std::collections::BTreeSet;
 
@@ -9,12 +9,12 @@ use ledger::store::History;
 
 use super::terminal::visible;
 
-/// Events looked at at once.
+/// Events read at once.
 const BATCH: usize = 512;
 /// The stored name of the event by which a username is given up.
 const RENAMED: &str = "username-changed";
 
-/// What was asked for is not in the ledger: exit code 3.
+/// The ledger does not contain it: exit code 3.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotFound {
     #[error("no user has or had the id or username `{}`", visible(.0))]
@@ -41,8 +41,8 @@ fn list(users: &BTreeSet<UserId>) -> String {
     users.join(", ")
 }
 
-/// The user of an id; else the one that has the username; else the only one that ever had it, which is told
-/// on standard error.
+/// The user with this id; or the user that has this username; or the only user that ever had it, which a line on standard
+/// error reports.
 pub(crate) async fn find(history: &dyn History, text: &str) -> anyhow::Result<UserId> {
     if let Ok(user) = text.parse()
         && !history.read_user(&user, 0, 1).await?.is_empty()
@@ -51,7 +51,7 @@ pub(crate) async fn find(history: &dyn History, text: &str) -> anyhow::Result<Us
     }
     let username = text.to_ascii_lowercase();
     let not_found = || NotFound::User(text.to_owned());
-    // Names that today's rules reserve may be in history nevertheless.
+    // History may contain names that the present rules reserve.
     if username.len() > Username::MAX || !username.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(not_found().into());
     }
@@ -73,7 +73,7 @@ pub(crate) async fn find(history: &dyn History, text: &str) -> anyhow::Result<Us
     }
 }
 
-/// Who gave a username up. Claims are forgotten with time; the ledger is not.
+/// The users that gave a username up. Old claims are removed, so this reads the ledger.
 async fn former_holders(history: &dyn History, username: &str) -> anyhow::Result<BTreeSet<UserId>> {
     let mut users = BTreeSet::new();
     let (mut after, head) = (0, history.head().await?.position);
@@ -81,7 +81,7 @@ async fn former_holders(history: &dyn History, username: &str) -> anyhow::Result
         let events = read_after(history, after, BATCH).await?;
         after += events.len() as u64;
         for event in events {
-            // The others are not worth decoding.
+            // Only this type is decoded.
             if event.event_type == RENAMED
                 && let UserEvent::UsernameChanged(changed) = event.decode()?.event
                 && changed.before == username

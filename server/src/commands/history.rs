@@ -1,4 +1,4 @@
-//! `history`: what happened to a user, event by event.
+//! `history`: prints the events of a user.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -13,15 +13,15 @@ use super::terminal::{FAINT, HEADING, Output, visible};
 use crate::config::Config;
 use crate::parts;
 
-/// Events held at once.
+/// Events in memory at once.
 const BATCH: u64 = 256;
 
 const HELP: &str = "\
-One block an event: version, position, time of recording and type; who did it and from where; and each field
-with its value before and after. With --json one object a line: position, version, event (the stored
-CloudEvents envelope) and changes (null when only a newer program can read the event).
+Prints one block per event: version, position, time of recording and type; the actor and the origin; and each
+field with its value before and after. With --json it prints one object per line: position, version, event (the
+stored CloudEvents envelope) and changes (null if only a newer version of this program can read the event).
 
-Reads the ledger of --data-dir or --database-url beside the service that writes it, and changes nothing.
+Reads the ledger of --data-dir or --database-url, also while the service runs, and changes nothing.
 
 Examples:
   profile-ledger history johndoe123
@@ -29,30 +29,30 @@ Examples:
   profile-ledger history johndoe123 --json | jq -r '.event.authid' | sort | uniq -c
 
 Exit codes:
-  0  done, also when whoever read the output has gone
+  0  done, also if the reader of the output ended early
   2  bad arguments, or the ledger cannot be read
   3  no such user, or no such version of it";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Args {
-    /// An id, else a username that somebody has, else one that exactly one user had
+    /// An id; or a present username; or a former username that only one user had
     user: String,
-    /// Begin with the newest event
+    /// Start with the newest event
     #[arg(long)]
     newest_first: bool,
-    /// Show at most so many events
+    /// Show at most this many events
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
-    /// Go on behind this version; with --newest-first, with those before it
+    /// Continue after this version; with --newest-first, before it
     #[arg(long, value_name = "VERSION")]
     after: Option<Version>,
-    /// Print JSON, one object a line
+    /// Print JSON, one object per line
     #[arg(long)]
     json: bool,
 }
 
-/// An event as it is listed.
+/// An event in the JSON output.
 #[derive(Serialize)]
 struct Item<'a> {
     position: Position,
@@ -134,7 +134,7 @@ fn print(out: &mut Output, event: &StoredEvent, is_json: bool) -> anyhow::Result
         out.styled(HEADING, visible(&event.event_type)),
     );
     writeln!(out, "{line}")?;
-    // An envelope of a newer program has these, too.
+    // An envelope from a newer program has these members, too.
     let cause = serde_json::from_slice::<Context>(&event.envelope);
     let cause = cause.map_or_else(
         |_| "by an unknown actor".to_owned(),
@@ -156,7 +156,7 @@ fn print(out: &mut Output, event: &StoredEvent, is_json: bool) -> anyhow::Result
     Ok(())
 }
 
-/// Who made an event happen, and from where.
+/// The actor of an event and its origin.
 fn cause_of(context: &Context) -> String {
     let actor = format!("by {} {}", context.actor_type, context.actor);
     let details = [

@@ -1,4 +1,4 @@
-//! `import`: registers the users of a file, one JSON object a line, in constant memory.
+//! `import`: registers the users of a file with one JSON object per line, in constant memory.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,22 +20,22 @@ use super::progress::Progress;
 use crate::config::Config;
 use crate::parts;
 
-/// A longer line is no registration.
+/// A longer line is refused.
 const MAX_LINE: usize = 64 * 1024;
-/// Lines decided at once; the commit loop writes them in one batch.
+/// Lines decided at once. The commit loop writes them in one batch.
 const AT_ONCE: usize = 512;
 /// Lines between two reports of progress where there is no terminal.
 const LINES: u64 = 10_000;
-/// Reasons printed; the rest is only counted.
+/// Bad lines that are printed. The rest is only counted.
 const MAX_REASONS: u64 = 1000;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// NDJSON: each line is the body of `POST /api/v1/users`. Without `_id`, a user's id is made from its username
+    /// NDJSON file: each line is the body of `POST /api/v1/users`. Without `_id` the username determines the id
     file: PathBuf,
 }
 
-/// Registers every user of the file. The exit code is 1 when a line was bad.
+/// Registers every user of the file. The exit code is 1 if a line was bad.
 pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode> {
     let file = tokio::fs::File::open(&args.file)
         .await
@@ -84,7 +84,7 @@ struct Counts {
     bad: u64,
 }
 
-/// What one line came to.
+/// The result of one line.
 enum Line {
     Blank,
     Bad(Vec<String>),
@@ -149,8 +149,8 @@ async fn import(
     Ok(counts)
 }
 
-/// The next line without its end, and its length with it; the line is `None` when it is too long, the
-/// whole `None` at the end of the file. Memory stays bounded whatever the file holds.
+/// The next line without its end, and its length including the end. The line is `None` if it is too long; the result is
+/// `None` at the end of the file. Memory stays bounded for every file.
 async fn read_line(
     reader: &mut (impl AsyncBufRead + Unpin),
 ) -> std::io::Result<Option<(Option<Vec<u8>>, u64)>> {
@@ -185,7 +185,7 @@ async fn read_line(
     Ok(Some(((line.len() <= MAX_LINE).then_some(line), length)))
 }
 
-/// The command of a line; `None` for a blank line, every reason for a bad one.
+/// The command of a line, `None` for a blank line, or every reason why the line is bad.
 fn parse(line: &[u8], today: jiff::civil::Date) -> Result<Option<Command>, Vec<String>> {
     if line.iter().all(u8::is_ascii_whitespace) {
         return Ok(None);
@@ -210,8 +210,8 @@ fn parse(line: &[u8], today: jiff::civil::Date) -> Result<Option<Command>, Vec<S
     }))
 }
 
-/// The id of a user whose line has none: always the same for the same username, so that a second run
-/// finds the users of the first.
+/// The id of a user whose line has none. The same username always gives the same id, so a second run finds the users of
+/// the first.
 fn id_of(username: &str) -> UserId {
     let hash = Sha256::new()
         .chain_update("import:")

@@ -1,4 +1,4 @@
-//! `parked`: the users whose events wait.
+//! `parked`: lists the parked users and tries to fold them again.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -14,7 +14,7 @@ use crate::parts;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Try at once to fold them; a projector does so whenever it starts
+    /// Try to fold them now; a projector tries at each start
     #[arg(long)]
     retry: bool,
     /// Print them as JSON
@@ -22,7 +22,7 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// A user that waits.
+/// A parked user as JSON.
 pub(super) fn parked_json(parked: &Parked) -> Value {
     json!({
         "userId": parked.user_id,
@@ -32,7 +32,7 @@ pub(super) fn parked_json(parked: &Parked) -> Value {
     })
 }
 
-/// Lists the users that wait. The exit code is 1 when there are any.
+/// Lists the parked users. The exit code is 1 if there are any.
 pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode> {
     let read_model = if args.retry {
         parts::read_model(config).await?

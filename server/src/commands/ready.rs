@@ -1,5 +1,4 @@
-//! `ready`: asks a running process of the same configuration whether it is ready, for images without a
-//! shell.
+//! `ready`: asks a running process with the same configuration whether it is ready. Images without a shell need it.
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -11,10 +10,10 @@ use anyhow::Context as _;
 use crate::config::Config;
 
 const TIME: Duration = Duration::from_secs(3);
-/// Bytes of an answer at the most.
+/// The most bytes of an answer.
 const ANSWER: u64 = 64 * 1024;
 
-/// The exit code is 0 when it is, 1 when it is not, 2 when nobody answers.
+/// The exit code is 0 if the process is ready, 1 if not, 2 if no process answers.
 pub(crate) fn run(config: &Config) -> anyhow::Result<ExitCode> {
     let address = reachable(config.listen);
     let answer = ask(address).with_context(|| format!("no process answers on {address}"))?;
@@ -27,7 +26,7 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Who listens on every address is reached on the loopback one.
+/// A process that listens on every address is reached on the loopback address.
 fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -52,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_listens_everywhere_is_asked_on_the_loopback_address() {
+    fn a_process_that_listens_everywhere_is_asked_on_the_loopback_address() {
         let of = |text: &str| reachable(text.parse().unwrap()).to_string();
         assert_eq!(of("0.0.0.0:80"), "127.0.0.1:80");
         assert_eq!(of("[::]:80"), "[::1]:80");

@@ -1,4 +1,4 @@
-//! `rebuild`: the read model folded anew.
+//! `rebuild`: folds the read model again.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -19,16 +19,16 @@ const PROGRESS: Duration = Duration::from_secs(2);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// What to rebuild; there is only one projection
+    /// The projection to rebuild; there is only one
     #[arg(long, value_enum, default_value_t = Projection::Users)]
     projection: Projection,
-    /// Swap although the rebuilt documents differ from the live ones, as they do after a fold was corrected
+    /// Swap although the rebuilt documents differ from the live ones, which is expected after a fold was corrected
     #[arg(long)]
     accept_differences: bool,
-    /// Bring the documents back that the last rebuild replaced, brought up to date
+    /// Restore the documents that the last rebuild replaced, and bring them up to date
     #[arg(long, conflicts_with = "accept_differences")]
     rollback: bool,
-    /// Print what it came to as JSON
+    /// Print the result as JSON
     #[arg(long)]
     json: bool,
 }
@@ -36,11 +36,11 @@ pub(crate) struct Args {
 /// A projection that can be rebuilt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Projection {
-    /// The documents of users, and the words by which they are found.
+    /// The user documents and their search words.
     Users,
 }
 
-/// The exit code is 1 when the tables differ and nothing was swapped.
+/// The exit code is 1 if the documents differ and nothing was swapped.
 pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode> {
     let history = parts::history(config).await?;
     let read_model = parts::replaceable(config).await?;

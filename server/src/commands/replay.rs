@@ -1,4 +1,4 @@
-//! `replay`: hands history to another system, as files or as messages, in constant memory.
+//! `replay`: copies history to another system, as files or as messages, in constant memory.
 
 use std::collections::HashSet;
 use std::fs::{File, TryLockError};
@@ -26,18 +26,18 @@ use super::terminal::{Output, counted};
 use crate::config::Config;
 use crate::parts;
 
-/// Bytes after which a segment ends, whatever it holds.
+/// The size in bytes at which a segment ends.
 const SEGMENT_BYTES: u64 = 256 * 1024 * 1024;
-/// A last line is no longer than this.
+/// The longest last line.
 const MAX_LINE: u64 = 16 * 1024 * 1024;
-/// Messages that are sent and not acknowledged, and their bytes.
+/// The most messages without an acknowledgement, and the most bytes of them.
 const WINDOW: usize = 512;
 const WINDOW_BYTES: usize = 8 * 1024 * 1024;
 /// The time between two reports of progress.
 const PROGRESS: Duration = Duration::from_secs(2);
 /// Events of one user that are read at once.
 const PAGE: usize = 512;
-/// What says which history a folder holds.
+/// The file that describes the history in a folder.
 const MANIFEST: &str = "replay.json";
 
 #[derive(Debug, clap::Args)]
@@ -47,37 +47,37 @@ pub(crate) struct Args {
     /// The first position
     #[arg(long, value_name = "POSITION", default_value_t = 1, value_parser = position)]
     from: Position,
-    /// The last position; without it, the head
+    /// The last position; by default the head
     #[arg(long, value_name = "POSITION", value_parser = position)]
     until: Option<Position>,
-    /// Only events of this type; may be given several times
+    /// Only events of this type; repeat the flag for several types
     #[arg(long = "type", value_name = "TYPE", value_parser = event_type)]
     types: Vec<String>,
     /// Only events of this user
     #[arg(long, value_name = "ID")]
     user: Option<UserId>,
-    /// Events a file; a file ends at 256 MiB, too
+    /// Events per file; a file also ends at 256 MiB
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
     segment_events: u64,
-    /// Print what it came to as JSON
+    /// Print the result as JSON
     #[arg(long)]
     json: bool,
 }
 
-/// Exactly one of them.
+/// The target: exactly one of them.
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
 struct To {
-    /// Folder for files of one CloudEvent as JSON a line, each named for its first position. Run again, it goes on after
-    /// the last file
+    /// Folder for files with one CloudEvent in JSON per line, each named for its first position. A repeated command
+    /// continues after the last file
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
-    /// Subject on the NATS server of --nats-url, of a JetStream stream that takes it
+    /// Subject on the NATS server of --nats-url; a JetStream stream there must accept it
     #[arg(long, value_name = "SUBJECT", value_parser = subject)]
     nats: Option<String>,
 }
 
-/// Only the relay publishes where the ledger is published.
+/// A subject for a copy. Only the relay publishes under `profiles.v1`.
 fn subject(text: &str) -> Result<String, String> {
     let mut tokens = text.split('.');
     if !tokens.all(|token| {
@@ -99,7 +99,7 @@ fn subject(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// Hands over the events that are asked for, up to the head as it is now.
+/// Copies the chosen events, up to the present head.
 pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode> {
     let history = parts::history(config).await?;
     let head = history.head().await.context("cannot read the ledger")?;
@@ -142,7 +142,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode
     Ok(ExitCode::SUCCESS)
 }
 
-/// The last position; an error where the ledger does not have what is asked for. Nothing new is no error.
+/// The last position to copy. A position that the ledger does not have is an error; an empty range is not.
 fn range(args: &Args, newest: Position) -> anyhow::Result<Position> {
     let until = args.until.unwrap_or(newest);
     if args.until.is_some() && args.from > until {
@@ -188,7 +188,7 @@ async fn hand_over(
     Ok(count)
 }
 
-/// Where events come from.
+/// A source of events.
 enum Source {
     All(ReadAhead),
     /// The events of one user after a version.
@@ -209,7 +209,7 @@ impl Source {
     }
 }
 
-/// Where events go.
+/// A target of events.
 #[expect(clippy::large_enum_variant, reason = "there is only one")]
 enum Target {
     Folder(Folder),
@@ -217,7 +217,7 @@ enum Target {
 }
 
 impl Target {
-    /// The position of the last event that is there already.
+    /// The position of the last event that was copied before.
     fn last(&self) -> Position {
         match self {
             Self::Folder(folder) => folder.last,
@@ -258,15 +258,15 @@ impl Target {
     }
 }
 
-/// A folder of segments: files of one envelope a line, each named for the position of its first event. A
-/// file that has its name is whole.
+/// A folder of segments: files with one envelope per line, each named for the position of its first event. A file with
+/// such a name is complete.
 struct Folder {
     path: PathBuf,
     segment_events: u64,
-    /// The position of the last event of the last whole segment.
+    /// The position of the last event of the last complete segment.
     last: Position,
     segment: Option<Segment>,
-    /// Held as long as the folder is written to.
+    /// Locked while the folder is written.
     _lock: File,
 }
 
@@ -331,7 +331,7 @@ impl Folder {
         })
     }
 
-    /// Where a segment is while it is not whole.
+    /// The path of an incomplete segment.
     fn unfinished(&self) -> PathBuf {
         self.path.join("unfinished")
     }
@@ -364,7 +364,7 @@ impl Folder {
         if is_full { self.end_segment() } else { Ok(()) }
     }
 
-    /// Makes what was written durable, and only then names it.
+    /// Writes the segment to disk, and only then gives it its name.
     fn end_segment(&mut self) -> anyhow::Result<()> {
         let Some(segment) = self.segment.take() else {
             return Ok(());
@@ -388,8 +388,8 @@ impl Folder {
     }
 }
 
-/// The exact envelope on one line. Between the members of JSON a line end means what a space does, and
-/// inside texts there is none.
+/// The envelope on one line. Between the members of JSON a line end means the same as a space, and JSON strings contain
+/// none.
 fn line(event: &StoredEvent) -> Vec<u8> {
     let mut line = Vec::with_capacity(event.envelope.len() + 1);
     line.extend(event.envelope.iter().map(|byte| match byte {
@@ -442,13 +442,13 @@ fn last_position(segment: &Path) -> anyhow::Result<Position> {
         .context("the last line has no position")
 }
 
-/// A subject of NATS whose stream acknowledges.
+/// A subject of a stream, which acknowledges each message.
 struct Subject {
     connection: Connection,
     subject: String,
     sent: FuturesOrdered<futures::future::BoxFuture<'static, anyhow::Result<(Position, usize)>>>,
     bytes: usize,
-    /// Everything up to there is.
+    /// All messages up to this position are acknowledged.
     acknowledged: Position,
 }
 
@@ -486,7 +486,7 @@ impl Subject {
         Ok(())
     }
 
-    /// Waits for the oldest acknowledgement. `false`: none is missing.
+    /// Waits for the oldest acknowledgement. `false`: all have arrived.
     async fn settle(&mut self) -> anyhow::Result<bool> {
         let Some(sent) = self.sent.next().await else {
             return Ok(false);

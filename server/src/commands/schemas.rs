@@ -8,7 +8,7 @@ use events::schema;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Folder for the files, TYPE/VERSION.json each; those that are there are replaced
+    /// Folder for the files TYPE/VERSION.json; existing files are replaced
     #[arg(long, value_name = "DIR")]
     to: PathBuf,
 }

@@ -21,10 +21,10 @@ use crate::config::Config;
 use crate::parts;
 
 const HELP: &str = "\
-The user's events are folded again up to there. With --json one object: version, position and recordedAt of the
-last event within, and document, the profile as the user itself gets it.
+Folds the events of the user again, up to the given moment. With --json it prints one object: version, position and
+recordedAt of the last folded event, and document, the profile as the user sees it.
 
-Reads the ledger of --data-dir or --database-url beside the service that writes it, and changes nothing.
+Reads the ledger of --data-dir or --database-url, also while the service runs, and changes nothing.
 
 Examples:
   profile-ledger state johndoe123
@@ -33,14 +33,14 @@ Examples:
   profile-ledger state 507f1f77bcf86cd799439011 --at-version 3 --json | jq .document.bio
 
 Exit codes:
-  0  done, also when whoever read the output has gone
+  0  done, also if the reader of the output ended early
   2  bad arguments, or the ledger cannot be read
-  3  no such user, version or position, or the user was not there yet";
+  3  no such user, version or position, or the user did not exist yet";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Args {
-    /// An id, else a username that somebody has, else one that exactly one user had
+    /// An id; or a present username; or a former username that only one user had
     user: String,
     #[command(flatten)]
     at: At,
@@ -49,17 +49,17 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// Which moment; the newest without one.
+/// The moment; by default the newest.
 #[derive(Debug, clap::Args)]
 #[group(multiple = false)]
 struct At {
-    /// As it was after this version of the user
+    /// The user after this version
     #[arg(long, value_name = "VERSION", value_parser = clap::value_parser!(u64).range(1..))]
     at_version: Option<Version>,
-    /// As it was when the ledger had reached this position
+    /// The user when the ledger was at this position
     #[arg(long, value_name = "POSITION")]
     at_position: Option<Position>,
-    /// As it was recorded at this time, in RFC 3339; a date alone is the end of that day in UTC
+    /// The user as recorded at this time, in RFC 3339; a date alone is the end of that day in UTC
     #[arg(long, value_name = "TIME", value_parser = moment)]
     at: Option<Moment>,
 }
@@ -74,7 +74,7 @@ fn moment(text: &str) -> Result<Moment, String> {
     if let Ok(time) = text.parse() {
         return Ok(Moment::Time(time));
     }
-    // A time without an offset begins with a date, too, and is not meant.
+    // A time without an offset also starts with a date. It is refused.
     let day = text.parse().ok().filter(|_| text.len() == 10);
     day.map(Moment::Day).ok_or_else(|| {
         "a time in RFC 3339 form, such as 2026-05-22T16:11:26.808Z, or a date, such as 2026-05-22".to_owned()
@@ -82,7 +82,7 @@ fn moment(text: &str) -> Result<Moment, String> {
 }
 
 impl Moment {
-    /// The last instant of it. What will have happened by then is not known while it lies ahead; today ends now.
+    /// The last instant of the moment. The present day ends now. A moment in the future is refused.
     fn end(self, now: Time) -> anyhow::Result<Time> {
         match self {
             Self::Time(time) if time <= now => Ok(time),
@@ -159,7 +159,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode
     Ok(ExitCode::SUCCESS)
 }
 
-/// How far to fold for a moment.
+/// The last version or position to fold for a moment.
 async fn until(history: &dyn History, user: &UserId, at: &At) -> anyhow::Result<Until> {
     if let Some(version) = at.at_version {
         within_versions(history, user, version).await?;
@@ -193,7 +193,7 @@ pub(super) async fn within_versions(
     Ok(())
 }
 
-/// The user is there, but not within what was folded.
+/// The user exists, but was registered later.
 async fn not_registered_then(history: &dyn History, user: &UserId) -> anyhow::Result<NotFound> {
     let first = history.read_user(user, 0, 1).await?;
     Ok(first.first().map_or_else(
@@ -205,7 +205,7 @@ async fn not_registered_then(history: &dyn History, user: &UserId) -> anyhow::Re
     ))
 }
 
-/// The profile as the user itself gets it from a service of the same configuration.
+/// The profile as a service with the same configuration shows it to the user.
 pub(super) fn profile(config: &Config, document: &Document) -> Map<String, Value> {
     let own = format!("http://{}", config.listen);
     object(&OwnProfile {
@@ -214,7 +214,7 @@ pub(super) fn profile(config: &Config, document: &Document) -> Map<String, Value
     })
 }
 
-/// Members of members, with a dot between the names.
+/// Nested members, with a dot between the names.
 fn flatten<'a>(path: &str, members: &'a Map<String, Value>, fields: &mut Vec<(String, &'a Value)>) {
     for (name, value) in members {
         let path = format!("{path}{name}");
@@ -248,14 +248,14 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_ahead_is_refused() {
+    fn a_moment_in_the_future_is_refused() {
         for ahead in ["2026-05-23", "9999-12-31", "2026-05-22T16:11:26.809Z"] {
             assert!(end(ahead).contains("in the future"), "{ahead}");
         }
     }
 
     #[test]
-    fn what_is_no_moment_is_refused() {
+    fn a_text_that_is_not_a_moment_is_refused() {
         for bad in [
             "",
             "yesterday",

@@ -17,22 +17,23 @@ use super::terminal::visible;
 use crate::config::Config;
 use crate::parts;
 
-/// How long to wait before a source that is away is asked again.
+/// The wait before a source that is away is read again.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
-/// How often to look whether somebody still reads.
+/// The time between two checks of the reader of the output.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The first position to print, from 1; waits for one that is not there yet. Without it, new events only
+    /// The first position to print, from 1; the command waits for a position that does not exist yet; by default only new
+    /// events are printed
     #[arg(long, value_name = "POSITION", value_parser = position, allow_negative_numbers = true)]
     from: Option<Position>,
-    /// Print events of this type only; may be given several times
+    /// Print only events of this type; repeat the flag for several types
     #[arg(long = "type", value_name = "TYPE", value_parser = event_type)]
     types: Vec<String>,
 }
 
-/// Prints until Ctrl-C, or until nobody reads any more.
+/// Prints until Ctrl-C, or until the reader of the output ends.
 pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode> {
     let mut feed = parts::follow(config, args.from).await?;
     let mut out = std::io::stdout().lock();
@@ -56,7 +57,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode
     }
 }
 
-/// The next events. A source that is away is waited for.
+/// The next events. Waits for a source that is away.
 async fn next(feed: &mut dyn Feed) -> Result<Vec<StoredEvent>, feed::Error> {
     let mut backoff = Backoff::every(TRY_AGAIN);
     loop {
@@ -73,7 +74,7 @@ async fn next(feed: &mut dyn Feed) -> Result<Vec<StoredEvent>, feed::Error> {
     }
 }
 
-/// A hole in the stream is none in the ledger.
+/// Adds advice to a gap in the stream: the ledger has the events.
 fn told(error: feed::Error, config: &Config) -> anyhow::Error {
     let is_gap = matches!(error, feed::Error::Gap { .. } | feed::Error::Foreign(_));
     let error = anyhow::Error::new(error);
@@ -84,8 +85,8 @@ fn told(error: feed::Error, config: &Config) -> anyhow::Error {
     error
 }
 
-/// Resolves when the other end of standard output is closed; of a file it never is. Without this, who waits
-/// for an event that does not come would not notice.
+/// Resolves when the reader of standard output has closed it. A file stays open. Without this check a command that waits
+/// for an event would not notice.
 async fn unread() {
     loop {
         tokio::time::sleep(LOOK_AGAIN).await;
@@ -111,7 +112,7 @@ fn print(
     out.flush()
 }
 
-/// How events are printed.
+/// The form of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     /// The envelope: for programs.
@@ -134,7 +135,7 @@ impl Form {
     /// One line, with its end.
     fn line(self, event: &StoredEvent) -> Vec<u8> {
         let Self::Text { is_coloured } = self else {
-            // Between the members of JSON a line end means what a space does, and inside texts there is none.
+            // Between the members of JSON a line end means the same as a space, and JSON strings contain none.
             let mut line = event.envelope.to_vec();
             for byte in &mut line {
                 if matches!(byte, b'\n' | b'\r') {
@@ -171,7 +172,7 @@ impl Form {
     }
 }
 
-/// What is printed of an envelope.
+/// The members of an envelope that are printed.
 #[derive(Deserialize)]
 struct Parts<'a> {
     authtype: String,
@@ -263,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_user_wrote_commands_no_terminal() {
+    fn texts_of_users_cannot_control_the_terminal() {
         let plain = Form::Text { is_coloured: false };
         let line = text(plain, &renamed("\x1b[2J\u{9b}2J\u{202e}\u{7}\r\n"));
         let shown = line.trim_end_matches('\n');

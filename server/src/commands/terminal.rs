@@ -1,4 +1,4 @@
-//! What commands print for people: coloured on a terminal only, and harmless there whatever a user has written.
+//! Output for people: with colours on a terminal only, and without characters that could control the terminal.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, BufWriter, ErrorKind, IsTerminal as _, StdoutLock, Write};
@@ -15,7 +15,7 @@ pub(crate) const NAME: Style = AnsiColor::Cyan.on_default();
 pub(crate) const BEFORE: Style = AnsiColor::Red.on_default();
 pub(crate) const AFTER: Style = AnsiColor::Green.on_default();
 
-/// A number with what it counts.
+/// A number with its noun, such as `1 event`.
 pub(crate) fn counted(number: u64, one: &str, many: &str) -> String {
     let noun = if number == 1 { one } else { many };
     format!("{number} {noun}")
@@ -29,7 +29,7 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// `NO_COLOR` and its like are followed.
+    /// Follows `NO_COLOR` and similar variables.
     pub(crate) fn stdout() -> Self {
         let stdout = io::stdout();
         Self {
@@ -43,7 +43,7 @@ impl Output {
         self.is_terminal
     }
 
-    /// A text in a style, where there are colours.
+    /// A text with a style if the output has colours.
     pub(crate) fn styled<T: fmt::Display>(&self, style: Style, text: T) -> Styled<T> {
         let style = if self.is_coloured {
             style
@@ -62,7 +62,7 @@ impl Output {
         Ok(writeln!(self, "{line}")?)
     }
 
-    /// Lines of a name, and what its value was and is.
+    /// One line per change: a name, the value before, the value after.
     pub(crate) fn changes<'a>(
         &mut self,
         changes: impl Iterator<Item = (&'a str, &'a Value, &'a Value)> + Clone,
@@ -91,13 +91,13 @@ impl Write for Output {
     }
 }
 
-/// The greatest number of characters.
+/// The length of the longest name in characters.
 pub(crate) fn width<'a>(names: impl Iterator<Item = &'a str>) -> usize {
     let widths = names.map(|name| visible(name).chars().count());
     widths.max().unwrap_or(0)
 }
 
-/// A text with a style before it and its end behind it.
+/// A text between the start and the end of a style.
 pub(crate) struct Styled<T> {
     style: Style,
     text: T,
@@ -110,12 +110,12 @@ impl<T: fmt::Display> fmt::Display for Styled<T> {
     }
 }
 
-/// Whoever read the output has gone, as `head` does: no failure.
+/// The reader of the output has ended early, as `head` does. That is not a failure.
 #[derive(Debug, thiserror::Error)]
 #[error("the reader of the output has gone")]
 struct Unread;
 
-/// The broken pipe of the output is not that of a database.
+/// Marks a broken pipe of the output. A broken pipe of a database is a failure.
 fn told_apart(error: io::Error) -> io::Error {
     if error.kind() == ErrorKind::BrokenPipe {
         return io::Error::new(ErrorKind::BrokenPipe, Unread);
@@ -123,7 +123,7 @@ fn told_apart(error: io::Error) -> io::Error {
     error
 }
 
-/// Whether a command ended because nobody reads its output any more.
+/// Whether a command ended because the reader of its output has gone.
 pub(crate) fn is_unread(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         let inner = cause
@@ -135,7 +135,7 @@ pub(crate) fn is_unread(error: &anyhow::Error) -> bool {
     })
 }
 
-/// A value for people. Texts are in quotes, so that none passes for the word that stands for no value.
+/// A value for people. Strings are in quotes, so that none looks like `(none)`, which means no value.
 pub(crate) fn text(value: &Value) -> String {
     match value {
         Value::Null => "(none)".to_owned(),
@@ -143,8 +143,8 @@ pub(crate) fn text(value: &Value) -> String {
     }
 }
 
-/// A text that cannot command a terminal, turn the direction of its line or hide in it: such characters
-/// are shown by their number.
+/// A text that cannot control a terminal, change the direction of its line or hide in it. Such characters are shown by
+/// their number.
 pub(crate) fn visible(text: &str) -> String {
     let mut visible = String::with_capacity(text.len());
     for c in text.chars() {
@@ -157,7 +157,7 @@ pub(crate) fn visible(text: &str) -> String {
     visible
 }
 
-/// JSON with the same meaning, in which such characters are written as their numbers.
+/// JSON with the same meaning, with such characters as `\u` escapes.
 fn escaped(json: &str) -> String {
     let mut escaped = String::with_capacity(json.len());
     for c in json.chars() {
@@ -172,7 +172,7 @@ fn escaped(json: &str) -> String {
     escaped
 }
 
-/// Whether a character is shown by its number. Those that join letters and emoji are not.
+/// Whether a character is shown by its number. Joiners of letters and emoji are shown as they are.
 fn is_hidden(c: char) -> bool {
     hidden::is_hidden(c) && !hidden::JOINERS.contains(&c)
 }
@@ -185,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_user_wrote_commands_no_terminal() {
+    fn texts_of_users_cannot_control_the_terminal() {
         let hostile = "\x1b[2J\u{9b}31m\u{202e}\u{2066}\u{200b}\u{7}\r\n";
         assert_eq!(
             visible(hostile),

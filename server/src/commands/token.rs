@@ -1,4 +1,4 @@
-//! `token`: prints a token for trying the service out.
+//! `token`: prints a token to try the service.
 
 use std::process::ExitCode;
 
@@ -12,13 +12,13 @@ use crate::{dev, parts};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Whose token: the id of a user, or any name for a service
+    /// The subject: the id of a user, or any name for a service
     #[arg(long)]
     user: String,
-    /// What the token allows; may be given several times
+    /// A role of the token; repeat the flag for several roles
     #[arg(long = "role", value_name = "ROLE", default_value = "user", value_parser = role)]
     roles: Vec<Role>,
-    /// For how many hours it is valid
+    /// The hours for which the token is valid
     #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=8760))]
     hours: u32,
 }

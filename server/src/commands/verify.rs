@@ -1,4 +1,4 @@
-//! `verify`: whether history is what was recorded, signed, folded and published.
+//! `verify`: compares history with its hashes, its signatures, the user documents and the stream.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -28,21 +28,21 @@ const PAGE: usize = 2_000;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Verify this export instead (NDJSON, all events from the first on); needs --checkpoint and --public-key, and nothing else
+    /// Verify this export instead (NDJSON, all events from position 1 on); needs only --checkpoint and --public-key
     #[arg(long, value_name = "FILE", requires_all = ["checkpoint", "public_key"])]
     export: Option<PathBuf>,
-    /// A checkpoint that was kept outside, as GET /api/v1/log/checkpoint answered it
+    /// A checkpoint that you stored elsewhere, as GET /api/v1/log/checkpoint returned it
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
-    /// The public key of the log, which you have from somebody you trust; without it, the one that is kept beside the log
+    /// The public key of the log, from a source that you trust; by default the key that is stored beside the log
     #[arg(long, value_name = "KEY", value_parser = PublicKey::parse)]
     public_key: Option<PublicKey>,
-    /// Print what was found as JSON
+    /// Print the result as JSON
     #[arg(long)]
     json: bool,
 }
 
-/// What was looked at, as far as it went.
+/// The result, as far as the verification went.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Report {
@@ -57,7 +57,7 @@ struct Report {
     parked_users: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     messages: Option<u64>,
-    /// The first thing that is wrong.
+    /// The first fault.
     #[serde(skip_serializing_if = "Option::is_none")]
     fault: Option<Wrong>,
 }
@@ -70,19 +70,19 @@ struct Wrong {
     message: String,
 }
 
-/// Prints what was found. Exit code 1 when something is wrong.
+/// Verifies and prints the result. The exit code is 1 if something is wrong.
 pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode> {
     let mut report = Report::default();
     let looked = match &args.export {
         Some(file) => export::verify(file, args, &mut report),
         None => online(config, args, &mut report).await,
     };
-    // A fault is what was asked for; anything else kept us from looking.
+    // A fault is a result. Any other error prevented the verification.
     let fault = match looked.map_err(anyhow::Error::downcast::<Fault>) {
         Ok(()) => None,
         Err(Ok(fault)) => Some(fault),
         Err(Err(error)) if is_damage(&error) => {
-            // Such as the head: it is of no position, and whatever it is about cannot be trusted.
+            // For example the head row: it has no position, and it concerns every event.
             let all = report.events.max(1);
             Some(Fault::within(1, all, format!("{error:#}")))
         }
@@ -106,7 +106,7 @@ pub(crate) async fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode
     })
 }
 
-/// Whether something was read that this program never writes.
+/// Whether stored data has a form that this program never writes.
 fn is_damage(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         matches!(cause.downcast_ref(), Some(store::Error::Damaged(_)))
@@ -164,7 +164,7 @@ async fn online(config: &Config, args: &Args, report: &mut Report) -> anyhow::Re
     Ok(())
 }
 
-/// Reads a checkpoint that somebody kept.
+/// Reads a checkpoint from a file.
 fn checkpoint(path: &Path, key: &PublicKey) -> anyhow::Result<Checkpoint> {
     let note = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read the checkpoint {}", path.display()))?;

@@ -8,12 +8,12 @@ use anyhow::bail;
 const OWN: &str = "Development";
 const NAME_CHARACTERS: usize = 40;
 
-/// A server of the same API, by the name that people choose it by.
+/// A server of the same API, with the name that people see.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ApiServer {
     pub(crate) name: String,
-    /// `http` or `https`, a host, perhaps a port and a path; without a slash at its end, and as browsers write it. It can
-    /// stand in a `Content-Security-Policy` as it is.
+    /// `http` or `https`, a host, and optionally a port and a path. It has no slash at the end and the form that browsers
+    /// use, so it can stand in a `Content-Security-Policy` unchanged.
     pub(crate) url: String,
 }
 
@@ -46,15 +46,15 @@ impl ApiServer {
         })
     }
 
-    /// The source expression of Content Security Policy that means this server and nothing else.
+    /// The source expression of Content Security Policy for this server only.
     pub(crate) fn source(&self) -> String {
         let (_, rest) = self.url.split_once("://").expect("it was parsed");
-        // With a path, only a slash at its end makes it mean what is below.
+        // A path without a slash at its end allows that path only. A slash allows everything below it.
         let slash = if rest.contains('/') { "/" } else { "" };
         format!("{}{slash}", self.url)
     }
 
-    /// Refuses two servers that nobody could tell apart.
+    /// Refuses two servers with the same name or the same URL.
     pub(crate) fn refuse_same(servers: &[Self]) -> anyhow::Result<()> {
         for (n, server) in servers.iter().enumerate() {
             let name = server.name.to_lowercase();
@@ -73,8 +73,9 @@ impl ApiServer {
     }
 }
 
-/// The URL of a server. Strict, for it becomes part of a policy: a character too many there would allow more, or nothing. And
-/// the page compares it with the addresses of requests, in which the default port and odd forms of IPv4 do not occur.
+/// The URL of a server, in the form that browsers use. The check is strict, because the URL becomes part of a policy: a
+/// wrong character there would allow more, or nothing. The page also compares it with the addresses of requests, which
+/// contain neither the default port nor unusual forms of IPv4.
 fn as_browsers_write_it(url: &str) -> Option<String> {
     let (scheme, rest) = url.split_once("://")?;
     let (authority, path) = match rest.split_once('/') {
@@ -100,7 +101,7 @@ fn as_browsers_write_it(url: &str) -> Option<String> {
                 .bytes()
                 .all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b))
     };
-    // What ends in a number is an address to browsers, whatever else it is (URL Standard, 3.5).
+    // Browsers take a host that ends in a number for an IPv4 address (URL Standard, 3.5).
     let is_number = |label: &str| {
         let digits = label.strip_prefix("0x");
         label.bytes().all(|b| b.is_ascii_digit())
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_be_more_than_one_server_in_a_policy_is_refused() {
+    fn a_url_that_would_change_the_policy_is_refused() {
         for url in [
             "",
             "api.example.com",
@@ -212,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn servers_that_nobody_could_tell_apart_are_refused() {
+    fn two_servers_with_the_same_name_or_url_are_refused() {
         let one = ApiServer::parse("Production=https://a.example").unwrap();
         let same_name = ApiServer::parse("PRODUCTION=https://b.example").unwrap();
         let same_url = ApiServer::parse("Staging=https://a.example/").unwrap();

@@ -186,7 +186,11 @@ async fn slow_readers_are_cut_lose_nothing_and_cost_little_memory() {
     for expected in lasts[0] + 1..=head {
         assert_eq!(stream.event().await.unwrap().0, expected);
     }
-    assert!(folder.log().contains("A slow client of the event stream was disconnected"));
+    assert!(
+        folder
+            .log()
+            .contains("A slow client of the event stream was disconnected")
+    );
 }
 
 async fn export(service: &Service, token: &str, query: &str) -> Response {

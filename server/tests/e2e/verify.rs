@@ -160,7 +160,7 @@ async fn an_untouched_ledger_is_confirmed_beside_the_running_service_and_without
     in_sqlite(&log, &[forgotten.to_owned()]).await;
     assert_eq!(verify(&folder.data_dir(), &[], &[]).0, 0);
     let found = verify(&folder.data_dir(), &arguments, &[]);
-    names(&found, 301, "none of those that are kept");
+    names(&found, 301, "not among the stored ones");
 }
 
 #[tokio::test]
@@ -366,11 +366,11 @@ async fn an_export_is_verified_with_nothing_but_the_public_key() {
     names(
         &verify_export(&joined(&dropped)),
         7,
-        "missing, or out of its place",
+        "missing or at the wrong position",
     );
     let mut swapped = lines.clone();
     swapped.swap(3, 9);
-    names(&verify_export(&joined(&swapped)), 4, "out of its place");
+    names(&verify_export(&joined(&swapped)), 4, "at the wrong position");
     names(&verify_export(&joined(&lines[..20])), 21, "missing");
     let added = lines
         .iter()
@@ -429,7 +429,7 @@ async fn a_signed_export_brings_its_proof_and_a_changed_line_is_named_exactly() 
         let changed = lines.replacen(change, "changed", 1);
         std::fs::write(&file, changed).unwrap();
         let found = verify(&nothing.data_dir(), &arguments, &[]);
-        names(&found, position, "not the one that was signed");
+        names(&found, position, "differs from the signed one");
     }
     std::fs::write(&file, &lines).unwrap();
     let hashes = file.with_extension("ndjson.hashes");

@@ -289,7 +289,10 @@ async fn a_photo_over_10_mib_is_refused() {
         refuses(&api.router, &ask, 413, code, &english, &turkish).await;
     }
     let answer = api.send(upload(JOHN, &vec![b'x'; MAX_BYTES])).await;
-    assert_eq!(answer.status, 400, "an upload of the maximum size is examined");
+    assert_eq!(
+        answer.status, 400,
+        "an upload of the maximum size is examined"
+    );
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! A file that appears whole or not at all.
+//! A file that appears complete or not at all.
 
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use sha2::{Digest as _, Sha256};
 use tempfile::{Builder, NamedTempFile};
 
-/// A file under another name beside its own; removed when it is dropped. Only its owner may read it.
+/// A file under a temporary name in the same folder. Dropping it removes it. Only its owner may read it.
 pub(super) struct Draft {
     file: NamedTempFile,
     path: PathBuf,
@@ -15,7 +15,7 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    /// Refuses to take the place of something.
+    /// Refuses a path that exists.
     pub(super) fn new(path: &Path) -> anyhow::Result<Self> {
         if path.symlink_metadata().is_ok() {
             bail!("{} exists already", path.display())
@@ -29,7 +29,7 @@ impl Draft {
         })
     }
 
-    /// Of what was written, in hexadecimal digits.
+    /// SHA-256 of the written bytes, in hexadecimal digits.
     pub(super) fn sha256(&self) -> String {
         hex::encode(self.hash.clone().finalize())
     }
@@ -47,7 +47,7 @@ impl Write for Draft {
     }
 }
 
-/// Puts every file on disk, and only then gives them their names, in order.
+/// Writes every file to disk, and only then gives them their names, in order.
 pub(super) fn finish(drafts: Vec<Draft>) -> anyhow::Result<()> {
     for draft in &drafts {
         draft.file.as_file().sync_all()?;
@@ -64,7 +64,7 @@ pub(super) fn finish(drafts: Vec<Draft>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where a file is.
+/// The folder of a file.
 fn folder(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if folder != Path::new("") => folder,

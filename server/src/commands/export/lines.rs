@@ -1,4 +1,4 @@
-//! Events as lines of a file. Pure.
+//! Events as lines of a file.
 
 use std::borrow::Cow;
 
@@ -29,7 +29,7 @@ const COLUMNS: [&str; 17] = [
     "data",
 ];
 
-/// What stands before the first event.
+/// The bytes before the first event.
 pub(super) fn heading(format: Format) -> Vec<u8> {
     match format {
         Format::Ndjson => Vec::new(),
@@ -37,7 +37,7 @@ pub(super) fn heading(format: Format) -> Vec<u8> {
     }
 }
 
-/// The lines of some events, each with its end.
+/// Events as lines.
 pub(super) fn of(format: Format, events: &[StoredEvent]) -> anyhow::Result<Vec<u8>> {
     match format {
         Format::Ndjson => {
@@ -67,7 +67,7 @@ pub(super) fn of(format: Format, events: &[StoredEvent]) -> anyhow::Result<Vec<u
     }
 }
 
-/// What the columns need of an envelope.
+/// The members of an envelope that the columns show.
 #[derive(Deserialize)]
 struct Envelope<'a> {
     #[serde(borrow)]
@@ -106,9 +106,9 @@ fn row<'a>(event: &'a StoredEvent, envelope: Envelope<'a>) -> [Cow<'a, str>; COL
     ]
 }
 
-/// A text that no spreadsheet takes for a formula. An apostrophe is put before one that begins as a formula
-/// does, whatever blanks precede it; and before one that begins with an apostrophe, so that taking one away
-/// gives every text back.
+/// A text that no spreadsheet takes for a formula, for example `'=1` for `=1`. A text that starts like a formula, also
+/// after blanks, gets an apostrophe in front. So does a text that starts with an apostrophe: removing one apostrophe
+/// always restores the text.
 fn cell(text: Cow<'_, str>) -> Cow<'_, str> {
     let first = text.trim_start().chars().next();
     let is_formula = first.is_some_and(|c| "=+-@\u{ff1d}\u{ff0b}\u{ff0d}\u{ff20}".contains(c));
@@ -127,7 +127,7 @@ fn rows<'a>(rows: impl IntoIterator<Item = [Cow<'a, str>; COLUMNS.len()]>) -> Ve
     lines.into_bytes()
 }
 
-/// A cell as RFC 4180 writes it: in quotes where it contains a separator, a quote or the end of a line.
+/// A cell in the form of RFC 4180: in quotes if it contains a separator, a quote or a line end.
 fn quoted(cell: Cow<'_, str>) -> Cow<'_, str> {
     if cell.contains(['"', ',', '\r', '\n']) {
         return format!("\"{}\"", cell.replace('"', "\"\"")).into();

@@ -1,4 +1,4 @@
-//! Who holds which username, and who held it and may have it back: what is kept against what the events say.
+//! Compares the stored claims to usernames with the claims that follow from the events.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,12 +11,12 @@ use sha2::{Digest as _, Sha256};
 
 use super::PAGE;
 
-/// Claims that differ and are kept in mind, as events that came meanwhile may explain them.
+/// The most differing claims in memory. Events that came meanwhile may explain them.
 const DIFFERING: usize = 1_000;
-/// A service whose clock is ahead forgets claims so much earlier, in milliseconds.
+/// A service whose clock is ahead removes claims up to this many milliseconds earlier.
 const AHEAD: i64 = 60 * 60 * 1_000;
 
-/// A username, in little memory.
+/// A short hash of a username, to save memory.
 type Name = [u8; 16];
 
 fn name(username: &str) -> Name {
@@ -25,17 +25,17 @@ fn name(username: &str) -> Name {
     first[0]
 }
 
-/// What the events say of each username.
+/// The claims that follow from the events.
 #[derive(Default)]
 pub(super) struct Claims(HashMap<Name, Said>);
 
-/// The last that was said of a username.
+/// The last claim to a username.
 struct Said {
     user: UserId,
     held_until: Option<Time>,
-    /// By which event.
+    /// The position of the event.
     position: Position,
-    /// Whether it is kept so.
+    /// Whether the same claim is stored.
     is_kept: bool,
 }
 
@@ -53,7 +53,7 @@ impl Claims {
         }
     }
 
-    /// Compares every claim that is kept with the events up to a position.
+    /// Compares every stored claim with the events up to a position.
     pub(super) async fn verify(
         mut self,
         history: &dyn History,
@@ -108,7 +108,7 @@ impl Claims {
     }
 }
 
-/// The usernames that events after a position are about.
+/// The usernames in events after a position.
 async fn changed_since(history: &dyn History, size: Position) -> anyhow::Result<HashSet<Name>> {
     let mut changed = HashSet::new();
     let mut after = size;

@@ -1,4 +1,4 @@
-//! All that is kept of every user against the fold of its events.
+//! Compares everything that the read model stores of a user with the fold of the events.
 
 use std::collections::{HashMap, VecDeque};
 use std::iter::Peekable;
@@ -13,7 +13,7 @@ use projector::read_model::{Part, Stored};
 
 use super::{PAGE, Report};
 
-/// Users that are compared at once.
+/// Users compared at once.
 const USERS: usize = 200;
 
 /// Compares all users, of the ledger and of the read model, each up to its own version.
@@ -37,13 +37,13 @@ pub(super) async fn verify(
     let mut page = Page::default();
     while !is_end || !page.stored.is_empty() || users.peek().is_some() {
         if page.stored.is_empty() && !is_end {
-            // Read before and after, as a projector may be at work: a row is of a moment between.
+            // Read before and after, because a projector may be at work: a row belongs to a moment in between.
             page.since = read_model.checkpoint().await?;
             page.stored = read_model.stored(&from, USERS).await?.into();
             page.until = read_model.checkpoint().await?;
             is_end = page.stored.len() < USERS;
             if !from.is_empty() {
-                // The last of a page is the first of the next.
+                // The last user of a page is the first of the next.
                 page.stored.pop_front_if(|first| first.user_id == from);
             }
             if let Some(last) = page.stored.back() {
@@ -64,18 +64,18 @@ pub(super) async fn verify(
     Ok(())
 }
 
-/// What is kept of some users, in their order.
+/// The stored rows of some users, in order.
 #[derive(Default)]
 struct Page {
     stored: VecDeque<Stored>,
-    /// What is kept is the fold up to here at the least.
+    /// The rows are the fold up to this position or a later one.
     since: Position,
-    /// And up to here at the most.
+    /// The rows are the fold up to this position or an earlier one.
     until: Position,
 }
 
 impl Page {
-    /// The next users of either.
+    /// The next users of the ledger or the read model.
     fn batch(
         &mut self,
         users: &mut Peekable<impl Iterator<Item = UserId>>,
@@ -87,7 +87,7 @@ impl Page {
             since: self.since,
             until: self.until,
         };
-        // Where the page ends before the read model does, users behind it may be on the next one.
+        // If the page ends before the read model, later users may be on the next page.
         while batch.users.len() < USERS && (is_end || !self.stored.is_empty()) {
             let kept = self.stored.front().map(|stored| {
                 let nobody = || fault(stored, head, "a row belongs to a user without an id");
@@ -107,11 +107,11 @@ impl Page {
     }
 }
 
-/// A user under comparison.
+/// A user that is compared.
 struct Compared {
     stored: Option<Stored>,
     folded: Option<Document>,
-    /// Whether the event was met at which the user waits.
+    /// Whether the fold has reached the event at which the user is parked.
     waits: bool,
 }
 
@@ -124,7 +124,7 @@ impl Compared {
         }
     }
 
-    /// The version of the document that is kept; 0 without one.
+    /// The version of the stored document; 0 without one.
     fn version(&self) -> i64 {
         let document = self
             .stored
@@ -203,7 +203,7 @@ impl Batch {
         }
     }
 
-    /// The first that is not what it should be.
+    /// Reports the first user whose rows differ.
     fn compare(&self, head: Position) -> Result<(), Fault> {
         let faults = self.users.iter().filter_map(|(user, compared)| {
             let stored = compared.stored.as_ref()?;
@@ -243,7 +243,7 @@ impl Batch {
     }
 }
 
-/// Something wrong with what is kept of a user, at the position that it names; a position that is none may be any.
+/// A fault in the stored rows of a user, at the position in the row. If that position is impossible, any may be wrong.
 fn fault(stored: &Stored, head: Position, what: &str) -> Fault {
     let document = stored.document.as_ref().map(|document| document.position);
     let parked = stored.parked.as_ref().map(|parked| parked.from);

@@ -1,4 +1,4 @@
-//! An export against a checkpoint, with nothing but the public key.
+//! Compares an export with a checkpoint. Only the public key is needed.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -73,14 +73,14 @@ fn exported(line: &[u8], position: Position, hashes: &mut Hashes) -> anyhow::Res
     event.map_err(|error| Fault::at(position, error.to_string()).into())
 }
 
-/// The hashes that may come with an export. They say which event is wrong, where the root alone says that one is.
+/// The hashes that may come with an export. They show which event is wrong; the root shows only that one is.
 struct Hashes {
     path: PathBuf,
     file: Option<BufReader<File>>,
 }
 
 impl Hashes {
-    /// Opens `<export>.hashes`, if it is there and itself is what was signed.
+    /// Opens `<export>.hashes` if it exists, and compares it with the signed root.
     fn beside(export: &Path, signed: &Checkpoint) -> anyhow::Result<Self> {
         let mut path = OsString::from(export);
         path.push(".hashes");
@@ -97,7 +97,7 @@ impl Hashes {
         if hashes.file.is_some() && !is_signed {
             return Err(hashes.are_others());
         }
-        // Once more from the beginning: a large file is not kept in memory.
+        // The file is read again from the beginning, because it may be too large for memory.
         hashes.open()?;
         Ok(hashes)
     }

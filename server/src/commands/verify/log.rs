@@ -1,4 +1,4 @@
-//! The ledger with every hash that is kept and every checkpoint that was signed.
+//! Compares the ledger with every stored hash and every signed checkpoint.
 
 use std::collections::VecDeque;
 
@@ -16,7 +16,7 @@ use crate::log_key;
 
 /// Checkpoints that are read at once.
 const CHECKPOINTS: usize = 1_000;
-/// Levels of hashes of a ledger that fills a 64-bit number.
+/// The levels of hashes if positions use all 64 bits.
 const LEVELS: u32 = 8;
 
 /// Reads the events one by one.
@@ -61,7 +61,7 @@ pub(super) async fn verify(
     if verifier.size() < head {
         return missing(verifier.size() + 1, "the head is beyond it".to_owned());
     }
-    // What was signed must be there still. Newer ones are of events that came meanwhile.
+    // The signed events must still exist. Newer checkpoints cover events that came meanwhile.
     let newest = checkpoints.end(log).await?;
     let beyond = read(history, head).await?;
     let now = history.head().await?;
@@ -85,10 +85,10 @@ pub(super) async fn verify(
     claims.verify(history, verifier.size()).await
 }
 
-/// The key that checkpoints are opened with: the one that was given, and it must be the one that is kept. Whoever
-/// takes the key away does not take away what was signed.
+/// The key that verifies the checkpoints: the given one, which must be the stored one. If checkpoints exist, a missing
+/// stored key is a fault.
 async fn key(log: &dyn LogStore, args: &Args, head: &Head) -> anyhow::Result<Option<PublicKey>> {
-    // In this order: the key of a log that is signed for the first time meanwhile was kept before.
+    // In this order: a log that is signed for the first time meanwhile has stored its key before.
     let is_signed = !log.checkpoints(0, 1).await?.is_empty();
     let kept = log.key().await?;
     let fault = |what: &str| {
@@ -100,7 +100,7 @@ async fn key(log: &dyn LogStore, args: &Args, head: &Head) -> anyhow::Result<Opt
         None if is_signed => return Err(fault("is missing").into()),
         None => None,
     };
-    // A key that was made here has the name of its ledger.
+    // The name of a key that this program made contains the id of its ledger.
     let ledger = kept
         .as_ref()
         .and_then(|kept| kept.name().strip_prefix(log_key::NAME));
@@ -116,7 +116,7 @@ async fn key(log: &dyn LogStore, args: &Args, head: &Head) -> anyhow::Result<Opt
     }
 }
 
-/// The events after a position, up to the first that this program never wrote.
+/// The events after a position, up to the first one in a form that this program never writes.
 async fn read(history: &dyn History, after: Position) -> anyhow::Result<Vec<StoredEvent>> {
     match history.read(after, PAGE).await {
         Err(store::Error::Damaged(_)) => {}
@@ -137,7 +137,7 @@ async fn read(history: &dyn History, after: Position) -> anyhow::Result<Vec<Stor
     }
 }
 
-/// Every hash over what was signed is kept, and none over what is not there.
+/// Every hash of signed events must be stored, and no hash of events that do not exist.
 async fn are_all(log: &dyn LogStore, signed: u64, history: &dyn History) -> anyhow::Result<()> {
     for level in 1..=LEVELS {
         let leaves = 1_u128 << (8 * level);
@@ -156,10 +156,10 @@ async fn are_all(log: &dyn LogStore, signed: u64, history: &dyn History) -> anyh
     Ok(())
 }
 
-/// Inner hashes as they come out, compared with those that are kept.
+/// Computes inner hashes and compares them with the stored ones.
 #[derive(Default)]
 struct Levels {
-    /// Of each level, the hashes since the last full tile, and how many tiles were full.
+    /// For each level: the hashes since the last full tile, and the number of full tiles.
     tiles: Vec<(Vec<Hash>, u64)>,
 }
 
@@ -180,7 +180,7 @@ impl Levels {
             let (index, above) = (*full, u32::try_from(level + 1)?);
             *full += 1;
             let kept = log.hashes(above, index, 1).await?;
-            // What was not worked out yet is worked out by the service.
+            // The service has not computed this hash yet.
             if kept.first().is_some_and(|kept| *kept != hash) {
                 let leaves = TILE.pow(above);
                 return Err(Fault::within(
@@ -199,15 +199,15 @@ impl Levels {
 #[derive(Default)]
 struct Checkpoints {
     kept: VecDeque<SignedCheckpoint>,
-    /// Number and size of the last that was read.
+    /// Number and size of the last checkpoint that was read.
     last: (u64, u64),
     is_at_end: bool,
-    /// One that was kept outside.
+    /// A checkpoint from elsewhere.
     trusted: Option<Checkpoint>,
 }
 
 impl Checkpoints {
-    /// A checkpoint that somebody kept outside.
+    /// Adds a checkpoint from elsewhere.
     fn trust(&mut self, args: &Args, key: Option<&PublicKey>) -> anyhow::Result<()> {
         let Some(path) = &args.checkpoint else {
             return Ok(());
@@ -217,7 +217,7 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// Compares every checkpoint over just the events so far; how many those were.
+    /// Compares every checkpoint that covers exactly the events so far. Returns the number of them.
     async fn confirm(
         &mut self,
         log: &dyn LogStore,
@@ -247,7 +247,7 @@ impl Checkpoints {
         Ok(confirmed)
     }
 
-    /// The next checkpoints. None is missing, and each is over more events than the one before it.
+    /// The next checkpoints. None may be missing, and each must cover more events than the one before.
     async fn page(&mut self, log: &dyn LogStore) -> anyhow::Result<Vec<SignedCheckpoint>> {
         let page = log.checkpoints(self.last.0, CHECKPOINTS).await?;
         for next in &page {
@@ -266,10 +266,10 @@ impl Checkpoints {
         Ok(page)
     }
 
-    /// Reads to the last checkpoint, which is the one that was counted last; the size of that.
+    /// Reads up to the last checkpoint, which must have the last number. Returns its size.
     async fn end(&mut self, log: &dyn LogStore) -> anyhow::Result<u64> {
         while !self.page(log).await?.is_empty() {}
-        // The next may have been signed just now.
+        // The next one may have been signed a moment ago.
         let newest = match log.checkpoint().await {
             Err(store::Error::Damaged(what)) => return Err(Fault::at(self.last.1 + 1, what).into()),
             newest => newest?.map_or((0, 0), |newest| (newest.number, newest.size)),

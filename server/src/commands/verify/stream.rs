@@ -1,4 +1,4 @@
-//! The stream against the ledger, message by message.
+//! Compares the stream with the ledger, message by message.
 
 use ledger::feed::{self, Feed as _, StreamFeed};
 use ledger::merkle::verify::Fault;
@@ -7,7 +7,7 @@ use ledger::stream::Connection;
 
 use super::{PAGE, Report};
 
-/// Compares every message that the stream holds.
+/// Compares every message of the stream.
 pub(super) async fn verify(
     history: &dyn History,
     connection: Connection,

@@ -93,12 +93,12 @@ const IN_POSTGRESQL: [(&str, &str, &str); 38] = [
     (
         "log.log_key",
         "UPDATE log.log_key SET public_key = replace(public_key, '+', '-')",
-        "is none",
+        "is malformed",
     ),
     (
         "log.hashes",
         "INSERT INTO log.hashes VALUES (1, 0, sha256('x'))",
-        "not there",
+        "do not exist",
     ),
     (
         "log.checkpoints",
@@ -126,7 +126,7 @@ const IN_POSTGRESQL: [(&str, &str, &str); 38] = [
         "UPDATE log.head SET number = number - 1",
         "were signed",
     ),
-    ("log.head", "DELETE FROM log.head", "no head"),
+    ("log.head", "DELETE FROM log.head", "head row"),
     (
         "ledger.events",
         "UPDATE ledger.events SET schema_version = 2 WHERE position = 4",
@@ -165,7 +165,7 @@ const IN_POSTGRESQL: [(&str, &str, &str); 38] = [
     (
         "ledger.ledger_head",
         "DELETE FROM ledger.ledger_head",
-        "no head",
+        "head row",
     ),
     (
         "ledger.ledger_head",
