@@ -1,9 +1,9 @@
 //! The JetStream stream to which a measured service publishes.
 
-use events::subject::STREAM;
 use anyhow::{Context as _, bail};
 use async_nats::jetstream;
 use async_nats::jetstream::context::GetStreamErrorKind;
+use events::subject::STREAM;
 
 use crate::installation::Installation;
 use crate::run::Settings;

@@ -195,7 +195,7 @@ impl<V, const LABELS: usize> Family<V, LABELS> {
         if values.is_empty() {
             return;
         }
-        *text += &format!("# HELP {name} {help}\n# TYPE {name} {kind}\n");
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
         for (of, recorded) in &*values {
             let pairs = labels.iter().zip(of);
             let pairs = pairs.map(|(label, of)| format!("{label}=\"{}\"", escaped(of)));

@@ -18,7 +18,7 @@ pub fn to_message(event: &StoredEvent) -> (HeaderMap, Bytes) {
 pub fn from_message(headers: &HeaderMap, body: &Bytes) -> Result<StoredEvent, Error> {
     let header = |name| {
         let value = headers.get(HeaderName::from_static(name));
-        value.map(|value| value.as_str())
+        value.map(async_nats::HeaderValue::as_str)
     };
     message::from_message(header, body)
 }

@@ -29,6 +29,10 @@ mod terminal;
 mod token;
 mod verify;
 
+#[expect(
+    clippy::enum_variant_names,
+    reason = "a role has the name of its crate"
+)]
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run one role: decide commands, append events and publish them. Needs PostgreSQL

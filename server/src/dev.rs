@@ -90,8 +90,8 @@ fn demo_registration() -> serde_json::Result<Vec<u8>> {
 
 /// Registers the demo user unless it exists.
 pub(crate) async fn register_demo_user(committer: &Committer, clock: &Clock) -> anyhow::Result<()> {
-    let mut fields = Fields::parse(&demo_registration()?)
-        .map_err(|_| anyhow::anyhow!("no JSON object"))?;
+    let mut fields =
+        Fields::parse(&demo_registration()?).map_err(|_| anyhow::anyhow!("no JSON object"))?;
     let registration = values::registration(&mut fields, Time::from(clock.now()).date());
     let (Some(user_id), registration) =
         registration.context("the data of the demo user is invalid")?

@@ -398,7 +398,7 @@ fn read(message: &jetstream::Message) -> Result<Recorded, Trouble> {
     let sequence = message.info().map_err(Trouble::Away)?.stream_sequence;
     let header = |name| {
         let headers = message.headers.as_ref()?;
-        headers.get(name).map(|value| value.as_str())
+        headers.get(name).map(async_nats::HeaderValue::as_str)
     };
     let stored = events::message::from_message(header, &message.payload)
         .with_context(|| format!("sequence {sequence} is no event"))?;

@@ -244,7 +244,10 @@ async fn what_has_left_the_stream_is_an_error_that_says_where_it_is() {
         error.contains("position 1 is missing: the next event is 4"),
         "{error}"
     );
-    assert!(error.contains("unset NATS_URL to read the ledger"), "{error}");
+    assert!(
+        error.contains("unset NATS_URL to read the ledger"),
+        "{error}"
+    );
     assert_eq!(gone.stdout, b"");
 }
 

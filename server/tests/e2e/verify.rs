@@ -370,7 +370,11 @@ async fn an_export_is_verified_with_nothing_but_the_public_key() {
     );
     let mut swapped = lines.clone();
     swapped.swap(3, 9);
-    names(&verify_export(&joined(&swapped)), 4, "at the wrong position");
+    names(
+        &verify_export(&joined(&swapped)),
+        4,
+        "at the wrong position",
+    );
     names(&verify_export(&joined(&lines[..20])), 21, "missing");
     let added = lines
         .iter()
