@@ -263,6 +263,7 @@ mod tests {
         let document = serde_json::to_value(crate::openapi()).unwrap();
         let operation = &document["paths"]["/api/v1/users/username"]["patch"];
         let description = operation["description"].as_str().unwrap();
+        let description = description.replace('\n', " ");
         assert!(description.contains(&format!("Once in {USERNAME_DAYS} days")));
         assert!(description.contains(&format!("held for its owner for {USERNAME_DAYS} days")));
     }

@@ -386,7 +386,7 @@ mod tests {
     fn any_other_changed_promise_is_refused() {
         let said = told("/properties/with/pattern", json!("^[0-9a-f]{32}$"));
         let why = "with had pattern \"^[0-9a-f]{24}$\" and has \"^[0-9a-f]{32}$\" now: \
-                   readers count on what was promised";
+                   readers count on the released value";
         assert_eq!(said, [why]);
         for (pointer, value) in [
             ("/properties/with/pattern", Value::Null),

@@ -25,8 +25,7 @@ fn a_crate_readme_lists_every_module_and_no_other() {
         let source = folder.join("src");
         for file in files(&source) {
             let path = file.strip_prefix(&source).unwrap().to_str().unwrap();
-            if !path.ends_with(".rs") || is_for_tests(path) || ["lib.rs", "main.rs"].contains(&path)
-            {
+            if !is_code(path) || is_for_tests(path) || ["lib.rs", "main.rs"].contains(&path) {
                 continue;
             }
             let mut above = Path::new(path).ancestors().skip(1);
@@ -37,7 +36,7 @@ fn a_crate_readme_lists_every_module_and_no_other() {
             }
         }
         for path in named {
-            let is_path = path.ends_with(".rs") || path.ends_with('/') && !path.starts_with('/');
+            let is_path = is_code(path) || path.ends_with('/') && !path.starts_with('/');
             let places = [&source, &folder, &root()];
             if is_path
                 && !path.contains(' ')
@@ -50,6 +49,12 @@ fn a_crate_readme_lists_every_module_and_no_other() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn is_code(path: &str) -> bool {
+    Path::new(path)
+        .extension()
+        .is_some_and(|extension| extension == "rs")
 }
 
 fn is_for_tests(path: &str) -> bool {
