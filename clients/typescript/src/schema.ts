@@ -15,7 +15,7 @@ export interface paths {
         put?: never;
         /**
          * Register a user
-         * @description How the sign-up service creates a user. Without an `_id` one is made.
+         * @description The sign-up service registers users with this route. Without an `_id` the service makes one.
          */
         post: operations["registerUserV1"];
         delete?: never;
@@ -35,7 +35,7 @@ export interface paths {
         get: operations["getUsersProfileV1"];
         /**
          * Replace the own profile
-         * @description Full replacement: an optional member that is absent or `null` is cleared. Where nothing changes, nothing is recorded.
+         * @description Full replacement: an optional member that is absent or `null` is cleared. Without a change, no event is recorded.
          */
         put: operations["updateUsersProfileV1"];
         post?: never;
@@ -80,7 +80,7 @@ export interface paths {
         head?: never;
         /**
          * Change the own photo
-         * @description One part `file`: JPEG, PNG, WebP or GIF, recognised by its bytes; at most 10 MiB, 50 megapixels and 12,000 pixels a side, and at least 96 pixels a side. It is decoded and written anew as squares, so no metadata survives. One upload of a user at a time.
+         * @description One part `file`: JPEG, PNG, WebP or GIF, recognised by its bytes. At most 10 MiB, 50 megapixels and 12,000 pixels per side, and at least 96 pixels per side. The photo is decoded and encoded again as squares, so no metadata survives. One upload per user at a time.
          */
         patch: operations["updateUsersProfilePhotoV1"];
         trace?: never;
@@ -840,77 +840,104 @@ export interface components {
         /** @description The whole new profile: an optional member that is absent or `null` is cleared. */
         ProfileBody: {
             /**
-             * @description Of any script, without control, invisible or direction-changing characters. Spaces around it are dropped.
+             * @description The given name.
+             *
+             *     Any script, without control, invisible or direction-changing characters. Spaces around the name are removed.
              * @example John
              */
             name: string;
             /**
-             * @description Of any script, without control, invisible or direction-changing characters. Spaces around it are dropped.
+             * @description The family name.
+             *
+             *     Any script, without control, invisible or direction-changing characters. Spaces around the name are removed.
              * @example Doe
              */
             surname: string;
             /**
-             * @description Whether the user can be reached.
+             * @description Whether the user can be reached, such as `available`.
+             * @example available
              * @enum {string|null}
              */
             availabilityStatus?: "available" | "busy" | "away" | "offline" | null;
             /**
-             * @description The gender. Only the user sees it.
+             * @description The gender that the user gave, such as `female`.
+             * @example male
              * @enum {string|null}
              */
             gender?: "male" | "female" | "other" | "prefer_not_to_say" | null;
             /**
-             * @description `YYYY-MM-DD`, or a date-time of which the date is kept as it is written. Not before 1900-01-01, and at least 13 years ago. Only the user sees it.
+             * @description The date of birth, `YYYY-MM-DD`.
+             *
+             *     A date-time is also accepted; its date is stored as written. Not before 1900-01-01, and at least 13 years ago. Only the user sees it.
              * @example 1995-06-15
-             * @example 1995-06-15T00:00:00.000Z
              */
             birthDate?: string | null;
             /**
-             * @description A set: duplicates fold, and the order is kept.
+             * @description Interests as short words, without repetition.
+             *
+             *     A set: a repeated item counts once, and the order is kept.
              * @example [
              *       "music",
-             *       "travel"
+             *       "sports",
+             *       "travel",
+             *       "cooking",
+             *       "reading"
              *     ]
              */
             interests?: string[] | null;
             /**
-             * @description What the user is expert in.
+             * @description The user's expertise, such as `chef`.
+             * @example designer
              * @enum {string|null}
              */
             expertise?: "musician" | "trainer" | "chef" | "photographer" | "designer" | "stylist" | "gamer" | "educator" | "coach" | "entertainer" | "developer" | "creator" | null;
             /**
              * Format: email
-             * @description One address. Only the user sees it.
+             * @description The e-mail address.
+             *
+             *     One address. Only the user sees it.
              * @example john.doe@example.com
              */
             email?: string | null;
             /**
-             * @description A few words. An empty text clears it.
+             * @description A short text about the user.
+             *
+             *     An empty text clears it.
              * @example Passionate about technology and travel
              */
             bio?: string | null;
             /**
-             * @description A handle, without `@`.
+             * @description The name on Instagram.
+             *
+             *     A handle, without `@`.
              * @example myinstagram
              */
             instagram?: string | null;
             /**
-             * @description A handle, without `@`.
+             * @description The name on TikTok.
+             *
+             *     A handle, without `@`.
              * @example mytiktok
              */
             tiktok?: string | null;
             /**
-             * @description A handle, without `@`.
+             * @description The name on X.
+             *
+             *     A handle, without `@`.
              * @example mytwitterx
              */
             x?: string | null;
             /**
-             * @description A handle, without `@`.
+             * @description The name on Snapchat.
+             *
+             *     A handle, without `@`.
              * @example mysnapchat
              */
             snapchat?: string | null;
             /**
-             * @description A handle, without `@`.
+             * @description The name on Facebook.
+             *
+             *     A handle, without `@`.
              * @example myfacebook
              */
             facebook?: string | null;
@@ -1017,7 +1044,7 @@ export interface components {
         /** @description A new user. `countryCode` and `phoneNumber` come together, with at most 15 digits. */
         RegistrationBody: {
             /**
-             * @description The id of the user; without it, one is made.
+             * @description The id of the user. Without it, the service makes one.
              * @example 507f1f77bcf86cd799439011
              */
             _id?: string | null;
@@ -1027,77 +1054,104 @@ export interface components {
              */
             username: string;
             /**
-             * @description Of any script, without control, invisible or direction-changing characters. Spaces around it are dropped.
+             * @description The given name.
+             *
+             *     Any script, without control, invisible or direction-changing characters. Spaces around the name are removed.
              * @example John
              */
             name: string;
             /**
-             * @description Of any script, without control, invisible or direction-changing characters. Spaces around it are dropped.
+             * @description The family name.
+             *
+             *     Any script, without control, invisible or direction-changing characters. Spaces around the name are removed.
              * @example Doe
              */
             surname: string;
             /**
-             * @description Whether the user can be reached.
+             * @description Whether the user can be reached, such as `available`.
+             * @example available
              * @enum {string|null}
              */
             availabilityStatus?: "available" | "busy" | "away" | "offline" | null;
             /**
-             * @description The gender. Only the user sees it.
+             * @description The gender that the user gave, such as `female`.
+             * @example male
              * @enum {string|null}
              */
             gender?: "male" | "female" | "other" | "prefer_not_to_say" | null;
             /**
-             * @description `YYYY-MM-DD`, or a date-time of which the date is kept as it is written. Not before 1900-01-01, and at least 13 years ago. Only the user sees it.
+             * @description The date of birth, `YYYY-MM-DD`.
+             *
+             *     A date-time is also accepted; its date is stored as written. Not before 1900-01-01, and at least 13 years ago. Only the user sees it.
              * @example 1995-06-15
-             * @example 1995-06-15T00:00:00.000Z
              */
             birthDate?: string | null;
             /**
-             * @description A set: duplicates fold, and the order is kept.
+             * @description Interests as short words, without repetition.
+             *
+             *     A set: a repeated item counts once, and the order is kept.
              * @example [
              *       "music",
-             *       "travel"
+             *       "sports",
+             *       "travel",
+             *       "cooking",
+             *       "reading"
              *     ]
              */
             interests?: string[] | null;
             /**
-             * @description What the user is expert in.
+             * @description The user's expertise, such as `chef`.
+             * @example designer
              * @enum {string|null}
              */
             expertise?: "musician" | "trainer" | "chef" | "photographer" | "designer" | "stylist" | "gamer" | "educator" | "coach" | "entertainer" | "developer" | "creator" | null;
             /**
              * Format: email
-             * @description One address. Only the user sees it.
+             * @description The e-mail address.
+             *
+             *     One address. Only the user sees it.
              * @example john.doe@example.com
              */
             email?: string | null;
             /**
-             * @description A few words. An empty text clears it.
+             * @description A short text about the user.
+             *
+             *     An empty text clears it.
              * @example Passionate about technology and travel
              */
             bio?: string | null;
             /**
-             * @description A handle, without `@`.
+             * @description The name on Instagram.
+             *
+             *     A handle, without `@`.
              * @example myinstagram
              */
             instagram?: string | null;
             /**
-             * @description A handle, without `@`.
+             * @description The name on TikTok.
+             *
+             *     A handle, without `@`.
              * @example mytiktok
              */
             tiktok?: string | null;
             /**
-             * @description A handle, without `@`.
+             * @description The name on X.
+             *
+             *     A handle, without `@`.
              * @example mytwitterx
              */
             x?: string | null;
             /**
-             * @description A handle, without `@`.
+             * @description The name on Snapchat.
+             *
+             *     A handle, without `@`.
              * @example mysnapchat
              */
             snapchat?: string | null;
             /**
-             * @description A handle, without `@`.
+             * @description The name on Facebook.
+             *
+             *     A handle, without `@`.
              * @example myfacebook
              */
             facebook?: string | null;
@@ -1126,7 +1180,7 @@ export interface components {
             /** @default true */
             isRegistrationComplete?: boolean | null;
             /**
-             * @description What the user may do: a set.
+             * @description The user's roles, as a set.
              * @default [
              *       "user"
              *     ]
@@ -1134,7 +1188,7 @@ export interface components {
             roles?: ("user" | "service" | "auditor" | "admin")[] | null;
             /**
              * Format: date-time
-             * @description When the user last signed in.
+             * @description The time of the last sign-in.
              * @example 2024-01-15T09:30:00.000Z
              */
             lastLogin?: string | null;
