@@ -241,7 +241,7 @@ mod tests {
             told("/asyncapi.json?lang=en").await
         );
         let turkish = told("/asyncapi.json?lang=tr").await;
-        assert!(turkish.starts_with("Kullanıcılara ne olduğu"), "{turkish}");
+        assert!(turkish.starts_with("Kullanıcıların olayları"), "{turkish}");
     }
 
     #[tokio::test]
