@@ -93,6 +93,25 @@ fn every_dependency_has_its_reason() {
 }
 
 #[test]
+fn the_gateway_translates_as_the_service_does() {
+    let turkish: serde_json::Value =
+        serde_json::from_str(&read("http-kit/src/text/turkish.json")).unwrap();
+    let gateway = read("deploy/Caddyfile");
+    let mut both = 0;
+    for line in gateway.lines() {
+        let texts: Vec<_> = line.split('"').skip(1).step_by(2).collect();
+        let [english, translated] = texts[..] else {
+            continue;
+        };
+        if let Some(ours) = turkish[english].as_str() {
+            assert_eq!(translated, ours, "deploy/Caddyfile: {english}");
+            both += 1;
+        }
+    }
+    assert!(both > 0, "the gateway has no sentence of the service");
+}
+
+#[test]
 fn the_readme_fits_on_a_screen_and_the_map_on_a_few() {
     assert!(
         read("README.md").len() < 6_000,
