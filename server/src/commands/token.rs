@@ -30,7 +30,7 @@ fn role(text: &str) -> Result<Role, String> {
 pub(crate) fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode> {
     if config.jwt_public_key.is_some() || config.jwt_jwks.is_some() {
         bail!(
-            "this command signs tokens only with JWT_SECRET or the secret of development mode; the issuer of the configured public key makes the others"
+            "this command signs tokens only with JWT_SECRET or the secret of development mode; tokens for a public key need its private key"
         );
     }
     if args.user.is_empty() || args.user.len() > 128 {
