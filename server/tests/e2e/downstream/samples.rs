@@ -312,9 +312,12 @@ impl Ledger {
     pub(super) fn counts(&self, sample: Sample) -> BTreeMap<String, u64> {
         let folder = self.state(sample);
         let states = if sample == Sample::Python {
+            // A worker that has just started has a file without tables: nothing is counted in it yet.
             let script = "import glob, json, sqlite3, sys\n\
                 for file in glob.glob(sys.argv[1] + '/*.db'):\n  \
-                  counts = dict(sqlite3.connect(file).execute('SELECT * FROM counts'))\n  \
+                  state = sqlite3.connect(file, timeout=30)\n  \
+                  tables = state.execute(\"SELECT 1 FROM sqlite_master WHERE name = 'counts'\").fetchone()\n  \
+                  counts = dict(state.execute('SELECT * FROM counts')) if tables else {}\n  \
                   print(json.dumps({'counts': counts}))";
             let dumped = Command::new(python())
                 .args(["-c", script])
