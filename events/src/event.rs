@@ -21,13 +21,13 @@ macro_rules! each_event_type {
     ($then:ident) => {
         $then! {
             /// The user was registered.
-            UserRegistered(Box<UserRegistered>) = "user-registered", 1;
+            UserRegistered(Box<crate::event::UserRegistered>) = "user-registered", 1;
             /// Profile members changed.
-            ProfileUpdated(Box<ProfileUpdated>) = "profile-updated", 1;
+            ProfileUpdated(Box<crate::event::ProfileUpdated>) = "profile-updated", 1;
             /// The user has a new photo.
-            PhotoChanged(Box<PhotoChanged>) = "photo-changed", 1;
+            PhotoChanged(Box<crate::event::PhotoChanged>) = "photo-changed", 1;
             /// The user has a new username.
-            UsernameChanged(UsernameChanged) = "username-changed", 1;
+            UsernameChanged(crate::event::UsernameChanged) = "username-changed", 1;
         }
     };
 }

@@ -11,9 +11,7 @@ use schemars::{JsonSchema, Schema};
 use serde_json::{Value, json};
 
 use crate::envelope::{Json, schema_path};
-use crate::event::{
-    PhotoChanged, ProfileUpdated, UserRegistered, UsernameChanged, each_event_type,
-};
+use crate::event::each_event_type;
 
 /// The name of the envelope's schema. An event type must not have this name.
 pub const ENVELOPE: &str = "envelope";

@@ -15,7 +15,7 @@ use events::event::{
 use events::{EventId, PhotoId, Position, Time, UserId};
 use http_kit::caller::Role;
 use http_kit::clock::Clock;
-use http_kit::testing::{Answer, Ask, now, token, verifier};
+use http_kit::testing::{Answer, Ask, NOW, now, token, verifier};
 use jiff::Timestamp;
 use ledger::feed::StoreFeed;
 use ledger::merkle::Integrator;
@@ -28,6 +28,7 @@ use ledger::trail::sqlite::SqliteTrail;
 use ledger::trail::{self, AuditTrail, Question, Read, RecordedRead};
 use projector::projection::{Projection, wait_for};
 use projector::read_model::sqlite::SqliteReadModel;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::{QueryApi, Streams};
@@ -316,23 +317,62 @@ pub(crate) fn named(name: &str, surname: &str) -> Profile {
 
 /// A profile that has every member.
 fn whole() -> Profile {
-    let some = |text: &str| Some(text.to_owned());
-    Profile {
-        name: "John".to_owned(),
-        surname: "Doe".to_owned(),
-        availability_status: some("available"),
-        gender: some("male"),
-        birth_date: some("1995-06-15"),
-        interests: vec!["music".to_owned(), "sports".to_owned()],
-        expertise: some("designer"),
-        email: some("john@example.com"),
-        bio: some("Passionate about technology and travel"),
-        instagram: some("myinstagram"),
-        tiktok: some("mytiktok"),
-        x: some("mytwitterx"),
-        snapchat: some("mysnapchat"),
-        facebook: some("myfacebook"),
-    }
+    http_kit::profile::example().profile
+}
+
+/// John of [`Api::with_users`], for himself.
+pub(crate) fn own_john() -> Value {
+    json!({
+        "_id": JOHN,
+        "name": "John",
+        "surname": "Doe",
+        "username": "johndoe123",
+        "availabilityStatus": "available",
+        "countryCode": "90",
+        "phoneNumber": "5551234567",
+        "gender": "male",
+        "birthDate": "1995-06-15T00:00:00.000Z",
+        "interests": ["music", "sports", "travel", "cooking", "reading"],
+        "expertise": "designer",
+        "privacyPolicyAccepted": true,
+        "privacyPolicyVersion": "1.2.0",
+        "termsOfUseAccepted": false,
+        "consentFormAccepted": false,
+        "isRegistrationComplete": true,
+        "roles": ["user"],
+        "profilePhoto": photo_shape(),
+        "lastLogin": "2024-01-15T09:30:00.000Z",
+        "createdAt": NOW,
+        "updatedAt": NOW,
+        "email": "john.doe@example.com",
+        "bio": "Passionate about technology and travel",
+        "instagram": "myinstagram",
+        "tiktok": "mytiktok",
+        "x": "mytwitterx",
+        "snapchat": "mysnapchat",
+        "facebook": "myfacebook",
+    })
+}
+
+/// John of [`Api::with_users`], for everybody.
+pub(crate) fn public_john() -> Value {
+    json!({
+        "_id": JOHN,
+        "name": "John",
+        "surname": "Doe",
+        "username": "johndoe123",
+        "availabilityStatus": "available",
+        "profilePhoto": photo_shape(),
+        "interests": ["music", "sports", "travel", "cooking", "reading"],
+        "expertise": "designer",
+        "age": 30,
+        "bio": "Passionate about technology and travel",
+        "instagram": "myinstagram",
+        "snapchat": "mysnapchat",
+        "x": "mytwitterx",
+        "tiktok": "mytiktok",
+        "facebook": "myfacebook",
+    })
 }
 
 pub(crate) fn registered(username: &str, profile: Profile) -> UserEvent {
@@ -393,10 +433,10 @@ fn photo() -> UserEvent {
 }
 
 /// `profilePhoto` of John.
-pub(crate) fn photo_shape() -> serde_json::Value {
+pub(crate) fn photo_shape() -> Value {
     let hash = hash();
     let url = |file: &str| format!("{URL}/media/users/{JOHN}/photos/{hash}/{PHOTO}/{file}");
-    serde_json::json!({
+    json!({
         "_id": PHOTO,
         "url": url("512.jpg"),
         "type": "image",

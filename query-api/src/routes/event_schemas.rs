@@ -248,7 +248,7 @@ mod tests {
     async fn a_type_or_version_that_is_not_there_is_refused_with_those_that_are() {
         let api = Api::still().await;
         let code = "RESOURCE_NOT_FOUND";
-        let types = "user-registered, profile-updated, photo-changed, username-changed, envelope.";
+        let types = format!("{}, envelope.", events::UserEvent::TYPES.join(", "));
         let long = "x".repeat(30_000);
         for name in ["user-deleted", "User-Registered", "%00", "..%2f..", &long] {
             let english = format!("There is no schema of this name; there are: {types}");

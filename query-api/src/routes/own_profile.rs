@@ -44,7 +44,7 @@ mod tests {
     use http_kit::testing::{Ask, NOW, refuses, token};
     use serde_json::json;
 
-    use crate::testing::{Api, JANE, JOHN, called, photo_shape, user};
+    use crate::testing::{Api, JANE, JOHN, called, own_john, user};
 
     const PATH: &str = "/api/v1/users/profile";
 
@@ -52,37 +52,7 @@ mod tests {
     async fn a_user_reads_its_whole_profile() {
         let api = Api::with_users().await;
         let answer = api.read(user(JOHN, PATH)).await;
-        let data = json!({
-            "_id": JOHN,
-            "name": "John",
-            "surname": "Doe",
-            "username": "johndoe123",
-            "availabilityStatus": "available",
-            "countryCode": "90",
-            "phoneNumber": "5551234567",
-            "gender": "male",
-            "birthDate": "1995-06-15T00:00:00.000Z",
-            "interests": ["music", "sports"],
-            "expertise": "designer",
-            "privacyPolicyAccepted": true,
-            "privacyPolicyVersion": "1.2.0",
-            "termsOfUseAccepted": false,
-            "consentFormAccepted": false,
-            "isRegistrationComplete": true,
-            "roles": ["user"],
-            "profilePhoto": photo_shape(),
-            "lastLogin": "2024-01-15T09:30:00.000Z",
-            "createdAt": NOW,
-            "updatedAt": NOW,
-            "email": "john@example.com",
-            "bio": "Passionate about technology and travel",
-            "instagram": "myinstagram",
-            "tiktok": "mytiktok",
-            "x": "mytwitterx",
-            "snapchat": "mysnapchat",
-            "facebook": "myfacebook",
-        });
-        answer.succeeds(200, &data);
+        answer.succeeds(200, &own_john());
         assert_eq!(answer.header("etag"), Some("\"2\""));
         assert_eq!(answer.header("ledger-position"), Some("3"));
         assert_eq!(answer.header("cache-control"), Some("no-store"));

@@ -94,7 +94,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
-    use crate::testing::{Api, DAY, JANE, JOHN, photo_shape, renamed, user};
+    use crate::testing::{Api, DAY, JANE, JOHN, public_john, renamed, user};
 
     fn by_id(id: &str) -> Ask {
         Ask::new("GET", &format!("/api/v1/users/profile/{id}"))
@@ -108,23 +108,7 @@ mod tests {
     #[tokio::test]
     async fn strangers_see_what_is_public_and_nothing_else() {
         let api = Api::with_users().await;
-        let data = json!({
-            "_id": JOHN,
-            "name": "John",
-            "surname": "Doe",
-            "username": "johndoe123",
-            "availabilityStatus": "available",
-            "profilePhoto": photo_shape(),
-            "interests": ["music", "sports"],
-            "expertise": "designer",
-            "age": 30,
-            "bio": "Passionate about technology and travel",
-            "instagram": "myinstagram",
-            "snapchat": "mysnapchat",
-            "x": "mytwitterx",
-            "tiktok": "mytiktok",
-            "facebook": "myfacebook",
-        });
+        let data = public_john();
         for ask in [
             by_id(JOHN),
             by_username("johndoe123"),
@@ -138,7 +122,7 @@ mod tests {
             let text = String::from_utf8(answer.body.to_vec()).unwrap();
             for private in [
                 "5551234567",
-                "john@example.com",
+                "john.doe@example.com",
                 "male",
                 "1995",
                 "lastLogin",

@@ -159,7 +159,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
-    use crate::testing::{Api, JANE, JOHN, named, photo_shape, registered, user};
+    use crate::testing::{Api, JANE, JOHN, named, public_john, registered, user};
 
     fn search(query: &str) -> Ask {
         user(JOHN, &format!("/api/v1/users/search?{query}"))
@@ -192,23 +192,7 @@ mod tests {
         let answer = api.read(search("q=doe")).await;
         let data = json!({
             "items": [
-                {
-                    "_id": JOHN,
-                    "name": "John",
-                    "surname": "Doe",
-                    "username": "johndoe123",
-                    "availabilityStatus": "available",
-                    "profilePhoto": photo_shape(),
-                    "interests": ["music", "sports"],
-                    "expertise": "designer",
-                    "age": 30,
-                    "bio": "Passionate about technology and travel",
-                    "instagram": "myinstagram",
-                    "snapchat": "mysnapchat",
-                    "x": "mytwitterx",
-                    "tiktok": "mytiktok",
-                    "facebook": "myfacebook",
-                },
+                public_john(),
                 {"_id": JANE, "name": "Jane", "surname": "Doe", "username": "jane", "interests": []},
             ],
             "page": 1,

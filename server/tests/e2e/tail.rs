@@ -274,15 +274,13 @@ async fn it_ends_in_peace_when_nobody_reads_any_more() {
 #[test]
 fn what_makes_no_sense_is_refused_with_a_reason() {
     let folder = Folder::new();
+    let types = format!("one of {}", events::UserEvent::TYPES.join(", "));
     for (arguments, reason) in [
         (&["--from", "0"][..], "the first is 1"),
         (&["--from", "-1"], "--from"),
         (&["--from", "1e3"], "the first is 1"),
         (&["--from", "18446744073709551616"], "the first is 1"),
-        (
-            &["--type", "photo_changed"],
-            "one of user-registered, profile-updated, photo-changed, username-changed",
-        ),
+        (&["--type", "photo_changed"], &types),
         (&["--nats-url", "http://x"], "NATS_URL cannot be used"),
         (&[], "cannot read the ledger"),
     ] {
