@@ -41,8 +41,7 @@ pub(super) async fn read(
 #[cfg(test)]
 mod tests {
     use http_kit::caller::Role;
-    use http_kit::testing::{Ask, NOW, refuses, token};
-    use serde_json::json;
+    use http_kit::testing::{Ask, refuses, token};
 
     use crate::testing::{Api, JANE, JOHN, called, own_john, user};
 
