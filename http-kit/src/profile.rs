@@ -53,3 +53,32 @@ pub fn age(born: &str, today: Date) -> Option<i16> {
     let years = today.year() - born.year() - i16::from(!had_birthday);
     (years >= 0).then_some(years)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    macro_rules! names {
+        (
+            required { $($(#[doc = $about:literal])* $member:ident $json:literal: $kind:ident,)* }
+            optional { $($(#[doc = $about_o:literal])* $member_o:ident $json_o:literal: $type:ty = $kind_o:ident,)* }
+        ) => {
+            [$($json,)* $($json_o,)*]
+        };
+    }
+
+    #[test]
+    fn the_example_user_has_every_member_and_shows_it() {
+        let example = example();
+        let profile = serde_json::to_value(&example.profile).unwrap();
+        let own = OwnProfile {
+            document: &example,
+            public_url: "",
+        };
+        let own = serde_json::to_value(own).unwrap();
+        for name in events::profile_members!(names) {
+            assert!(!profile[name].is_null(), "profile/example.json: {name}");
+            assert!(!own[name].is_null(), "profile/shape.rs, `Own`: {name}");
+        }
+    }
+}

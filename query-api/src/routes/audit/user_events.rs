@@ -117,6 +117,7 @@ mod tests {
         api.append_from(JOHN, called("John", "Johnny"), context)
             .await;
         let answer = api.send(events(JOHN, "after=2")).await;
+        let before = api.envelope(3).await;
         let data = json!({
             "items": [{
                 "position": 4,
@@ -136,7 +137,7 @@ mod tests {
                     "streamversion": 3,
                     "schemaversion": 1,
                     "prevposition": 3,
-                    "prevhash": "d35c86247100526ee3fc65dc03fca9ace0a93a1450bd8902ae7e423ee3b16597",
+                    "prevhash": hex::encode(events::LeafHash::of(before.as_bytes()).0),
                     "authtype": "user",
                     "authid": JOHN,
                     "correlationid": "request-7",
