@@ -1,5 +1,4 @@
-//! The members of the published shapes, in their order. What is written and what is described to clients come
-//! from the same types.
+//! The members of the published shapes, in their order. The same types write the JSON and describe it to clients.
 //!
 //! History may hold what today's rules refuse, so no member is described as one of a list.
 
